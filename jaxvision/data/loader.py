@@ -1,0 +1,477 @@
+"""Batches on the device: a pure function of (seed, batch number), fed by Grain.
+
+`Stream` says which record stands at which position and prepares it; it holds no state, so batch k
+is the same whatever the number of threads, worker processes or hosts, and resuming is starting
+at k. Grain runs it in threads or processes ahead of the training.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxvision.data import transforms
+from jaxvision.data.codecs import CorruptImageError, decode_image, decode_mask
+from jaxvision.data.sources import Arrays, Selection, Source, open_split
+from jaxvision.errors import UserError
+
+Batch = dict[str, np.ndarray]
+
+_CORRUPT = "corrupt"  # record index of a replaced record, -1 elsewhere; never leaves the loader
+_HOST_ONLY = ("image_size",)
+
+
+@lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng((seed, epoch, 0x5EED)).permutation(count)
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which record stands at which position of the endless training sequence.
+
+    Every epoch is a permutation of its own of all records; unshuffled, epochs follow one another.
+    """
+
+    count: int
+    seed: int = 0
+    shuffle: bool = True
+
+    def __call__(self, position: int) -> tuple[int, int]:
+        """(epoch, record index) at `position`."""
+        epoch, offset = divmod(position, self.count)
+        if not self.shuffle:
+            return epoch, offset
+        return epoch, int(_permutation(self.seed, epoch, self.count)[offset])
+
+
+@dataclass(frozen=True)
+class Decode:
+    """Encoded record to arrays: decode, check, map void values. Deterministic."""
+
+    channels: int
+    num_classes: int = 0  # 0: labels are not checked
+    void: tuple[int, ...] = ()
+
+    def __call__(self, record: Mapping[str, Any], name: str) -> dict[str, Any]:
+        """The record with `image` uint8 [h, w, c] and, where present, `segmentation` [h, w].
+
+        Raises:
+          CorruptImageError: image or mask cannot be decoded.
+          UserError: label out of range, or image and mask differ in size.
+        """
+        out = {k: v for k, v in record.items() if k in ("image", "label", "segmentation")}
+        image = out["image"]
+        if isinstance(image, np.ndarray):
+            image = _with_channels(image, self.channels)
+        else:
+            image = decode_image(image, self.channels, name)
+        out["image"] = image
+        if "label" in out:
+            self.check_label(out["label"], name)
+        if "segmentation" in out:
+            mask = out["segmentation"]
+            if not isinstance(mask, np.ndarray):
+                mask = decode_mask(mask, name + " (mask)")
+            mask = mask.reshape(mask.shape[:2])
+            if mask.shape != image.shape[:2]:
+                raise UserError(
+                    f"{name}: the image is {image.shape[1]}x{image.shape[0]} pixels, its mask "
+                    f"{mask.shape[1]}x{mask.shape[0]}."
+                )
+            out["segmentation"] = self._checked_mask(mask, name)
+        return out
+
+    def check_label(self, label: int, name: str) -> None:
+        if self.num_classes and not 0 <= label < self.num_classes:
+            raise UserError(
+                f"{name} has label {label}, but there are {self.num_classes} classes "
+                f"(0 to {self.num_classes - 1})."
+            )
+
+    def _checked_mask(self, mask: np.ndarray, name: str) -> np.ndarray:
+        present = np.flatnonzero(np.bincount(mask.ravel()))
+        void = [value for value in self.void if value != transforms.IGNORE]
+        for value in present if self.num_classes else ():
+            if self.num_classes <= value != transforms.IGNORE and value not in void:
+                raise UserError(
+                    f"The mask of {name} has value {value}, but there are {self.num_classes} "
+                    f"classes (0 to {self.num_classes - 1}; 255 = ignore). Set data.void for "
+                    "values that stand for no class."
+                )
+        if np.isin(void, present).any():
+            mask = np.where(np.isin(mask, void), transforms.IGNORE, mask)
+        return mask if self.num_classes > transforms.IGNORE else mask.astype(np.uint8)
+
+
+def _with_channels(images: np.ndarray, channels: int) -> np.ndarray:
+    """uint8 [..., c] with c made 1 or 3."""
+    if images.shape[-1] == channels:
+        return images
+    if channels == 3:
+        return np.repeat(images, 3, axis=-1)
+    grey = np.round(images @ np.float32([0.299, 0.587, 0.114]))
+    return grey.astype(np.uint8)[..., None]
+
+
+def _as_decoded(record: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return dict(record)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Record at each position: read, decoded, transformed; corrupt ones replaced or refused.
+
+    In training the place of a corrupt record is taken by the next readable one of the order; in
+    evaluation (`padding`) its place is masked out, as are the positions past the end that fill the
+    last batch.
+    """
+
+    source: Source
+    order: Order
+    decode: Callable[[Mapping[str, Any], str], dict[str, Any]]
+    steps: tuple[Mapping[str, Any], ...] = ()
+    on_corrupt: str = "error"
+    padding: bool = False
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        if self.padding and position >= self.order.count:
+            return self._blank
+        record = self._prepare(position)
+        if record is not None:
+            return {**record, _CORRUPT: np.int32(-1)}
+        corrupt = np.int32(self.order(position)[1])
+        if self.padding:
+            return {**self._blank, _CORRUPT: corrupt}
+        for later in range(position + 1, position + self.order.count):
+            record = self._prepare(later)
+            if record is not None:
+                return {**record, _CORRUPT: corrupt}
+        raise UserError("Every image of the split is unreadable.")
+
+    @cached_property
+    def _transform(self) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
+        return transforms.compose(self.steps)
+
+    def _prepare(self, position: int) -> dict[str, Any] | None:
+        """The record ready to be batched, or None if it is corrupt and may be skipped."""
+        epoch, index = self.order(position)
+        try:
+            record = self.decode(self.source[index], self.source.name(index))
+        except CorruptImageError:
+            if self.on_corrupt == "error":
+                raise
+            return None
+        record["image_size"] = np.int32(record["image"].shape[:2])
+        if self.steps:
+            rng = np.random.default_rng((self.order.seed, epoch, index))
+            record = self._transform(record, rng)
+        record["image_id"] = np.int32(index)
+        record["mask"] = np.True_
+        if "label" in record:
+            record["label"] = np.int32(record["label"])
+        return record
+
+    @cached_property
+    def _blank(self) -> dict[str, Any]:
+        """A record of zeros with the shapes of the first readable one; masks are all ignore."""
+        for position in range(self.order.count):
+            record = self._prepare(position)
+            if record is not None:
+                blank = {key: np.zeros_like(value) for key, value in record.items()}
+                if "segmentation" in blank:
+                    blank["segmentation"] = np.full_like(blank["segmentation"], transforms.IGNORE)
+                return {**blank, _CORRUPT: np.int32(-1)}
+        raise UserError("Every image of the split is unreadable.")
+
+    @property
+    def vectorised(self) -> bool:
+        """Whether batches are gathered from one array, without a loop over records."""
+        return isinstance(self.source, Arrays) and not self.steps
+
+    def batch(self, positions: Sequence[int]) -> Batch:
+        """The records at `positions`, stacked."""
+        if not isinstance(self.source, Arrays) or self.steps:
+            return stack([self[position] for position in positions])
+        valid = np.array([not self.padding or p < self.order.count for p in positions])
+        indices = np.array([self.order(p)[1] for p in positions]) * valid
+        images = self.source.images[indices]
+        return {
+            "image": images,
+            "label": self.source.labels[indices].astype(np.int32),
+            "image_id": indices.astype(np.int32),
+            "image_size": np.tile(np.int32(images.shape[1:3]), (len(images), 1)),
+            "mask": valid,
+            _CORRUPT: np.full(len(images), -1, np.int32),
+        }
+
+
+def stack(records: Sequence[Mapping[str, Any]]) -> Batch:
+    """Records to one batch.
+
+    Raises:
+      UserError: images differ in size, because no transform brings them to a fixed shape.
+    """
+    for record in records[1:]:
+        if record["image"].shape != records[0]["image"].shape:
+            first, other = records[0]["image"].shape, record["image"].shape
+            raise UserError(
+                f"Images of one batch differ in size ({first[1]}x{first[0]} and "
+                f"{other[1]}x{other[0]}). Bring them to one shape with data.train_transforms / "
+                "data.eval_transforms, e.g. [{'name': 'resize', 'size': 64}]."
+            )
+    return {key: np.stack([record[key] for record in records]) for key in records[0]}
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of every global batch that this process feeds: one contiguous block of rows."""
+
+    batch_size: int  # of all processes together
+    process: int = 0
+    processes: int = 1
+
+    def __post_init__(self):
+        if self.batch_size % self.processes:
+            raise UserError(
+                f"Batch size {self.batch_size} is not divisible by {self.processes} processes."
+            )
+
+    def positions(self, batch: int) -> range:
+        """Positions in the global order of this process's rows of batch number `batch`."""
+        rows = self.batch_size // self.processes
+        start = batch * self.batch_size + self.process * rows
+        return range(start, start + rows)
+
+
+@dataclass(frozen=True)
+class _Records:
+    """Grain source: this process's records, one after another."""
+
+    stream: Stream
+    share: Share
+    start: int
+    stop: int
+
+    @property
+    def rows(self) -> int:
+        return self.share.batch_size // self.share.processes
+
+    def __len__(self) -> int:
+        return (self.stop - self.start) * self.rows
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        batch, row = divmod(int(index), self.rows)
+        return self.stream[self.share.positions(self.start + batch)[row]]
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """Grain source: this process's batches."""
+
+    stream: Stream
+    share: Share
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.stream.batch(self.share.positions(self.start + int(index)))
+
+
+def host_batches(
+    stream: Stream,
+    share: Share,
+    start: int,
+    stop: int,
+    *,
+    threads: int = 0,
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """Batches `start` to `stop` of this process, read ahead.
+
+    Args:
+      threads: reading threads (0: twice the cores). The decoders release the GIL.
+      workers: worker processes instead of threads in this one; batches stay the same.
+    """
+    import grain
+
+    if stop <= start:
+        return
+    threads = threads or 2 * (os.cpu_count() or 1)
+    if (
+        workers or stream.vectorised
+    ):  # a worker must own whole batches, or their number would reorder the records
+        dataset = grain.MapDataset.source(_Batches(stream, share, start, stop))
+        ahead = grain.ReadOptions(num_threads=min(threads, 2), prefetch_buffer_size=4)
+        batches = dataset.to_iter_dataset(ahead)
+        if workers:
+            _parse_absl_flags()
+            batches = batches.mp_prefetch(
+                grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+            )
+        yield from batches
+        return
+    records = _Records(stream, share, start, stop)
+    ahead = grain.ReadOptions(
+        num_threads=threads, prefetch_buffer_size=max(2 * threads, 2 * records.rows)
+    )
+    yield from (
+        grain.MapDataset.source(records).to_iter_dataset(ahead).batch(records.rows, batch_fn=stack)
+    )
+
+
+def _parse_absl_flags() -> None:
+    """Grain's worker processes read absl flags, which a library call may not have parsed."""
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["jaxvision"])
+
+
+@dataclass
+class Loader:
+    """Endless or one-pass batches on the device, with what resuming needs.
+
+    Iterating yields dicts of global `jax.Array`s. `corrupt` collects the names of skipped records.
+    """
+
+    stream: Stream
+    batch_size: int
+    sharding: jax.sharding.Sharding
+    threads: int = 0
+    workers: int = 0
+    prefetch: int = 2
+    corrupt: set[str] = field(default_factory=set)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Full batches in training, all batches (the last one padded) in evaluation."""
+        count = self.stream.order.count
+        return -(-count // self.batch_size) if self.stream.padding else count // self.batch_size
+
+    def batches(self, start: int = 0, stop: int | None = None) -> Iterator[dict[str, jax.Array]]:
+        """Batches number `start` (0 = the first of the first epoch) up to `stop`."""
+        stop = self.batches_per_epoch if stop is None else stop
+        share = Share(self.batch_size, jax.process_index(), jax.process_count())
+        host = host_batches(
+            self.stream, share, start, stop, threads=self.threads, workers=self.workers
+        )
+        return self._ahead(self._to_device(batch) for batch in host)
+
+    def _to_device(self, batch: Batch) -> dict[str, jax.Array]:
+        for index in batch.pop(_CORRUPT):
+            if index >= 0:
+                self.corrupt.add(self.stream.source.name(int(index)))
+        for key in _HOST_ONLY:
+            batch.pop(key, None)
+        return {
+            key: jax.make_array_from_process_local_data(self.sharding, value)
+            for key, value in batch.items()
+        }
+
+    def _ahead(self, batches: Iterator[dict[str, jax.Array]]) -> Iterator[dict[str, jax.Array]]:
+        """Prepares `prefetch` batches in a thread, so that transfers overlap with computing."""
+        if self.prefetch < 1:
+            yield from batches
+            return
+        end = object()
+        with ThreadPoolExecutor(1, thread_name_prefix="to-device") as thread:
+            waiting = [thread.submit(next, batches, end) for _ in range(self.prefetch)]
+            try:
+                while (batch := waiting.pop(0).result()) is not end:
+                    waiting.append(thread.submit(next, batches, end))
+                    yield batch
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+
+@dataclass(frozen=True, eq=False)
+class _Decoded:
+    """Decoded records of differing shapes, in memory."""
+
+    records: tuple[dict[str, Any], ...]
+    names: tuple[str, ...]
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.records[index]
+
+    def name(self, index: int) -> str:
+        return self.names[index]
+
+
+def in_memory(source: Source, decode: Decode, on_corrupt: str = "error") -> Source:
+    """The source with every image decoded once; one array if all have the same shape.
+
+    Corrupt records are kept out where `on_corrupt` is "skip".
+    """
+    if isinstance(source, Selection) and isinstance(source.source, Arrays):
+        arrays, indices = source.source, source.indices
+        labels = arrays.labels[indices]
+        for extreme in (int(labels.argmin()), int(labels.argmax())):
+            decode.check_label(int(labels[extreme]), source.name(extreme))
+        images = _with_channels(arrays.images[indices], decode.channels)
+        return Arrays(images, labels, source.class_names, arrays.origin)
+
+    def load(index: int) -> dict[str, Any] | None:
+        try:
+            return decode(source[index], source.name(index))
+        except CorruptImageError:
+            if on_corrupt == "error":
+                raise
+            return None
+
+    with ThreadPoolExecutor() as pool:
+        loaded = list(pool.map(load, range(len(source))))
+    records = [record for record in loaded if record is not None]
+    if not records:
+        raise UserError("Every image of the split is unreadable.")
+    if len({record["image"].shape for record in records}) == 1 and "segmentation" not in records[0]:
+        images = np.stack([record["image"] for record in records])
+        labels = np.array([record["label"] for record in records])
+        return Arrays(images, labels, source.class_names, origin=source.name(0).split("[")[0])
+    names = tuple(source.name(i) for i, record in enumerate(loaded) if record is not None)
+    return _Decoded(tuple(records), names, source.class_names)
+
+
+def open_stream(data: ConfigDict, spec: str, *, seed: int, train: bool) -> Stream:
+    """The stream of one split of the configured data.
+
+    Args:
+      data: the `data` group of a configuration, its classes known.
+      spec: which split.
+      seed: decides the order and the random transforms.
+      train: shuffled and endless with the training transforms, or in order with the others.
+
+    Raises:
+      UserError: whatever is wrong with the data or the transforms.
+    """
+    source = open_split(data, spec)
+    classes = len(data.classes) or len(source.class_names)
+    decode: Callable[..., dict[str, Any]] = Decode(data.channels, classes, tuple(data.void))
+    corrupt_before = len(source)
+    if data.cache or (isinstance(source, Selection) and isinstance(source.source, Arrays)):
+        source = in_memory(source, decode, data.on_corrupt)
+        decode = _as_decoded
+    if len(source) < corrupt_before:
+        logging.warning("%d unreadable images left out of %s", corrupt_before - len(source), spec)
+    steps = data.train_transforms if train else data.eval_transforms
+    transforms.compose(steps)  # unknown names are met here, not in a thread
+    if not train and transforms.is_random(steps):
+        raise UserError("data.eval_transforms are random; evaluation must be deterministic.")
+    order = Order(len(source), seed, shuffle=train)
+    return Stream(source, order, decode, tuple(steps), data.on_corrupt, padding=not train)

@@ -1,0 +1,426 @@
+"""Where records come from: TFDS data sets, image folders, image + mask folders, idx files.
+
+A source is random access over encoded records: `len(source)`, `source[i]` is a dict with `image`
+(encoded bytes, or a uint8 array where the format stores arrays) and its annotations,
+`source.name(i)` names record i in messages. Nothing is decoded here; see `jaxvision.data.codecs`.
+"""
+
+import gzip
+import hashlib
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Protocol
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxvision.data.codecs import CorruptImageError
+from jaxvision.errors import UserError, unknown
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+
+
+class Source(Protocol):
+    """Random access over encoded records."""
+
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+    def name(self, index: int) -> str: ...
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Some records of a source, in a given order."""
+
+    source: Source
+    indices: np.ndarray
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.source.class_names
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.source[int(self.indices[index])]
+
+    def name(self, index: int) -> str:
+        return self.source.name(int(self.indices[index]))
+
+
+@dataclass(frozen=True)
+class Files:
+    """Records kept as files: an image, and a class index or a mask file for each."""
+
+    images: tuple[Path, ...]
+    class_names: tuple[str, ...]
+    labels: tuple[int, ...] = ()
+    masks: tuple[Path, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        record: dict[str, Any] = {"image": _read(self.images[index])}
+        if self.labels:
+            record["label"] = self.labels[index]
+        if self.masks:
+            record["segmentation"] = _read(self.masks[index])
+        return record
+
+    def name(self, index: int) -> str:
+        return str(self.images[index])
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Records whose images are arrays of one shape, all in memory."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    class_names: tuple[str, ...]
+    origin: str = "array"
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"image": self.images[index], "label": int(self.labels[index])}
+
+    def name(self, index: int) -> str:
+        return f"{self.origin}[{index}]"
+
+
+@dataclass(frozen=True)
+class Tfds:
+    """A TFDS data set prepared as ArrayRecord; images stay encoded."""
+
+    reader: Any
+    builder_name: str
+    class_names: tuple[str, ...]
+    keys: dict[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        record = self.reader[index]
+        record = {self.keys.get(key, key): value for key, value in record.items()}
+        if "label" in record:
+            record["label"] = int(record["label"])
+        return record
+
+    def name(self, index: int) -> str:
+        return f"{self.builder_name}[{index}]"
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CorruptImageError(str(path), error.strerror or str(error)) from error
+
+
+# -- splits ---------------------------------------------------------------------------------------
+
+
+def base_splits(spec: str) -> list[str]:
+    """Names of the whole splits that a spec like `"train[:90%]+extra"` draws from."""
+    return [part.split("[")[0].strip() for part in spec.split("+")]
+
+
+def cut(spec: str, load: Callable[[str], Source]) -> Source:
+    """The records of a split spec, written as TFDS writes it.
+
+    Args:
+      spec: `"train"`, `"train[:90%]"`, `"test[100:200]"`, `"train[10%:]+extra"`, ...
+      load: gives a whole split by name.
+
+    Raises:
+      UserError: the spec cannot be parsed, or it selects no record.
+    """
+    import tensorflow_datasets as tfds
+
+    wholes = {name: load(name) for name in dict.fromkeys(base_splits(spec))}
+    sizes = {name: SimpleNamespace(num_examples=len(whole)) for name, whole in wholes.items()}
+    try:
+        parts = tfds.core.ReadInstruction.from_spec(spec).to_absolute(sizes)
+    except (ValueError, AssertionError) as error:
+        raise UserError(
+            f"Cannot read split {spec!r}. Write it as train, train[:90%], train[1000:2000] "
+            f"or train[:50%]+test. ({error})"
+        ) from error
+    selections = []
+    for part in parts:
+        whole = wholes[part.splitname]
+        stop = len(whole) if part.to is None else part.to
+        selections.append(Selection(whole, np.arange(part.from_ or 0, stop)))
+    chosen = selections[0] if len(selections) == 1 else _concatenate(selections)
+    if len(chosen) == 0:
+        have = ", ".join(f"{name} has {len(whole)}" for name, whole in wholes.items())
+        raise UserError(f"Split {spec!r} selects no record ({have}).")
+    return chosen
+
+
+@dataclass(frozen=True)
+class _Joined:
+    parts: Sequence[Selection]
+    starts: np.ndarray
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.parts[0].class_names
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def _locate(self, index: int) -> tuple[Selection, int]:
+        part = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return self.parts[part], index - int(self.starts[part])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        part, offset = self._locate(index)
+        return part[offset]
+
+    def name(self, index: int) -> str:
+        part, offset = self._locate(index)
+        return part.name(offset)
+
+
+def _concatenate(selections: Sequence[Selection]) -> _Joined:
+    return _Joined(selections, np.cumsum([0] + [len(s) for s in selections]))
+
+
+# -- files ----------------------------------------------------------------------------------------
+
+
+def _by_hash(paths: Sequence[Path], root: Path) -> list[Path]:
+    """A fixed order in which any slice mixes the classes, as TFDS stores its records."""
+    return sorted(
+        paths, key=lambda p: hashlib.md5(p.relative_to(root).as_posix().encode()).digest()
+    )
+
+
+def _images_in(folder: Path, deep: bool = False) -> list[Path]:
+    found = folder.rglob("*") if deep else folder.iterdir()
+    return sorted(p for p in found if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+
+
+def _folder(root: Path, name: str, kind: str) -> Path:
+    folder = root / name
+    if not root.is_dir():
+        raise UserError(f"No such data folder: {root}. Set --config.data.dir.")
+    if not folder.is_dir():
+        raise unknown(f"{kind} in {root}", name, [p.name for p in root.iterdir() if p.is_dir()])
+    return folder
+
+
+def image_folder(root: Path, split: str, class_names: Sequence[str] = ()) -> Files:
+    """`root/split/class/*.jpg`: classes are the sub-folders in alphabetical order.
+
+    Args:
+      class_names: the classes in order, where not alphabetical or not all present.
+
+    Raises:
+      UserError: no such folder, no image, or a sub-folder that is no class.
+    """
+    folder = _folder(root, split, "split")
+    found = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    names = tuple(class_names) or tuple(found)
+    for name in found:
+        if name not in names:
+            raise unknown("class", name, names)
+    paths = [p for name in found for p in _images_in(folder / name, deep=True)]
+    if not paths:
+        raise UserError(f"No image in {folder}; expected {folder}/<class>/<image>.jpg.")
+    paths = _by_hash(paths, folder)
+    labels = tuple(names.index(p.relative_to(folder).parts[0]) for p in paths)
+    return Files(tuple(paths), names, labels=labels)
+
+
+def mask_folder(root: Path, split: str, class_names: Sequence[str], mask_dir: str) -> Files:
+    """`root/split/*.jpg` with a mask of the same stem in `root/<mask_dir>`.
+
+    Args:
+      mask_dir: folder of the masks; `{split}` stands for the split's name, e.g. `"{split}annot"`.
+
+    Raises:
+      UserError: a folder is missing, an image has no mask, or no image is found.
+    """
+    folder = _folder(root, split, "split")
+    masks = _folder(root, mask_dir.format(split=split), "mask folder")
+    images = _by_hash(_images_in(folder), folder)
+    if not images:
+        raise UserError(f"No image in {folder}.")
+    by_stem = {p.stem: p for p in _images_in(masks)}
+    missing = [p.name for p in images if p.stem not in by_stem]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of {len(images)} images in {folder} have no mask in {masks}, "
+            f"first {missing[0]}."
+        )
+    if not class_names:
+        raise UserError("data.source='masks' needs data.classes: the class names in mask order.")
+    return Files(tuple(images), tuple(class_names), masks=tuple(by_stem[p.stem] for p in images))
+
+
+_IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+_IDX_SPLITS = {"train": "train", "test": "t10k"}
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """Reads an idx file (the MNIST format, http://yann.lecun.com/exdb/mnist/), gzipped or not.
+
+    Raises:
+      UserError: not an idx file, or its length does not fit its header.
+    """
+    try:
+        data = path.read_bytes()
+        if data[:2] == b"\x1f\x8b":
+            data = gzip.decompress(data)
+    except (OSError, EOFError) as error:
+        raise UserError(f"Cannot read {path}: {error}") from error
+    if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _IDX_TYPES:
+        raise UserError(f"{path} is not an idx file: it starts with {data[:4]!r}.")
+    dtype, rank = np.dtype(_IDX_TYPES[data[2]]), data[3]
+    header = 4 + 4 * rank
+    if len(data) < header:
+        raise UserError(f"{path} is truncated inside its header.")
+    shape = struct.unpack(f">{rank}I", data[4:header])
+    expected = header + int(np.prod(shape)) * dtype.itemsize
+    if len(data) != expected:
+        raise UserError(f"{path} has {len(data)} bytes, its header {shape} asks for {expected}.")
+    return np.frombuffer(data, dtype, offset=header).reshape(shape)
+
+
+def idx_files(root: Path, split: str, class_names: Sequence[str] = ()) -> Arrays:
+    """`train-images-idx3-ubyte[.gz]` and its labels; split `test` is the t10k pair.
+
+    Raises:
+      UserError: a file is missing or damaged, or the two disagree in length.
+    """
+    if split not in _IDX_SPLITS:
+        raise unknown("split of idx files", split, _IDX_SPLITS)
+
+    def find(kind: str) -> Path:
+        stem = f"{_IDX_SPLITS[split]}-{kind}-ubyte"
+        for name in (stem, stem + ".gz", stem.replace("-idx", ".idx")):
+            if (root / name).is_file():
+                return root / name
+        raise UserError(f"No {stem}[.gz] in {root or '.'}. Set --config.data.dir.")
+
+    images, labels = read_idx(find("images-idx3")), read_idx(find("labels-idx1"))
+    if len(images) != len(labels):
+        raise UserError(f"{root}: {len(images)} images but {len(labels)} labels in {split}.")
+    names = tuple(class_names) or tuple(str(i) for i in range(int(labels.max(initial=0)) + 1))
+    images = images[..., None] if images.ndim == 3 else images
+    return Arrays(images, labels, names, origin=str(root / split))
+
+
+# -- TFDS -----------------------------------------------------------------------------------------
+
+_TFDS_MASKS = ("segmentation", "segmentation_mask", "segmentation_label", "label_map")
+
+
+def tfds_builder(name: str, data_dir: str = "", options: dict[str, Any] | None = None):
+    """The TFDS builder of `name`, prepared; built-in data sets are prepared on first use.
+
+    Args:
+      name: `digits`, `shapes` or a name of the TFDS catalogue, e.g. `"imagenet2012:5.1.0"`.
+      data_dir: where prepared data sets live (empty: the TFDS default).
+      options: configuration of a built-in data set, e.g. `{"size": 64, "train": 4000}`.
+
+    Raises:
+      UserError: unknown data set or option, or one that `jaxvision data prepare` must make first.
+    """
+    import tensorflow_datasets as tfds
+
+    from jaxvision.data.builders import BUILDERS, make
+
+    if name in BUILDERS:
+        builder = make(name, options or {}, data_dir or None)
+        builder.download_and_prepare()
+        return builder
+    if options:
+        raise UserError(f"data.options are for built-in data sets; {name!r} takes none.")
+    try:
+        builder = tfds.builder(name, data_dir=data_dir or None, file_format="array_record")
+    except (tfds.core.DatasetNotFoundError, ValueError, OSError) as error:
+        short = name.split(":")[0].split("/")[0]
+        raise unknown("data set", short, [*BUILDERS, *tfds.list_builders()]) from error
+    if not builder.is_prepared():
+        where = f" --data-dir {data_dir}" if data_dir else ""
+        raise UserError(
+            f"Data set {name!r} is not prepared. Prepare it once: "
+            f"jaxvision data prepare {name}{where}"
+        )
+    return builder
+
+
+def _tfds_split(builder: Any, split: str) -> Tfds:
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    if split not in builder.info.splits:
+        raise unknown(f"split of {builder.info.name}", split, builder.info.splits)
+    skip = tfds.decode.SkipDecoding()
+    decoders = {k: skip for k, f in features.items() if isinstance(f, tfds.features.Image)}
+    keys: dict[str, str] = {}
+    for alias in _TFDS_MASKS:
+        if alias in features and "segmentation" not in keys.values():
+            keys[alias] = "segmentation"
+    label = features.get("label")
+    names = tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else ()
+    reader = builder.as_data_source(split=split, decoders=decoders or None)
+    return Tfds(reader, builder.info.name, names, keys)
+
+
+# -- entry ----------------------------------------------------------------------------------------
+
+
+def open_split(data: ConfigDict, spec: str) -> Source:
+    """The records of one split of the configured data.
+
+    Args:
+      data: the `data` group of a configuration.
+      spec: which split, e.g. `data.train`.
+
+    Raises:
+      UserError: whatever is wrong with the folder, the names or the split.
+    """
+    root = Path(data.dir).expanduser()
+    options = data.options.to_dict()
+    if data.source == "tfds":
+        builder = tfds_builder(data.name, str(root) if data.dir else "", options)
+
+        def load(name: str) -> Source:
+            source = _tfds_split(builder, name)
+            return replace(source, class_names=tuple(data.classes) or source.class_names)
+    elif data.source == "folder":
+        if data.classes:
+            names: Sequence[str] = data.classes
+        else:  # every split of an experiment counts classes as its training split does
+            counted = base_splits(data.train)[0]
+            present = (root / counted).is_dir()
+            names = image_folder(root, counted if present else base_splits(spec)[0]).class_names
+
+        def load(name: str) -> Source:
+            return image_folder(root, name, names)
+    elif data.source == "masks":
+
+        def load(name: str) -> Source:
+            return mask_folder(root, name, data.classes, options.get("masks", "{split}annot"))
+    else:
+
+        def load(name: str) -> Source:
+            return idx_files(root, name, data.classes)
+
+    return cut(spec, load)
