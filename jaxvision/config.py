@@ -32,7 +32,7 @@ class Key:
 
 
 _DURATION = (int, str)
-_FREE = "free-form"  # ConfigDicts whose keys belong to what they configure (a model, a data set)
+_FREE = ConfigDict()  # default of groups whose keys belong to what they configure (a model, ...)
 
 KEYS: dict[str, Key] = {
     "task": Key("classification", "what is optimised: classification or segmentation"),
@@ -209,6 +209,21 @@ def _typed(path: str, value: Any) -> Any:
     raise UserError(f"Config key {path!r} takes {kinds}, got {value!r}.")
 
 
+def override(config: ConfigDict, path: str, value: Any) -> None:
+    """`set_key`, with strings parsed as on the command line where the key takes no string.
+
+    Raises:
+      UserError: as `set_key`.
+    """
+    if isinstance(value, str):
+        key = KEYS.get(path)
+        if key is not None and key.kinds == _DURATION:
+            value = int(value) if value.isdigit() else value
+        elif key is None or key.default is _FREE or not isinstance(key.default, str):
+            value = parse_value(value)
+    set_key(config, path, value)
+
+
 def parse_value(text: str) -> Any:
     """A command-line value: a Python literal (`0.1`, `[1, 2]`, `True`), else the text itself."""
     if text.lower() in ("true", "false"):
@@ -248,12 +263,7 @@ def load(spec: str, overrides: dict[str, Any] | None = None) -> ConfigDict:
             raise UserError(f"{name}: {error}") from error
         raise _unknown_leaf(misspelt[1], where=name) from error
     for key, value in (overrides or {}).items():
-        if isinstance(value, str):
-            key_type = KEYS[key].default if key in KEYS else None
-            value = value if isinstance(key_type, str) and key_type != _FREE else parse_value(value)
-            if key in KEYS and KEYS[key].kinds == _DURATION:
-                value = int(value) if str(value).isdigit() else str(value)
-        set_key(config, key, value)
+        override(config, key, value)
     validate(config)
     return config
 

@@ -347,6 +347,7 @@ def tfds_builder(name: str, data_dir: str = "", options: dict[str, Any] | None =
 
     if name in BUILDERS:
         builder = make(name, options or {}, data_dir or None)
+        tfds.disable_progress_bar()  # they are made in seconds
         builder.download_and_prepare()
         return builder
     if options:
@@ -377,7 +378,7 @@ def _tfds_split(builder: Any, split: str) -> Tfds:
     for alias in _TFDS_MASKS:
         if alias in features and "segmentation" not in keys.values():
             keys[alias] = "segmentation"
-    label = features.get("label")
+    label = features["label"] if "label" in features else None
     names = tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else ()
     reader = builder.as_data_source(split=split, decoders=decoders or None)
     return Tfds(reader, builder.info.name, names, keys)

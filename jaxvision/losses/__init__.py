@@ -1,0 +1,5 @@
+"""Losses: pure functions of logits and labels that return one value a sample or pixel."""
+
+from jaxvision.losses.classification import cross_entropy, masked_mean, penalty
+
+__all__ = ["cross_entropy", "masked_mean", "penalty"]

@@ -1,0 +1,81 @@
+"""Tasks: what is optimised, as pure functions over (parameters, batch, key).
+
+A task is a frozen dataclass with the methods of `Task`. `create(config, ...)` makes the configured
+one; a new task is one file here and one line in `_TASKS`.
+"""
+
+from typing import Any, Protocol
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from jaxvision import models
+from jaxvision.errors import UserError, unknown
+from jaxvision.tasks import classification, segmentation
+from jaxvision.tasks.inputs import Inputs
+
+_TASKS = {
+    "classification": classification.Classification,
+    "segmentation": segmentation.Segmentation,
+}
+
+
+class Task(Protocol):
+    """What the loop needs of a task. All but `visualize` is pure and runs on the device."""
+
+    model: nn.Module
+    class_names: tuple[str, ...]
+    main_metric: str
+
+    def init(self, key: Any, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+        """Fresh variables of the model for images [h, w, c]."""
+
+    def loss(self, params: Any, model_state: Any, batch: Any, key: Any) -> tuple[Any, Any]:
+        """(scalar, (new model_state, metric accumulators)) of a training batch."""
+
+    def gradients(self, state: Any, batch: Any, key: Any) -> tuple[Any, Any]:
+        """(gradient tree, (new model_state, accumulators)). Override for several losses (GAN)."""
+
+    def predict(self, variables: Any, image: Any) -> dict[str, Any]:
+        """Outputs for uint8 images [b, h, w, c], as predictions are written to files."""
+
+    def metrics(self, variables: Any, batch: Any) -> dict[str, Any]:
+        """Accumulators of an evaluation batch; rows with `mask` False do not count."""
+
+    def visualize(self, image: np.ndarray, outputs: Any, batch: Any) -> np.ndarray:
+        """A uint8 [h, w, 3] picture of predictions beside the truth, if `batch` holds any."""
+
+
+def create(config: ConfigDict, class_names: tuple[str, ...]) -> Task:
+    """The configured task with its model.
+
+    Raises:
+      UserError: unknown task, model or augmentation, or class weights that do not fit.
+    """
+    if config.task not in _TASKS:
+        raise unknown("task", config.task, _TASKS)
+    count = len(class_names)
+    if count < 2:
+        raise UserError(f"A task needs at least two classes; the data have {count}.")
+    weights = tuple(config.loss.class_weights)
+    if weights and len(weights) != count:
+        raise UserError(f"loss.class_weights has {len(weights)} values for {count} classes.")
+    model = models.create(
+        config.model.name,
+        count,
+        **config.model.options.to_dict(),
+        **({} if config.model.dtype == "float32" else {"dtype": jnp.dtype(config.model.dtype)}),
+    )
+    return _TASKS[config.task](
+        model=model,
+        class_names=class_names,
+        inputs=Inputs(
+            tuple(config.data.mean), tuple(config.data.std), tuple(config.data.augment), count
+        ).checked(),
+        label_smoothing=config.loss.label_smoothing,
+        class_weights=weights,
+        l1=config.loss.l1,
+        l2=config.loss.l2,
+    )

@@ -1,0 +1,186 @@
+"""PyTorch weights in and out, by one naming rule and without PyTorch.
+
+The rule: a parameter tree is its reference's state_dict, path for path.
+
+| ours                              | PyTorch                  | array                                |
+|-----------------------------------|--------------------------|--------------------------------------|
+| `layer1_0/conv1/kernel` (4-d)     | `layer1.0.conv1.weight`  | HWIO ↔ OIHW (transposed: HWOI ↔ IOHW)|
+| `fc/kernel` (2-d)                 | `fc.weight`              | IO ↔ OI                              |
+| `bn1/scale`, `bn1/bias`           | `bn1.weight`, `bn1.bias` | same                                 |
+| batch_stats `bn1/mean`, `bn1/var` | `bn1.running_mean`, `…_var` | same                              |
+| anything else, e.g. `cls_token`   | the same name            | same                                 |
+
+A number at the end of a module's name is an index in the reference: `blocks_0` ↔ `blocks.0`.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxvision.errors import UserError, nearest
+from jaxvision.interop.torch_file import read_torch_file
+
+StateDict = dict[str, np.ndarray]
+
+_LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
+_STATISTICS = {"mean": "running_mean", "var": "running_var"}
+_PREFIXES = ("module.", "_orig_mod.", "model.")  # DataParallel, torch.compile, Lightning
+_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "weights")
+_UNUSED = ("num_batches_tracked",)
+
+
+def torch_name(path: str) -> str:
+    """`"params/layer1_0/conv1/kernel"` to `"layer1.0.conv1.weight"`."""
+    collection, *modules, leaf = path.split("/")
+    table = _STATISTICS if collection == "batch_stats" else _LEAVES
+    parts = [re.sub(r"_(?=\d+(_\d+)*$)", ".", module) for module in modules]
+    return ".".join([*parts, table.get(leaf, leaf)])
+
+
+def to_torch_layout(path: str, value: np.ndarray) -> np.ndarray:
+    """A leaf of ours as PyTorch lays it out."""
+    if path.endswith("/kernel") and value.ndim >= 2:
+        # Convolutions are [..., in, out]; transposed ones store the kernel of the convolution that
+        # they transpose, so that one rule serves both.
+        spatial = range(value.ndim - 2)
+        return value.transpose(value.ndim - 1, value.ndim - 2, *spatial)
+    return value
+
+
+def from_torch_layout(path: str, value: np.ndarray) -> np.ndarray:
+    """The inverse of `to_torch_layout`."""
+    if path.endswith("/kernel") and value.ndim >= 2:
+        return value.transpose(*range(2, value.ndim), 1, 0)
+    return value
+
+
+def read_state_dict(path: str | Path) -> StateDict:
+    """The tensors of a `.safetensors`, `.pth`, `.pt`, `.th`, `.bin` or `.tar` file by name.
+
+    Wrappers around the state_dict (`{"state_dict": ..., "epoch": ...}`) and prefixes of all names
+    (`module.`) are taken off.
+
+    Raises:
+      UserError: no such file, damaged, of another format, or it holds no tensors.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise UserError(f"No weights file {path}.")
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        try:
+            return dict(load_file(path))
+        except (SafetensorError, OSError, ValueError) as error:
+            raise UserError(f"Cannot read {path}: {error}") from error
+    content = read_torch_file(path)
+    for _ in _WRAPPERS:
+        inner = next((content[w] for w in _WRAPPERS if isinstance(content.get(w), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    state = {str(k): v for k, v in content.items() if isinstance(v, np.ndarray)}
+    if not state:
+        raise UserError(f"{path} holds no tensors.")
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
+
+
+def to_variables(state: Mapping[str, np.ndarray], like: Any, where: str = "the weights") -> Any:
+    """Variables shaped like `like`, filled from a state_dict.
+
+    Args:
+      state: tensors by PyTorch name.
+      like: variables (arrays or shapes) of the model, `{"params": ..., "batch_stats": ...}`.
+      where: named in errors.
+
+    Raises:
+      UserError: lists the missing, unexpected and mis-shaped names.
+    """
+    used: set[str] = set()
+    missing: list[str] = []
+    misshaped: list[str] = []
+
+    def fill(path: Any, leaf: Any) -> Any:
+        ours = "/".join(str(part.key) for part in path)
+        name = torch_name(ours)
+        used.add(name)
+        if name not in state:
+            missing.append(name)
+            return leaf
+        value = from_torch_layout(ours, np.asarray(state[name]))
+        if value.shape != leaf.shape:
+            wanted = list(to_torch_layout(ours, np.empty(leaf.shape)).shape)
+            misshaped.append(f"{name} is {list(state[name].shape)}, the model's is {wanted}")
+            return leaf
+        return value.astype(leaf.dtype)
+
+    filled = jax.tree_util.tree_map_with_path(fill, like)
+    unexpected = [n for n in state if n not in used and not n.endswith(_UNUSED)]
+    if missing or misshaped or unexpected:
+        raise UserError(_mismatch(where, missing, misshaped, unexpected))
+    return filled
+
+
+def _mismatch(
+    where: str, missing: list[str], misshaped: list[str], unexpected: list[str], shown: int = 8
+) -> str:
+    lines = [f"{where} do not fit the model."]
+    for title, names in (
+        ("Missing", missing),
+        ("Mis-shaped", misshaped),
+        ("Unexpected", unexpected),
+    ):
+        if names:
+            more = f", ... ({len(names) - shown} more)" if len(names) > shown else ""
+            lines.append(f"  {title} ({len(names)}): {', '.join(names[:shown])}{more}")
+    if missing and unexpected and (close := nearest(missing[0], unexpected, count=1)):
+        lines.append(f"  {missing[0]!r} may be {close[0]!r} there.")
+    return "\n".join(lines)
+
+
+def load(path: str | Path, like: Any, convert: Callable[[StateDict], StateDict] = dict) -> Any:
+    """Variables of a model from a weights file.
+
+    Args:
+      path: see `read_state_dict`.
+      like: variables of the model, for names and shapes.
+      convert: renames a published state_dict to the reference's names (`Variant.convert`).
+
+    Raises:
+      UserError: the file cannot be read, or its names or shapes do not fit.
+    """
+    return to_variables(convert(read_state_dict(path)), like, str(path))
+
+
+def to_state_dict(variables: Any) -> StateDict:
+    """Variables as a PyTorch state_dict; batch norms get `num_batches_tracked` = 0."""
+    state: StateDict = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        ours = "/".join(str(part.key) for part in path)
+        value = to_torch_layout(ours, np.asarray(leaf))
+        state[torch_name(ours)] = np.ascontiguousarray(value)
+        if ours.startswith("batch_stats/") and ours.endswith("/mean"):
+            tracked = torch_name(ours).removesuffix("running_mean") + "num_batches_tracked"
+            state[tracked] = np.zeros((), np.int64)
+    return state
+
+
+def save(path: str | Path, variables: Any) -> None:
+    """Writes variables as a safetensors file that the PyTorch reference loads.
+
+    Written under a temporary name first, so that an existing file is replaced whole or not at all.
+    """
+    from safetensors.numpy import save_file
+
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    save_file(to_state_dict(variables), temporary)
+    temporary.replace(path)

@@ -1,0 +1,66 @@
+"""Cross-entropy in every form the tasks need, and weight penalties."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Shaped
+
+
+def cross_entropy(
+    logits: Float[Array, "*b k"],
+    targets: Shaped[Array, "*t"],
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: Sequence[float] | Float[Array, "k"] | None = None,
+) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
+    """Softmax cross-entropy of each sample, and the weight each carries in a mean.
+
+    The weighted mean `sum(loss) / sum(weight)` is `torch.nn.CrossEntropyLoss`, label smoothing
+    (Szegedy et al. 2015, https://arxiv.org/abs/1512.00567) and class weights included.
+
+    Args:
+      logits: unnormalised scores, any floating type; computed in float32.
+      targets: int class indices [*b], or probabilities [*b, k] (as mixup makes them).
+      label_smoothing: mass spread uniformly over all classes.
+      class_weights: weight of each class.
+
+    Returns:
+      (loss, weight), both float32 [*b]; `loss` already contains the weight.
+    """
+    logits = logits.astype(jnp.float32)
+    count = logits.shape[-1]
+    log_p = jax.nn.log_softmax(logits)
+    weights = jnp.ones(count) if class_weights is None else jnp.asarray(class_weights, jnp.float32)
+    if targets.ndim == logits.ndim:
+        smooth = targets * (1 - label_smoothing) + label_smoothing / count
+        return -jnp.sum(smooth * weights * log_p, -1), jnp.ones(logits.shape[:-1])
+    picked = jnp.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]
+    weight = weights[targets]
+    loss = -(1 - label_smoothing) * weight * picked
+    if label_smoothing:
+        loss -= label_smoothing / count * jnp.sum(weights * log_p, -1)
+    return loss, weight
+
+
+def masked_mean(
+    values: Float[Array, "*b"], weights: Float[Array, "*b"], mask: Shaped[Array, "*b"]
+) -> Float[Array, ""]:
+    """`sum(values) / sum(weights)` over the entries where `mask`; 0 where there are none."""
+    total = jnp.sum(jnp.where(mask, weights, 0.0))
+    return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.where(total == 0, 1.0, total)
+
+
+def penalty(params: Any, *, l1: float = 0.0, l2: float = 0.0) -> Float[Array, ""]:
+    """`l1 * sum|w| + l2 * sum w^2 / 2` over all kernels; biases and norms are free.
+
+    Args:
+      params: a parameter tree; leaves named `kernel` count.
+    """
+    total = jnp.zeros(())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if getattr(path[-1], "key", None) == "kernel":
+            weight = leaf.astype(jnp.float32)
+            total += l1 * jnp.sum(jnp.abs(weight)) + l2 / 2 * jnp.sum(weight**2)
+    return total

@@ -1,0 +1,43 @@
+"""Multi-layer perceptron on flattened images.
+
+Reference: `torchvision.ops.MLP`. Rosenblatt 1958; Rumelhart et al., Learning representations by
+back-propagating errors, 1986 (https://doi.org/10.1038/323533a0).
+"""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from jaxvision.models.variant import Variant
+
+
+class MLP(nn.Module):
+    """Flatten (channels first, as PyTorch), then linear layers with ReLU and dropout between.
+
+    Attributes:
+      hidden: widths of the hidden layers.
+    """
+
+    num_classes: int = 10
+    hidden: Sequence[int] = (100,)
+    dropout: float = 0.0
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, image: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b k"]:
+        x = image.transpose(0, 3, 1, 2).reshape(image.shape[0], -1)
+        for index, width in enumerate(self.hidden):
+            # Linear, ReLU and Dropout take one index each in the reference's nn.Sequential.
+            x = nn.Dense(width, dtype=self.dtype, name=str(3 * index))(x)
+            x = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(x))
+        return nn.Dense(self.num_classes, dtype=self.dtype, name=str(3 * len(self.hidden)))(x)
+
+
+VARIANTS = {
+    "mlp": Variant(MLP, {"hidden": (100,)}, "torchvision.ops.MLP(3072, [100, 10])", (32, 32, 3)),
+    "mlp_256x2": Variant(
+        MLP, {"hidden": (256, 256)}, "torchvision.ops.MLP(784, [256, 256, 10])", (28, 28, 1)
+    ),
+}

@@ -1,0 +1,216 @@
+"""U-Net: Ronneberger et al., Convolutional Networks for Biomedical Image Segmentation, 2015.
+
+https://arxiv.org/abs/1505.04597. Reference: `unet.UNet` (fepegar/unet, PyPI `unet`), in the valid
+form of the paper (`padding=0`) and the same-padding form with batch normalisation.
+"""
+
+import re
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from jaxvision.layers.convolution import Conv2d, ConvTranspose2d
+from jaxvision.layers.normalization import BatchNorm
+from jaxvision.models.variant import StateDict, Variant
+from jaxvision.ops.pooling import max_pool2d
+
+
+class ConvBlock(nn.Module):
+    """Convolution, optional batch normalisation, optional ReLU."""
+
+    features: int
+    kernel_size: int = 3
+    padding: int = 1
+    normalise: bool = True
+    activate: bool = True
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b i j d"]:
+        x = Conv2d(
+            self.features,
+            self.kernel_size,
+            padding=self.padding,
+            use_bias=not self.normalise,
+            dtype=self.dtype,
+            name="conv_layer",
+        )(x)
+        if self.normalise:
+            x = BatchNorm(dtype=self.dtype, name="norm_layer")(x, train)
+        return nn.relu(x) if self.activate else x
+
+
+class EncodingBlock(nn.Module):
+    """Two 3x3 convolutions; the very first of the network is not normalised in the reference."""
+
+    features: int
+    padding: int = 1
+    normalise: bool = True
+    first: bool = False
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b i j d"]:
+        for name in ("conv1", "conv2"):
+            normalise = self.normalise and not (self.first and name == "conv1")
+            x = ConvBlock(self.features, 3, self.padding, normalise, dtype=self.dtype, name=name)(
+                x, train
+            )
+        return x
+
+
+class DecodingBlock(nn.Module):
+    """Transposed convolution by two, the skip connection cropped and joined, two convolutions."""
+
+    features: int
+    padding: int = 1
+    normalise: bool = True
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(
+        self, skip: Float[Array, "b h w c"], x: Float[Array, "b p q d"], train: bool
+    ) -> Float[Array, "b i j e"]:
+        x = ConvTranspose2d(x.shape[-1], 2, 2, dtype=self.dtype, name="upsample")(x)
+        x = jnp.concatenate([_center_crop(skip, x.shape[1:3]), x], axis=-1)
+        for name in ("conv1", "conv2"):
+            x = ConvBlock(
+                self.features, 3, self.padding, self.normalise, dtype=self.dtype, name=name
+            )(x, train)
+        return x
+
+
+def _center_crop(x: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[Array, "b i j c"]:
+    """Cuts the central window. In the valid form it undoes the borders that convolutions ate."""
+    height, width = size
+    top, left = (x.shape[1] - height) // 2, (x.shape[2] - width) // 2
+    return x[:, top : top + height, left : left + width]
+
+
+class Encoder(nn.Module):
+    """Stages of doubling width, each followed by a halving; returns what the decoder joins too."""
+
+    width: int
+    depth: int
+    padding: int = 1
+    normalise: bool = True
+    remat: bool = False
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b h w c"], train: bool
+    ) -> tuple[Float[Array, "b p q d"], list[Float[Array, "b _ _ _"]]]:
+        block = nn.remat(EncodingBlock, static_argnums=(2,)) if self.remat else EncodingBlock
+        skips = []
+        for level in range(self.depth):
+            x = block(
+                self.width * 2**level,
+                self.padding,
+                self.normalise,
+                first=level == 0,
+                dtype=self.dtype,
+                name=f"encoding_blocks_{level}",
+            )(x, train)
+            skips.append(x)
+            x = max_pool2d(x, 2)
+        return x, skips
+
+
+class Decoder(nn.Module):
+    """The encoder's stages in reverse, from the deepest skip connection to the first."""
+
+    padding: int = 1
+    normalise: bool = True
+    remat: bool = False
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b p q d"], skips: list[Float[Array, "b _ _ _"]], train: bool
+    ) -> Float[Array, "b i j k"]:
+        block = nn.remat(DecodingBlock, static_argnums=(3,)) if self.remat else DecodingBlock
+        for index, skip in enumerate(reversed(skips)):
+            x = block(
+                skip.shape[-1],
+                self.padding,
+                self.normalise,
+                dtype=self.dtype,
+                name=f"decoding_blocks_{index}",
+            )(skip, x, train)
+        return x
+
+
+class UNet(nn.Module):
+    """Encoder of `depth` halvings, decoder of as many doublings, skip connections between.
+
+    Returns logits [b, h, w, num_classes]. With same padding, sides that are no multiple of
+    2**depth are padded below and to the right and the logits cut back. The valid form (`padding=0`)
+    gives a smaller map, as in the paper (572 → 388).
+
+    Attributes:
+      width: channels of the first stage, doubled at every halving.
+      normalise: batch normalisation after every convolution but the first.
+      remat: recompute each stage in the backward pass to save memory.
+    """
+
+    num_classes: int = 2
+    width: int = 64
+    depth: int = 4
+    padding: int = 1
+    normalise: bool = True
+    remat: bool = False
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(
+        self, image: Float[Array, "b h w c"], train: bool = False
+    ) -> Float[Array, "b i j k"]:
+        form = (self.padding, self.normalise)
+        height, width = image.shape[1:3]
+        x = image
+        if self.padding:
+            multiple = 2**self.depth
+            x = jnp.pad(x, ((0, 0), (0, -height % multiple), (0, -width % multiple), (0, 0)))
+        x, skips = Encoder(
+            self.width, self.depth, *form, remat=self.remat, dtype=self.dtype, name="encoder"
+        )(x, train)
+        bottom = self.width * 2**self.depth
+        x = EncodingBlock(bottom, *form, dtype=self.dtype, name="bottom_block")(x, train)
+        x = Decoder(*form, remat=self.remat, dtype=self.dtype, name="decoder")(x, skips, train)
+        x = ConvBlock(self.num_classes, 1, 0, False, False, dtype=self.dtype, name="classifier")(
+            x, train
+        )
+        return x[:, :height, :width] if self.padding else x
+
+
+def without_aliases(state: StateDict) -> StateDict:
+    """The reference registers each layer twice; this drops the copies under `.block.<n>`."""
+    return {k: v for k, v in state.items() if not re.search(r"\.block\.\d+\.\w+$", k)}
+
+
+VARIANTS = {
+    "unet": Variant(
+        UNet,
+        {},
+        "unet.UNet(3, 2, dimensions=2, normalization='batch', padding=1)",
+        (256, 256, 3),
+        without_aliases,
+    ),
+    "unet_valid": Variant(
+        UNet,
+        {"padding": 0, "normalise": False},
+        "unet.UNet(1, 2, dimensions=2, padding=0)",
+        (572, 572, 1),
+        without_aliases,
+    ),
+    "unet_small": Variant(
+        UNet,
+        {"width": 32},
+        "unet.UNet(3, 2, dimensions=2, out_channels_first_layer=32, normalization='batch', "
+        "padding=1)",
+        (256, 256, 3),
+        without_aliases,
+    ),
+}

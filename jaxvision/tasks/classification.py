@@ -1,0 +1,98 @@
+"""Image classification: one class an image, softmax cross-entropy."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxvision.errors import UserError
+from jaxvision.losses import cross_entropy, masked_mean, penalty
+from jaxvision.metrics import Mean, TopK
+from jaxvision.tasks import gradients, pictures
+from jaxvision.tasks.inputs import Inputs
+
+Batch = dict[str, jax.Array]
+
+
+@dataclass(frozen=True)
+class Classification:
+    """See `jaxvision.tasks.Task`. Batches carry `image`, `label` and `mask`."""
+
+    model: nn.Module
+    class_names: tuple[str, ...]
+    inputs: Inputs = Inputs()
+    label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] = ()
+    l1: float = 0.0
+    l2: float = 0.0
+    main_metric: str = "accuracy"
+
+    def init(self, key: jax.Array, image_shape: tuple[int, int, int]) -> dict[str, Any]:
+        return dict(self.model.init(key, jnp.zeros((1, *image_shape)), train=False))
+
+    def loss(self, params: Any, model_state: Any, batch: Batch, key: jax.Array):
+        augment_key, dropout_key = jax.random.split(key)
+        if "label" not in batch:
+            raise UserError("The data have no labels; is this a data set for classification?")
+        batch = self.inputs.train(batch, augment_key)
+        logits, model_state = gradients.apply_train(
+            self.model, params, model_state, batch["image"], dropout_key
+        )
+        targets = batch.get("label_probs", batch.get("label"))
+        losses, weights = cross_entropy(
+            logits,
+            targets,
+            label_smoothing=self.label_smoothing,
+            class_weights=self.class_weights or None,
+        )
+        loss = masked_mean(losses, weights, batch["mask"])
+        labels = targets.argmax(-1) if targets.ndim == 2 else targets
+        metrics = {
+            "loss": Mean.of(loss, jnp.ones(())),
+            "accuracy": TopK.of(logits, labels, batch["mask"], k=1),
+        }
+        return loss + penalty(params, l1=self.l1, l2=self.l2), (model_state, metrics)
+
+    def gradients(self, state: Any, batch: Batch, key: jax.Array):
+        return gradients.of_loss(self.loss, state, batch, key)
+
+    def logits(self, variables: Any, image: jax.Array) -> jax.Array:
+        """float32 [b, k] for uint8 images."""
+        logits = self.model.apply(variables, self.inputs.evaluate(image), train=False)
+        return logits.astype(jnp.float32)
+
+    def predict(self, variables: Any, image: jax.Array) -> dict[str, jax.Array]:
+        """`probabilities` [b, k] and `label` [b]."""
+        logits = self.logits(variables, image)
+        return {"probabilities": jax.nn.softmax(logits), "label": logits.argmax(-1)}
+
+    def metrics(self, variables: Any, batch: Batch) -> dict[str, Any]:
+        logits = self.logits(variables, batch["image"])
+        mask = batch["mask"]
+        losses, weights = cross_entropy(
+            logits, batch["label"], class_weights=self.class_weights or None
+        )
+        weights = jnp.where(mask, weights, 0.0)
+        mean = Mean(total=jnp.sum(jnp.where(mask, losses, 0.0)), weight=jnp.sum(weights))
+        found = {"loss": mean, "accuracy": TopK.of(logits, batch["label"], mask, k=1)}
+        if len(self.class_names) > 5:
+            found["top5_accuracy"] = TopK.of(logits, batch["label"], mask, k=5)
+        return found
+
+    def visualize(self, image: np.ndarray, outputs: Any, batch: Any) -> np.ndarray:
+        """A grid of images, each with its class and probability; wrong ones in red."""
+        probabilities = np.asarray(outputs["probabilities"])
+        predicted = probabilities.argmax(-1)
+        truth = batch.get("label") if batch else None
+        captions, wrong = [], []
+        for index, label in enumerate(predicted):
+            text = f"{self.class_names[label]} {probabilities[index, label]:.0%}"
+            is_wrong = truth is not None and int(truth[index]) != int(label)
+            if is_wrong:
+                text += f" (is {self.class_names[int(truth[index])]})"
+            captions.append(text)
+            wrong.append(is_wrong)
+        return pictures.captioned_grid(image, captions, wrong)

@@ -1,0 +1,38 @@
+"""What every task does to a batch before the model sees it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import jax
+
+from jaxvision.data import augment
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """uint8 images to the model's input: augmentation in training, normalisation always."""
+
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.25,)
+    augmentations: tuple[Mapping[str, Any], ...] = ()
+    num_classes: int = 0
+
+    def checked(self) -> Self:
+        """This, after its augmentations have been found to exist.
+
+        Raises:
+          UserError: unknown augmentation or parameter.
+        """
+        augment.validate(self.augmentations)
+        return self
+
+    def train(self, batch: dict[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
+        """Augmented and normalised; labels may become `label_probs` (mixup, cutmix)."""
+        batch = {**batch, "image": augment.to_float(batch["image"])}
+        batch = augment.augment(key, batch, self.augmentations, num_classes=self.num_classes)
+        return {**batch, "image": augment.normalize(batch["image"], self.mean, self.std)}
+
+    def evaluate(self, image: jax.Array) -> jax.Array:
+        """Normalised."""
+        return augment.normalize(augment.to_float(image), self.mean, self.std)

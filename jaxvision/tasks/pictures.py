@@ -1,0 +1,95 @@
+"""Pictures of predictions, drawn on the host with Pillow."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+_VOID = (224, 224, 224)
+
+
+def palette(count: int) -> np.ndarray:
+    """uint8 [count, 3]: colours of PASCAL VOC's labels, then on by the same bit pattern."""
+    indices = np.arange(count)[:, None]
+    colours = np.zeros((count, 3), np.uint8)
+    for bit in range(8):
+        bits = (indices >> np.array([3 * bit, 3 * bit + 1, 3 * bit + 2])) & 1
+        colours |= (bits << (7 - bit)).astype(np.uint8)
+    return colours
+
+
+def as_colour(image: np.ndarray) -> np.ndarray:
+    """uint8 [..., 1 or 3] as [..., 3]."""
+    return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
+
+
+def colour_map(labels: np.ndarray) -> np.ndarray:
+    """Class indices [...] as colours uint8 [..., 3]; 255 is light grey."""
+    table = palette(256)
+    table[255] = _VOID
+    return table[labels.astype(np.uint8)]
+
+
+def overlay(image: np.ndarray, labels: np.ndarray, opacity: float = 0.5) -> np.ndarray:
+    """The image with its label map laid over it."""
+    mixed = (1 - opacity) * as_colour(image) + opacity * colour_map(labels)
+    return np.round(mixed).astype(np.uint8)
+
+
+def _enlarge(image: np.ndarray, least: int) -> Image.Image:
+    """At least `least` pixels wide, by a whole factor, so that small images stay sharp."""
+    picture = Image.fromarray(as_colour(image))
+    factor = max(1, -(-least // picture.width))
+    return picture.resize(
+        (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST
+    )
+
+
+def captioned_grid(
+    images: np.ndarray, captions: Sequence[str], wrong: Sequence[bool], columns: int = 4
+) -> np.ndarray:
+    """Images uint8 [n, h, w, c] in a grid, each over its caption; wrong ones in red."""
+    pictures = [_enlarge(image, 160) for image in images]
+    width, height = pictures[0].size
+    line = 18
+    columns = min(columns, len(pictures))
+    lines = -(-len(pictures) // columns)
+    canvas = Image.new("RGB", (columns * (width + 8), lines * (height + line + 8)), "white")
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
+    for index, (picture, caption, bad) in enumerate(zip(pictures, captions, wrong)):
+        x = (index % columns) * (width + 8) + 4
+        y = (index // columns) * (height + line + 8) + 4
+        canvas.paste(picture, (x, y))
+        while caption and draw.textlength(caption, font) > width:
+            caption = caption[:-2] + "…"
+        draw.text((x, y + height + 1), caption, fill="#c00000" if bad else "black", font=font)
+    return np.asarray(canvas)
+
+
+def rows(columns: Sequence[np.ndarray], class_names: Sequence[str]) -> np.ndarray:
+    """Batches of pictures [n, h, w, 3] side by side, one row a sample, over a legend."""
+    height = max(column.shape[1] for column in columns)
+    padded = [
+        np.pad(c, ((0, 0), (2, 2 + height - c.shape[1]), (2, 2), (0, 0)), constant_values=255)
+        for c in columns
+    ]
+    body = np.concatenate([np.concatenate(row, axis=1) for row in zip(*padded)], axis=0)
+    picture = _enlarge(body, 480)
+    font = ImageFont.load_default(13)
+    measure = ImageDraw.Draw(picture)
+    colours = palette(256)
+    places, x, y = [], 4, 4
+    for index, name in enumerate(class_names):
+        needed = 18 + measure.textlength(name, font) + 12
+        if x + needed > picture.width and x > 4:
+            x, y = 4, y + 18
+        places.append((x, y, name, tuple(int(v) for v in colours[index])))
+        x += int(needed)
+    canvas = Image.new("RGB", (picture.width, picture.height + y + 20), "white")
+    canvas.paste(picture, (0, 0))
+    draw = ImageDraw.Draw(canvas)
+    for x, y, name, colour in places:
+        top = picture.height + y
+        draw.rectangle((x, top, x + 13, top + 13), fill=colour, outline="grey")
+        draw.text((x + 18, top - 1), name, fill="black", font=font)
+    return np.asarray(canvas)

@@ -1,0 +1,259 @@
+"""Checkpoints: Orbax, asynchronous, sealed with checksums, never half-written.
+
+A step's folder holds `state` (the TrainState), `meta` (progress, configuration, shapes) and
+`seal.json`, the size and CRC-32 of every file. Orbax commits a folder by renaming it, so a killed run
+leaves none half-written; the seal finds what a disk or a copy truncated or damaged later. A damaged
+checkpoint is moved aside with a warning, and the one before it is used.
+"""
+
+import dataclasses
+import json
+import logging
+import os
+import shutil
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxvision.errors import UserError
+
+_SEAL = "seal.json"
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass
+class _KeepNewestAndBest:
+    """Orbax preservation policy."""
+
+    keep: int
+    best: int = -1
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        newest = {info.step for info in checkpoints[-self.keep :]}
+        return [info.step in newest or info.step == self.best for info in checkpoints]
+
+
+class Checkpoints:
+    """The checkpoints of one workdir.
+
+    Args:
+      folder: where they live; created if missing.
+      keep: how many of the newest are kept, besides the best.
+
+    Raises:
+      UserError: the folder cannot be created or written.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2):
+        self.folder = folder.absolute()
+        self._policy = _KeepNewestAndBest(keep)
+        self._open: Any = None
+
+    @property
+    def _manager(self) -> Any:
+        if self._open is None:
+            import orbax.checkpoint as ocp
+
+            self._open = ocp.CheckpointManager(
+                self.folder,
+                item_names=("state", "meta"),
+                options=ocp.CheckpointManagerOptions(
+                    preservation_policy=self._policy,
+                    cleanup_tmp_directories=True,
+                    async_options=ocp.options.AsyncOptions(post_finalization_callback=self._seal),
+                ),
+            )
+        return self._open
+
+    def steps(self) -> list[int]:
+        """Steps with a committed checkpoint, oldest first."""
+        return committed_steps(self.folder)
+
+    def save(self, state: Any, meta: dict[str, Any], best: int = -1) -> None:
+        """Writes `state` in the background; the call blocks while it is copied off the device.
+
+        Args:
+          meta: JSON-able, stored beside it.
+          best: step of the best checkpoint so far, which is kept.
+        """
+        import orbax.checkpoint as ocp
+
+        step = int(state.step)
+        if step in self.steps():
+            return
+        self._policy.best = best
+        full = {**meta, "shapes": shapes(state)}
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(full)
+            ),
+        )
+
+    def restore(self, like: Any, step: int | None = None) -> tuple[Any, dict[str, Any]] | None:
+        """The newest intact checkpoint (or that of `step`), as (state, meta); None if there is none.
+
+        Args:
+          like: a TrainState of `jax.ShapeDtypeStruct` with the shardings that the leaves shall
+            have, whatever they had when saved.
+
+        Raises:
+          UserError: the checkpoint belongs to another model, or `step` is missing or damaged.
+        """
+        import orbax.checkpoint as ocp
+
+        if step is not None and step not in self.steps():
+            have = ", ".join(map(str, self.steps())) or "none"
+            raise UserError(f"No checkpoint of step {step} in {self.folder} (there: {have}).")
+        for candidate in [step] if step is not None else reversed(self.steps()):
+            damage = damaged(self.folder / str(candidate))
+            if not damage:
+                try:
+                    item = self._manager.restore(
+                        candidate, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
+                    )
+                    check_shapes(item.meta["shapes"], like, str(self.folder / str(candidate)))
+                    state = self._manager.restore(
+                        candidate, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))
+                    ).state
+                    return state, item.meta
+                except UserError:
+                    raise
+                except Exception as error:  # whatever a damaged file makes the reader raise
+                    damage = str(error).splitlines()[0][:200]
+            if step is not None:
+                raise UserError(f"The checkpoint of step {step} is damaged: {damage}.")
+            self._put_aside(candidate, damage)
+        return None
+
+    def meta(self, step: int) -> dict[str, Any]:
+        """What was stored beside the state of `step`."""
+        import orbax.checkpoint as ocp
+
+        item = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
+        return item.meta
+
+    def wait(self) -> None:
+        """Until everything is on disk.
+
+        Raises:
+          UserError: the disk is full or cannot be written; earlier checkpoints are untouched.
+        """
+        if self._open is not None:
+            self._open.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits and releases the threads."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+    def _put_aside(self, step: int, damage: str) -> None:
+        self.close()
+        aside = self.folder.parent / "damaged_checkpoints" / str(step)
+        logger.warning(
+            "Checkpoint of step %d is damaged (%s); using the one before it. Moved to %s.",
+            step,
+            damage,
+            aside,
+        )
+        if jax.process_index() == 0:
+            aside.parent.mkdir(exist_ok=True)
+            shutil.rmtree(aside, ignore_errors=True)
+            (self.folder / str(step)).rename(aside)
+        if jax.process_count() > 1:
+            from jax.experimental import multihost_utils
+
+            multihost_utils.sync_global_devices(f"put aside {step}")
+
+    def _seal(self) -> None:
+        """Writes the checksums of every committed checkpoint that has none; runs after a commit."""
+        if jax.process_index() != 0:
+            return
+        for step in self.steps():
+            folder = self.folder / str(step)
+            if not (folder / _SEAL).exists():
+                try:
+                    seal(folder)
+                except FileNotFoundError:
+                    continue  # it has been replaced by newer ones and deleted meanwhile
+
+
+def committed_steps(folder: Path) -> list[int]:
+    """Steps whose checkpoint Orbax has committed, oldest first; [] if there is no such folder."""
+    if not folder.is_dir():
+        return []
+    found = (p for p in folder.iterdir() if p.name.isdigit())
+    return sorted(int(p.name) for p in found if (p / "_CHECKPOINT_METADATA").exists())
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name != _SEAL)
+
+
+def _crc(path: Path) -> int:
+    crc = 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            crc = zlib.crc32(chunk, crc)
+    return crc
+
+
+def seal(folder: Path) -> None:
+    """Writes `seal.json`: size and CRC-32 of every file in a checkpoint's folder."""
+    sums = {str(p.relative_to(folder)): [p.stat().st_size, _crc(p)] for p in _files(folder)}
+    temporary = folder.with_name(f"{folder.name}.seal-{os.getpid()}")
+    temporary.write_text(json.dumps(sums))
+    temporary.replace(folder / _SEAL)
+
+
+def damaged(folder: Path) -> str:
+    """What is wrong with a checkpoint's files ("" if nothing, or if it was never sealed)."""
+    try:
+        sums = json.loads((folder / _SEAL).read_text())
+    except FileNotFoundError:
+        return ""
+    except (OSError, json.JSONDecodeError):
+        return "its seal is unreadable"
+    for name, (size, crc) in sums.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size} of {size} bytes"
+        if _crc(path) != crc:
+            return f"{name} fails its checksum"
+    return ""
+
+
+def shapes(tree: Any) -> dict[str, list[int]]:
+    """`{path: shape}` of every leaf."""
+    return {
+        jax.tree_util.keystr(path): list(leaf.shape)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def check_shapes(stored: dict[str, Sequence[int]], like: Any, where: str) -> None:
+    """Refuses a checkpoint of another model.
+
+    Raises:
+      UserError: listing the paths that are missing, superfluous or of another shape.
+    """
+    wanted = shapes(like)
+    lines = [f"  {p}: not in the checkpoint" for p in wanted if p not in stored]
+    lines += [f"  {p}: only in the checkpoint" for p in stored if p not in wanted]
+    lines += [
+        f"  {p}: {list(stored[p])} in the checkpoint, {list(wanted[p])} in the model"
+        for p in wanted
+        if p in stored and list(stored[p]) != list(wanted[p])
+    ]
+    if lines:
+        more = [f"  ... and {len(lines) - 12} more"] if len(lines) > 12 else []
+        raise UserError(
+            f"The checkpoint {where} belongs to another model or optimiser:\n"
+            + "\n".join(lines[:12] + more)
+        )

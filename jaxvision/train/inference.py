@@ -1,0 +1,269 @@
+"""Trained models at work: evaluating a split and predicting on image files."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+
+from jaxvision import config as configuration
+from jaxvision import metrics, models, tasks
+from jaxvision.data import transforms
+from jaxvision.data.codecs import CorruptImageError, decode_image
+from jaxvision.data.sources import IMAGE_SUFFIXES
+from jaxvision.errors import UserError, unknown
+from jaxvision.interop import torch_weights
+from jaxvision.tasks import Task, pictures
+from jaxvision.train import compilation, mesh, optimizer
+from jaxvision.train.checkpoint import Checkpoints
+from jaxvision.train.evaluation import evaluate
+from jaxvision.train.loop import open_loader, with_classes
+from jaxvision.train.step import init_state, init_variables
+from jaxvision.train.writers import write_atomically
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where weights come from: a checkpoint of a run, or a weights file.
+
+    Attributes:
+      workdir: of the run, or None.
+      checkpoint: "best", "latest" or a step.
+      weights: a `.safetensors` or torch file, used where there is no workdir.
+    """
+
+    workdir: Path | None = None
+    checkpoint: str = "best"
+    weights: str = ""
+
+
+def stored_config(workdir: Path) -> ConfigDict:
+    """The configuration of the run in a workdir.
+
+    Raises:
+      UserError: there is no run.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise UserError(f"No run in {workdir}: it has no config.json.")
+    return configuration.from_json(path.read_text())
+
+
+def variables_of(config: ConfigDict, task: Task, origin: Origin, shape: Shape) -> dict[str, Any]:
+    """The variables to evaluate or predict with (averaged ones where the run kept them).
+
+    Raises:
+      UserError: no such checkpoint or file, or it belongs to another model.
+    """
+    fresh = jax.eval_shape(lambda: init_variables(task, config.seed, shape))
+    if origin.workdir is None:
+        return torch_weights.load(origin.weights, fresh, models.variant(config.model.name).convert)
+    checkpoints = Checkpoints(origin.workdir / "checkpoints", config.checkpoint.keep)
+    try:
+        steps = checkpoints.steps()
+        if not steps:
+            raise UserError(f"No checkpoint in {checkpoints.folder}.")
+        if origin.checkpoint in ("best", "latest"):
+            step = steps[-1]
+            if origin.checkpoint == "best":
+                best = checkpoints.meta(step)["progress"]["best_step"]
+                step = best if best in steps else step
+        elif origin.checkpoint.isdigit():
+            step = int(origin.checkpoint)
+        else:
+            raise unknown("checkpoint", origin.checkpoint, ["best", "latest", *map(str, steps)])
+        update = optimizer.build(config, fresh["params"], lambda _: 0.0)
+        like = jax.eval_shape(lambda v: init_state(v, update, config.optimizer.ema > 0), fresh)
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        placed = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), like
+        )
+        restored = checkpoints.restore(placed, step)
+        assert restored is not None  # a given step is restored or refused
+        return restored[0].variables(averaged=True)
+    finally:
+        checkpoints.close()
+
+
+def evaluate_split(
+    config: ConfigDict, origin: Origin, split: str
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """(metrics by plain name, accumulators) of a split.
+
+    Raises:
+      UserError: data, weights or configuration are wrong; see the message.
+    """
+    config = config.copy_and_resolve_references()
+    config.mesh.data, config.mesh.fsdp = -1, 1
+    compilation.use_cache(config.compilation_cache)
+    devices = mesh.make(config)
+    mesh.check_batch(config.eval.batch_size or config.train.batch_size, devices, "eval.batch_size")
+    loader = open_loader(config, split, devices, train=False)
+    config = with_classes(config, loader.stream.source.class_names)
+    task = tasks.create(config, config.data.classes)
+    shape = loader.stream[0]["image"].shape
+    variables = variables_of(config, task, origin, shape)
+    variables = jax.device_put(variables, mesh.replicated(devices))
+    step = jax.jit(task.metrics, compiler_options=compilation.compiler_options())
+    found = evaluate(step, variables, loader.batches()) or {}
+    return metrics.compute(found), found
+
+
+# -- prediction -----------------------------------------------------------------------------------
+
+
+def image_files(inputs: Sequence[str]) -> list[Path]:
+    """Image files named by the inputs; folders stand for all images below them.
+
+    Raises:
+      UserError: an input does not exist, or none holds an image.
+    """
+    files: list[Path] = []
+    for name in inputs:
+        path = Path(name)
+        if path.is_dir():
+            files += sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise UserError(f"No such file or folder: {name}.")
+    if not files:
+        raise UserError(f"No image in {', '.join(inputs)}.")
+    return files
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one file.
+
+    Attributes:
+      image: the decoded file, uint8 [h, w, c].
+      network_image: what the network saw, before normalisation.
+      outputs: this image's rows of `task.predict`.
+    """
+
+    file: Path
+    image: np.ndarray
+    network_image: np.ndarray
+    outputs: dict[str, np.ndarray]
+
+
+def predict_files(
+    config: ConfigDict, origin: Origin, files: Sequence[Path], batch_size: int = 32
+) -> Iterator[Prediction | CorruptImageError]:
+    """Predictions in the order of the files; an unreadable file gives its error instead.
+
+    Raises:
+      UserError: weights or configuration are wrong.
+    """
+    if not config.data.classes:
+        raise UserError("data.classes is not known; set --config.data.classes=['cat','dog'].")
+    compilation.use_cache(config.compilation_cache)
+    task = tasks.create(config, config.data.classes)
+    transform = transforms.compose(config.data.eval_transforms)
+    predict = jax.jit(task.predict, compiler_options=compilation.compiler_options())
+    variables: Any = None
+    waiting: list[tuple[Path, np.ndarray, np.ndarray]] = []
+
+    def flush() -> Iterator[Prediction]:
+        nonlocal variables
+        if not waiting:
+            return
+        images = np.stack([network for _, _, network in waiting])
+        if variables is None:
+            variables = variables_of(config, task, origin, images.shape[1:])
+        # Filled up to full batches, so that a folder compiles once.
+        filled = (
+            np.concatenate([images, np.zeros_like(images[:1]).repeat(batch_size - len(images), 0)])
+            if len(files) >= batch_size
+            else images
+        )
+        outputs = jax.device_get(predict(variables, filled))
+        for row, (file, image, network) in enumerate(waiting):
+            yield Prediction(file, image, network, {k: v[row] for k, v in outputs.items()})
+        waiting.clear()
+
+    for file in files:
+        try:
+            image = decode_image(_bytes(file), config.data.channels, str(file))
+        except CorruptImageError as error:
+            yield from flush()
+            yield error
+            continue
+        network = transform({"image": image}, np.random.default_rng(0))["image"]
+        if waiting and waiting[0][2].shape != network.shape:
+            yield from flush()
+        waiting.append((file, image, network))
+        if len(waiting) == batch_size:
+            yield from flush()
+    yield from flush()
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise CorruptImageError(str(file), error.strerror or str(error)) from error
+
+
+def summarize(prediction: Prediction, class_names: Sequence[str], top: int = 5) -> dict[str, Any]:
+    """JSON-able essence: the likeliest classes, or the share of pixels of each class found."""
+    outputs = prediction.outputs
+    summary: dict[str, Any] = {"file": str(prediction.file)}
+    if "probabilities" in outputs:
+        order = np.argsort(-outputs["probabilities"], kind="stable")[:top]
+        summary["classes"] = [
+            {"name": class_names[i], "probability": round(float(outputs["probabilities"][i]), 6)}
+            for i in order
+        ]
+    else:
+        labels, counts = np.unique(outputs["segmentation"], return_counts=True)
+        share = counts / counts.sum()
+        summary["classes"] = [
+            {"name": class_names[labels[i]], "share": round(float(share[i]), 6)}
+            for i in np.argsort(-share, kind="stable")
+        ]
+    return summary
+
+
+def write_predictions(
+    predictions: Sequence[Prediction], class_names: Sequence[str], folder: Path
+) -> None:
+    """Writes `predictions.json` and, for each file, an annotated picture.
+
+    Segmentations are also written as palette PNGs of class indices at the file's own size. Pictures
+    are named after their files; files of the same name get a number.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    taken: set[str] = set()
+    summaries = []
+    for prediction in predictions:
+        stem, number = prediction.file.stem, 1
+        while stem in taken:
+            number += 1
+            stem = f"{prediction.file.stem}-{number}"
+        taken.add(stem)
+        summary = summarize(prediction, class_names)
+        summaries.append({**summary, "picture": f"{stem}.png"})
+        if "segmentation" in prediction.outputs:
+            labels = transforms.resize_mask(
+                prediction.outputs["segmentation"].astype(np.int32), prediction.image.shape[:2]
+            )
+            picture = pictures.overlay(prediction.image, labels)
+            indices = Image.fromarray(labels.astype(np.uint8))
+            indices.putpalette(pictures.palette(256).tobytes())
+            indices.save(folder / f"{stem}-classes.png")
+        else:
+            best = summary["classes"][0]
+            picture = pictures.captioned_grid(
+                prediction.image[None], [f"{best['name']} {best['probability']:.0%}"], [False]
+            )
+        Image.fromarray(picture).save(folder / f"{stem}.png")
+    write_atomically(folder / "predictions.json", json.dumps(summaries, indent=2) + "\n")

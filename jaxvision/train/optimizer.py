@@ -1,0 +1,224 @@
+"""From configuration to an Optax transformation: schedules, optimisers, masks, freezing.
+
+All parameter patterns are regular expressions searched in paths like `layer1_0/conv1/kernel`.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from jaxvision.config import steps_of
+from jaxvision.errors import UserError, nearest, unknown
+
+Schedule = Callable[[jax.Array | int], jax.Array]
+
+
+def parameter_paths(params: Any) -> list[str]:
+    """`"layer1_0/conv1/kernel"` of every leaf, in tree order."""
+    return [_path(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+
+
+def _path(path: Sequence[Any]) -> str:
+    return "/".join(str(getattr(part, "key", getattr(part, "name", part))) for part in path)
+
+
+def map_paths(function: Callable[[str], Any], params: Any) -> Any:
+    """A tree like `params` with `function(path)` at each leaf."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: function(_path(path)), params)
+
+
+def check_pattern(pattern: str, params: Any, key: str) -> None:
+    """Refuses a regular expression that is malformed or matches no parameter.
+
+    Raises:
+      UserError: naming the config key, the pattern and parameters near it.
+    """
+    paths = parameter_paths(params)
+    try:
+        if any(re.search(pattern, path) for path in paths):
+            return
+    except re.error as error:
+        raise UserError(f"{key}: {pattern!r} is no regular expression: {error}.") from error
+    close = nearest(pattern, paths, count=3) or paths[:3]
+    raise UserError(f"{key}: {pattern!r} matches no parameter. Near it: {', '.join(close)}.")
+
+
+def learning_rate(config: ConfigDict, *, total: int, steps_per_epoch: int) -> Schedule:
+    """The learning rate by step; `plateau` is constant here and reduced by `reduce_on_plateau`.
+
+    Cosine: Loshchilov & Hutter 2016 (https://arxiv.org/abs/1608.03983); one-cycle: Smith & Topin
+    2017 (https://arxiv.org/abs/1708.07120), rising over 30 % from 1/25 and ending at 1/10000.
+    """
+    schedule, peak = config.schedule, config.optimizer.learning_rate
+
+    def steps(duration: int | str, key: str) -> int:
+        return steps_of(duration, steps_per_epoch=steps_per_epoch, total=total, key=key)
+
+    warmup = steps(schedule.warmup, "schedule.warmup")
+    rest = max(1, total - warmup)
+    if warmup >= total > 0:
+        raise UserError(f"schedule.warmup is {warmup} steps, the whole training only {total}.")
+    if schedule.name in ("constant", "plateau"):
+        main = optax.constant_schedule(peak)
+    elif schedule.name == "step":
+        bounds = sorted(steps(m, "schedule.milestones") for m in schedule.milestones)
+        if not bounds:
+            raise UserError("schedule.name='step' needs schedule.milestones, e.g. ['50%', '75%'].")
+        main = optax.piecewise_constant_schedule(
+            peak, {max(0, bound - warmup): schedule.factor for bound in bounds}
+        )
+    elif schedule.name == "polynomial":
+        main = optax.polynomial_schedule(peak, peak * schedule.final, schedule.power, rest)
+    elif schedule.name == "cosine":
+        main = optax.cosine_decay_schedule(peak, rest, alpha=schedule.final)
+    elif schedule.name == "one_cycle":
+        if warmup:
+            raise UserError("schedule.name='one_cycle' has its own warm-up; leave warmup at 0.")
+        return optax.cosine_onecycle_schedule(max(total, 1), peak)
+    else:
+        raise unknown("schedule", schedule.name, ("constant", "step", "polynomial", "cosine"))
+    if not warmup:
+        return main
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), main], [warmup])
+
+
+class PlateauState(NamedTuple):
+    """Factor on the learning rate and what decides its next reduction."""
+
+    factor: jax.Array
+    best: jax.Array
+    since_best: jax.Array
+
+
+def scale_by_plateau() -> optax.GradientTransformation:
+    """Multiplies updates by the factor that `reduce_on_plateau` lowers between steps."""
+
+    def init(params: Any) -> PlateauState:
+        return PlateauState(jnp.ones(()), jnp.full((), jnp.inf), jnp.zeros((), jnp.int32))
+
+    def update(updates: Any, state: PlateauState, params: Any = None):
+        return jax.tree.map(lambda u: u * state.factor.astype(u.dtype), updates), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def reduce_on_plateau(opt_state: Any, value: float, config: ConfigDict, sign: int) -> Any:
+    """The optimiser state after an evaluation gave `value` for the watched metric.
+
+    Args:
+      sign: 1 if lower values are better, -1 if higher ones are.
+    """
+    schedule = config.schedule
+
+    def after(state: Any) -> Any:
+        if not isinstance(state, PlateauState):
+            return state
+        watched = jnp.asarray(sign * value, state.best.dtype)
+        better = watched < state.best - schedule.min_delta
+        waited = jnp.where(better, 0, state.since_best + 1)
+        reduce = waited > schedule.patience
+        return PlateauState(
+            jnp.where(reduce, state.factor * schedule.factor, state.factor),
+            jnp.where(better, watched, state.best),
+            jnp.where(reduce, 0, waited).astype(jnp.int32),
+        )
+
+    return jax.tree.map(after, opt_state, is_leaf=lambda s: isinstance(s, PlateauState))
+
+
+def plateau_factor(opt_state: Any) -> float:
+    """The factor that plateaus have put on the learning rate so far (1.0 without them)."""
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda s: isinstance(s, PlateauState))
+    factors = [s.factor for s in leaves if isinstance(s, PlateauState)]
+    return float(factors[0]) if factors else 1.0
+
+
+def build(config: ConfigDict, params: Any, schedule: Schedule) -> optax.GradientTransformation:
+    """The whole update rule.
+
+    Order: clip, decay that is coupled, the optimiser, decay that is decoupled, per-parameter
+    multipliers, plateau factor, learning rate; frozen parameters get no update and no state.
+
+    Raises:
+      UserError: a pattern that matches no parameter, or an unknown optimiser.
+    """
+    optimizer = config.optimizer
+    decay = optimizer.weight_decay
+    parts: list[optax.GradientTransformation] = []
+    if optimizer.clip_value:
+        parts.append(optax.clip(optimizer.clip_value))
+    if optimizer.clip_norm:
+        parts.append(optax.clip_by_global_norm(optimizer.clip_norm))
+    if decay:
+        check_pattern(optimizer.decay_mask, params, "optimizer.decay_mask")
+
+    def decay_weights() -> list[optax.GradientTransformation]:
+        if not decay:
+            return []
+
+        # A function, since frozen parameters are masked out of the tree that it sees.
+        def mask(tree: Any) -> Any:
+            return map_paths(lambda path: bool(re.search(optimizer.decay_mask, path)), tree)
+
+        return [optax.add_decayed_weights(decay, mask)]
+
+    b1, b2, eps, momentum = optimizer.b1, optimizer.b2, optimizer.eps, optimizer.momentum
+    coupled = decay_weights()
+    if optimizer.name == "sgd":
+        trace = [optax.trace(momentum, optimizer.nesterov)] if momentum else []
+        parts += [*coupled, *trace]
+    elif optimizer.name == "adam":
+        parts += [*coupled, optax.scale_by_adam(b1, b2, eps)]
+    elif optimizer.name == "rmsprop":
+        trace = [optax.trace(momentum)] if momentum else []
+        parts += [*coupled, optax.scale_by_rms(b2, eps, eps_in_sqrt=False), *trace]
+    elif optimizer.name == "adamw":
+        parts += [optax.scale_by_adam(b1, b2, eps), *decay_weights()]
+    elif optimizer.name == "lamb":
+        parts += [optax.scale_by_adam(b1, b2, eps), *decay_weights(), optax.scale_by_trust_ratio()]
+    elif optimizer.name == "lion":
+        parts += [optax.scale_by_lion(b1, b2), *decay_weights()]
+    elif optimizer.name == "adafactor":
+        parts += [
+            optax.scale_by_factored_rms(),
+            optax.clip_by_block_rms(1.0),
+            *decay_weights(),
+        ]
+    else:
+        raise unknown("optimizer", optimizer.name, ("sgd", "adam", "adamw", "rmsprop"))
+    if optimizer.lr_multipliers:
+        parts.append(_multiply(optimizer.lr_multipliers, params))
+    if config.schedule.name == "plateau":
+        parts.append(scale_by_plateau())
+    parts.append(optax.scale_by_learning_rate(schedule))
+    chain = optax.chain(*parts)
+    if not optimizer.freeze:
+        return chain
+    for pattern in optimizer.freeze:
+        check_pattern(pattern, params, "optimizer.freeze")
+    labels = map_paths(
+        lambda path: "frozen" if any(re.search(p, path) for p in optimizer.freeze) else "trained",
+        params,
+    )
+    return optax.multi_transform({"trained": chain, "frozen": optax.set_to_zero()}, labels)
+
+
+def _multiply(
+    multipliers: Sequence[tuple[str, float]], params: Any
+) -> optax.GradientTransformation:
+    """Scales the update of each parameter by the factor of the first pattern that it matches."""
+    for pattern, _ in multipliers:
+        check_pattern(pattern, params, "optimizer.lr_multipliers")
+
+    def factor(path: str) -> float:
+        return next((f for pattern, f in multipliers if re.search(pattern, path)), 1.0)
+
+    def scale(updates: Any, params: Any = None) -> Any:
+        return jax.tree.map(lambda update, f: update * f, updates, map_paths(factor, updates))
+
+    return optax.stateless(scale)
