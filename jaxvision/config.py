@@ -136,13 +136,13 @@ _POSITIVE = ("train.batch_size", "train.log_every", "optimizer.accumulate", "che
 
 def default_config() -> ConfigDict:
     """A fresh, closed configuration with every key at its default."""
-    config = ConfigDict()
+    config = ConfigDict(type_safe=False)  # `validate` knows better which types are right
     for path, key in KEYS.items():
         *groups, leaf = path.split(".")
         node = config
         for group in groups:
             if group not in node:
-                node[group] = ConfigDict()
+                node[group] = ConfigDict(type_safe=False)
             node = node[group]
         if key.default is _FREE:
             node[leaf] = ConfigDict(convert_dict=False)

@@ -1,0 +1,57 @@
+"""Fashion-MNIST (Xiao et al. 2017, https://arxiv.org/abs/1708.07747) from its idx files.
+
+    python train.py --config configs/classification/fashion_mnist.py \\
+        --config.data.dir=DIR --workdir runs/fashion_mnist
+
+DIR holds train-images-idx3-ubyte.gz and the other three files of
+https://github.com/zalandoresearch/fashion-mnist. The variant `:resnet20` is the longer training of
+a deeper network.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxvision.config import check_variant, default_config
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    variant = check_variant(variant, ("resnet20", "smoke"))
+    config = default_config()
+    config.data.source = "idx"
+    config.data.dir = "data/fashion_mnist"
+    config.data.classes = (
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    )
+    config.data.channels = 1
+    config.data.mean = (0.2860,)
+    config.data.std = (0.3530,)
+    config.data.augment = (
+        {"name": "flip_horizontal"},
+        {"name": "random_crop", "padding": 2},
+    )
+    config.model.name = "resnet8_cifar"
+    config.optimizer.name = "sgd"
+    config.optimizer.nesterov = True
+    config.optimizer.learning_rate = 0.2
+    config.optimizer.weight_decay = 5e-4
+    config.schedule.name = "one_cycle"
+    config.train.batch_size = 128
+    config.train.duration = "6 epochs"
+    config.train.log_every = 100
+    if variant == "resnet20":
+        config.model.name = "resnet20_cifar"
+        config.train.duration = "20 epochs"
+        config.data.augment += ({"name": "random_erasing", "probability": 0.3},)
+    if variant == "smoke":
+        config.data.train = "train[:1024]"
+        config.data.test = "test[:256]"
+        config.train.duration = "1 epoch"
+    return config

@@ -1,0 +1,154 @@
+"""Kills one training again and again; its final weights must equal those of a run left alone.
+
+    python tests/kill_resume.py --kills 20            # kill -9
+    python tests/kill_resume.py --kills 20 --signal TERM
+
+Kills come at random moments after the first step was compiled, and every third one as soon as a
+checkpoint is being written. Evaluation takes about a third of the run's time, so kills land there
+too; the script prints where each one did.
+"""
+
+import argparse
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = ROOT / "configs" / "classification" / "digits.py"
+OPTIONS = (
+    "--config.model.name=mlp_256x2",
+    "--config.model.options.dropout=0.1",
+    "--config.optimizer.ema=0.9",
+    "--config.schedule.name=plateau",
+    "--config.schedule.patience=2",
+    "--config.train.log_every=5",
+    "--config.eval.every=20",
+    "--config.eval.pictures=0",
+    "--config.checkpoint.every=15",
+    "--config.log.tensorboard=false",
+)
+
+
+class Life:
+    """One process of the training, and where it stands by what it prints."""
+
+    def __init__(self, workdir: Path, steps: int):
+        command = [sys.executable, "-u", str(ROOT / "train.py"), "--config", str(CONFIG)]
+        command += ["--workdir", str(workdir), f"--config.train.duration={steps}", *OPTIONS]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        self.lines: list[str] = []
+        self.compiled = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip())
+            if line.startswith("Compiled"):
+                self.compiled.set()
+        self.compiled.set()
+
+    def wait(self) -> int:
+        code = self.process.wait()
+        self._reader.join()
+        return code
+
+
+def writing(workdir: Path) -> bool:
+    """Whether a checkpoint is being written at this moment."""
+    folder = workdir / "checkpoints"
+    return folder.is_dir() and any("tmp" in p.name for p in folder.iterdir())
+
+
+def kill_once(workdir: Path, steps: int, rng: random.Random, how: int, on_write: bool) -> str:
+    """Starts or resumes the training and kills it; returns where it died ("" if it finished)."""
+    life = Life(workdir, steps)
+    life.compiled.wait()
+    moment = time.monotonic() + rng.uniform(0.0, 1.0)
+    while life.process.poll() is None:
+        if (on_write and writing(workdir)) or (not on_write and time.monotonic() > moment):
+            break
+        time.sleep(0.001)
+    if life.process.poll() is not None:
+        life.wait()
+        if life.process.returncode:
+            raise SystemExit("The training failed by itself:\n" + "\n".join(life.lines[-15:]))
+        return ""
+    life.process.send_signal(how)
+    code = life.wait()
+    expected = -how if how == signal.SIGKILL else 0
+    if code != expected:
+        raise SystemExit(f"Exit code {code}, not {expected}:\n" + "\n".join(life.lines[-15:]))
+    last = next((m[1] for s in reversed(life.lines) if (m := re.match(r"step (\d+)", s))), "?")
+    return f"after step {last}" + (", while writing a checkpoint" if writing(workdir) else "")
+
+
+def final_state(workdir: Path, steps: int) -> dict:
+    """Every array of the last checkpoint, by path."""
+    import jax
+    import orbax.checkpoint as ocp
+
+    checkpointer = ocp.StandardCheckpointer()
+    state = checkpointer.restore(workdir.absolute() / "checkpoints" / str(steps) / "state")
+    checkpointer.close()
+    return {
+        jax.tree_util.keystr(path): jax.device_get(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+    }
+
+
+def differing(a: dict, b: dict) -> list[str]:
+    """Paths whose arrays are not equal bit for bit."""
+    assert a.keys() == b.keys(), sorted(a.keys() ^ b.keys())
+    return [path for path in a if a[path].tobytes() != b[path].tobytes()]
+
+
+def main(kills: int, how: int, steps: int, seed: int, folder: Path) -> int:
+    rng = random.Random(seed)
+    reference, tortured = folder / "reference", folder / "tortured"
+    print(f"Reference run of {steps} steps", flush=True)
+    life = Life(reference, steps)
+    if life.wait():
+        raise SystemExit("The reference run failed:\n" + "\n".join(life.lines[-15:]))
+    done, in_write = 0, 0
+    while done < kills:
+        where = kill_once(tortured, steps, rng, how, on_write=done % 3 == 2)
+        if not where:
+            raise SystemExit(f"The training ended after {done} kills; raise --steps.")
+        done += 1
+        in_write += "checkpoint" in where
+        print(f"kill {done}: {where}", flush=True)
+    life = Life(tortured, steps)
+    if life.wait():
+        raise SystemExit("The last life failed:\n" + "\n".join(life.lines[-15:]))
+    wrong = differing(final_state(reference, steps), final_state(tortured, steps))
+    print(f"{done} kills, {in_write} while a checkpoint was being written; {len(wrong)} arrays differ")
+    for path in wrong[:10]:
+        print(f"  {path}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--signal", choices=("KILL", "TERM"), default="KILL")
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    scratch = Path(tempfile.mkdtemp(prefix="kill-resume-"))
+    try:
+        number = getattr(signal, f"SIG{arguments.signal}")
+        code = main(arguments.kills, number, arguments.steps, arguments.seed, scratch)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    sys.exit(code)
