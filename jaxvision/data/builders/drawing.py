@@ -243,7 +243,7 @@ def _render(
     size = len(background)
     pixel = size / 64  # lengths below are meant for 64 pixels
     angle = rng.uniform(0, 2 * math.pi)
-    light = np.array([math.cos(angle), math.sin(angle)])  # from where the light falls
+    light = math.cos(angle), math.sin(angle)  # from where the light falls
     reach, softness = pixel * rng.uniform(1, 5), pixel * rng.uniform(0.6, 2.0)
     shadow_depth, relief = rng.uniform(0.25, 0.7), rng.uniform(0.3, 1.2)
 
