@@ -1,7 +1,7 @@
 """Reads files of `torch.save` without PyTorch and without executing anything in them.
 
-Both formats: the zip archive (since PyTorch 1.6) and the older stream of pickles. Pickles are read by
-an unpickler that knows a handful of names, those that tensors are made of; any other name is an
+Both formats: the zip archive (since PyTorch 1.6) and the older stream of pickles. Pickles are read
+by an unpickler that knows a handful of names, those that tensors are made of; any other name is an
 error, so that a file cannot run code (the same idea as `torch.load(weights_only=True)`).
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 from jaxvision.errors import UserError
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_STORAGES = {
+_STORAGES: dict[str, np.dtype] = {
     "FloatStorage": np.dtype("<f4"),
     "DoubleStorage": np.dtype("<f8"),
     "HalfStorage": np.dtype("<f2"),

@@ -2,13 +2,14 @@
 
 The rule: a parameter tree is its reference's state_dict, path for path.
 
-| ours                              | PyTorch                  | array                                |
-|-----------------------------------|--------------------------|--------------------------------------|
-| `layer1_0/conv1/kernel` (4-d)     | `layer1.0.conv1.weight`  | HWIO ↔ OIHW (transposed: HWOI ↔ IOHW)|
-| `fc/kernel` (2-d)                 | `fc.weight`              | IO ↔ OI                              |
-| `bn1/scale`, `bn1/bias`           | `bn1.weight`, `bn1.bias` | same                                 |
-| batch_stats `bn1/mean`, `bn1/var` | `bn1.running_mean`, `…_var` | same                              |
-| anything else, e.g. `cls_token`   | the same name            | same                                 |
+| ours                              | PyTorch                    | array                     |
+|-----------------------------------|----------------------------|---------------------------|
+| `layer1_0/conv1/kernel`, 4-d      | `layer1.0.conv1.weight`    | HWIO, there OIHW          |
+| the same of a transposed one      | `up.weight`                | HWOI, there IOHW          |
+| `fc/kernel`, 2-d                  | `fc.weight`                | IO, there OI              |
+| `bn1/scale`, `bn1/bias`           | `bn1.weight`, `bn1.bias`   | same                      |
+| `bn1/mean`, `bn1/var` (statistics)| `bn1.running_mean`, `_var` | same                      |
+| anything else, e.g. `cls_token`   | the same name              | same                      |
 
 A number at the end of a module's name is an index in the reference: `blocks_0` ↔ `blocks.0`.
 """

@@ -92,7 +92,7 @@ class ConfusionMatrix:
         return cls(counts=counts, class_names=tuple(class_names))
 
     def iou(self) -> np.ndarray:
-        """Intersection over union of each class; NaN where a class neither occurs nor is guessed."""
+        """Intersection over union of each class; NaN where it neither occurs nor is guessed."""
         counts = np.asarray(self.counts, np.float64)
         hit = np.diag(counts)
         union = counts.sum(0) + counts.sum(1) - hit

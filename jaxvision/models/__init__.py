@@ -55,4 +55,8 @@ def names(pattern: str = "*") -> list[str]:
     return sorted(fnmatch.filter(_REGISTRY, pattern))
 
 
-list = names  # `models.list("vit*")` reads as users expect it
+def __getattr__(attribute: str) -> Any:
+    # `models.list("vit*")` reads as users expect it; a module-level `list` would hide the builtin.
+    if attribute == "list":
+        return names
+    raise AttributeError(f"module {__name__!r} has no attribute {attribute!r}")

@@ -5,6 +5,7 @@ form of the paper (`padding=0`) and the same-padding form with batch normalisati
 """
 
 import re
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -81,7 +82,7 @@ class DecodingBlock(nn.Module):
         return x
 
 
-def _center_crop(x: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[Array, "b i j c"]:
+def _center_crop(x: Float[Array, "b h w c"], size: Sequence[int]) -> Float[Array, "b i j c"]:
     """Cuts the central window. In the valid form it undoes the borders that convolutions ate."""
     height, width = size
     top, left = (x.shape[1] - height) // 2, (x.shape[2] - width) // 2

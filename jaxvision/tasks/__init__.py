@@ -16,7 +16,7 @@ from jaxvision.errors import UserError, unknown
 from jaxvision.tasks import classification, segmentation
 from jaxvision.tasks.inputs import Inputs
 
-_TASKS = {
+_TASKS: dict[str, Any] = {
     "classification": classification.Classification,
     "segmentation": segmentation.Segmentation,
 }

@@ -41,7 +41,7 @@ class Classification:
         logits, model_state = gradients.apply_train(
             self.model, params, model_state, batch["image"], dropout_key
         )
-        targets = batch.get("label_probs", batch.get("label"))
+        targets = batch["label_probs"] if "label_probs" in batch else batch["label"]
         losses, weights = cross_entropy(
             logits,
             targets,
@@ -61,8 +61,7 @@ class Classification:
 
     def logits(self, variables: Any, image: jax.Array) -> jax.Array:
         """float32 [b, k] for uint8 images."""
-        logits = self.model.apply(variables, self.inputs.evaluate(image), train=False)
-        return logits.astype(jnp.float32)
+        return gradients.apply_eval(self.model, variables, self.inputs.evaluate(image))
 
     def predict(self, variables: Any, image: jax.Array) -> dict[str, jax.Array]:
         """`probabilities` [b, k] and `label` [b]."""
@@ -86,13 +85,11 @@ class Classification:
         """A grid of images, each with its class and probability; wrong ones in red."""
         probabilities = np.asarray(outputs["probabilities"])
         predicted = probabilities.argmax(-1)
-        truth = batch.get("label") if batch else None
-        captions, wrong = [], []
-        for index, label in enumerate(predicted):
-            text = f"{self.class_names[label]} {probabilities[index, label]:.0%}"
-            is_wrong = truth is not None and int(truth[index]) != int(label)
-            if is_wrong:
-                text += f" (is {self.class_names[int(truth[index])]})"
-            captions.append(text)
-            wrong.append(is_wrong)
+        truth = np.asarray(batch["label"] if batch and "label" in batch else predicted)
+        captions = [
+            f"{self.class_names[guess]} {probabilities[row, guess]:.0%}"
+            + (f" (is {self.class_names[true]})" if guess != true else "")
+            for row, (guess, true) in enumerate(zip(predicted, truth))
+        ]
+        wrong = [bool(w) for w in predicted != truth]
         return pictures.captioned_grid(image, captions, wrong)

@@ -1,9 +1,10 @@
-"""The gradient of a task with one loss."""
+"""Applying a model and differentiating a task with one loss."""
 
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 Loss = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, Any]]
 
@@ -28,3 +29,8 @@ def apply_train(
         rngs={"dropout": key},
     )
     return output, {**model_state, **updated}
+
+
+def apply_eval(model: Any, variables: dict[str, Any], image: jax.Array) -> jax.Array:
+    """float32 output in evaluation mode."""
+    return model.apply(variables, image, train=False).astype(jnp.float32)

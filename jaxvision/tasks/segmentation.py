@@ -1,5 +1,6 @@
 """Semantic segmentation: one class a pixel, pixel cross-entropy, 255 = ignore."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,8 +67,7 @@ class Segmentation:
 
     def logits(self, variables: Any, image: jax.Array) -> jax.Array:
         """float32 [b, h, w, k] for uint8 images."""
-        logits = self.model.apply(variables, self.inputs.evaluate(image), train=False)
-        return logits.astype(jnp.float32)
+        return gradients.apply_eval(self.model, variables, self.inputs.evaluate(image))
 
     def predict(self, variables: Any, image: jax.Array) -> dict[str, jax.Array]:
         """`segmentation` i32 [b, h, w] and `probability` f32 [b, h, w] of the class found."""
@@ -101,7 +101,7 @@ class Segmentation:
         return pictures.rows(columns, self.class_names)
 
 
-def _center_crop(maps: Any, size: tuple[int, int]) -> Any:
+def _center_crop(maps: Any, size: Sequence[int]) -> Any:
     """[b, h, w] cut to the logits' size, which networks without padding make smaller."""
     top, left = ((have - want) // 2 for have, want in zip(maps.shape[1:3], size))
     return maps[:, top : top + size[0], left : left + size[1]]

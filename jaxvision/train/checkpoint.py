@@ -1,9 +1,9 @@
 """Checkpoints: Orbax, asynchronous, sealed with checksums, never half-written.
 
 A step's folder holds `state` (the TrainState), `meta` (progress, configuration, shapes) and
-`seal.json`, the size and CRC-32 of every file. Orbax commits a folder by renaming it, so a killed run
-leaves none half-written; the seal finds what a disk or a copy truncated or damaged later. A damaged
-checkpoint is moved aside with a warning, and the one before it is used.
+`seal.json`, the size and CRC-32 of every file. Orbax commits a folder by renaming it, so a killed
+run leaves none half-written; the seal finds what a disk or a copy truncated or damaged later. A
+damaged checkpoint is moved aside with a warning, and the one before it is used.
 """
 
 import dataclasses
@@ -94,7 +94,7 @@ class Checkpoints:
         )
 
     def restore(self, like: Any, step: int | None = None) -> tuple[Any, dict[str, Any]] | None:
-        """The newest intact checkpoint (or that of `step`), as (state, meta); None if there is none.
+        """(state, meta) of the newest intact checkpoint, or of `step`; None if there is none.
 
         Args:
           like: a TrainState of `jax.ShapeDtypeStruct` with the shardings that the leaves shall

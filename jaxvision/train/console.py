@@ -1,4 +1,4 @@
-"""What a run prints: a header, a progress bar (or plain lines where there is no terminal), results."""
+"""What a run prints: a header, a progress bar (plain lines without a terminal), results."""
 
 import time
 from collections.abc import Mapping

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
@@ -79,7 +80,7 @@ def variables_of(config: ConfigDict, task: Task, origin: Origin, shape: Shape) -
             step = int(origin.checkpoint)
         else:
             raise unknown("checkpoint", origin.checkpoint, ["best", "latest", *map(str, steps)])
-        update = optimizer.build(config, fresh["params"], lambda _: 0.0)
+        update = optimizer.build(config, fresh["params"], lambda _: jnp.zeros(()))
         like = jax.eval_shape(lambda v: init_state(v, update, config.optimizer.ema > 0), fresh)
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         placed = jax.tree.map(

@@ -216,7 +216,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
                 new_best = owed and progress.best_step == step
                 if step > start and (ending or new_best or (save_every and not step % save_every)):
                     save()
-                if ending:
+                if ending or train_step is None:
                     break
                 with profile(config.train.profile, step, workdir):
                     state, accumulators = train_step.call(state, batch)
@@ -246,7 +246,9 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
         # Where validation is the test split itself, choosing by it would be choosing by the answer.
         chosen = bool(config.data.validation) and progress.best_step not in (-1, step)
         if chosen and progress.best_step in checkpoints.steps():
-            state, _ = checkpoints.restore(like, progress.best_step)
+            restored = checkpoints.restore(like, progress.best_step)
+            assert restored is not None  # a given step is restored or refused
+            state = restored[0]
             console.say(f"Testing the best checkpoint, of step {progress.best_step}")
         variables = state.variables(averaged=True)
         test_loader = open_loader(config, config.data.test, devices, train=False)
@@ -407,7 +409,7 @@ class TrainLog:
 
 @contextlib.contextmanager
 def profile(span: Sequence[int], step: int, workdir: Path) -> Iterator[None]:
-    """Traces the steps from `span[0]` to `span[1]` into `workdir/profile` (TensorBoard reads it)."""
+    """Traces steps `span[0]` to `span[1]` into `workdir/profile`, which TensorBoard reads."""
     if span and step == span[0]:
         jax.profiler.start_trace(str(workdir / "profile"))
     yield

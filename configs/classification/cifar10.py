@@ -1,0 +1,57 @@
+"""CIFAR ResNets by the recipe of He et al. 2015, section 4.2: SGD, rate 0.1 divided by 10 twice.
+
+    python train.py --config configs/classification/cifar10.py --config.data.dir=DIR
+
+DIR holds `train/<class>/*.png` and `test/<class>/*.png`. Published weights of
+akamaster/pytorch_resnet_cifar10 are evaluated with
+
+    jaxvision evaluate --config configs/classification/cifar10.py --config.data.dir=DIR \\
+        --weights resnet20-12fca82f.th
+
+The variants `:resnet32` and `:resnet56` are the deeper networks, `:smoke` runs on built-in shapes.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxvision.config import check_variant, default_config
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    variant = check_variant(variant, ("resnet32", "resnet56", "smoke"))
+    config = default_config()
+    config.data.source = "folder"
+    config.data.dir = "data/cifar10"
+    config.data.classes = (
+        "airplane",
+        "automobile",
+        "bird",
+        "cat",
+        "deer",
+        "dog",
+        "frog",
+        "horse",
+        "ship",
+        "truck",
+    )
+    config.data.mean = (0.485, 0.456, 0.406)
+    config.data.std = (0.229, 0.224, 0.225)
+    config.data.augment = ({"name": "flip_horizontal"}, {"name": "random_crop", "padding": 4})
+    config.data.cache = True
+    config.model.name = "resnet20_cifar"
+    config.optimizer.name = "sgd"
+    config.optimizer.learning_rate = 0.1
+    config.optimizer.weight_decay = 1e-4
+    config.schedule.name = "step"
+    config.schedule.milestones = ("50%", "75%")
+    config.train.batch_size = 128
+    config.train.duration = "200 epochs"
+    if variant in ("resnet32", "resnet56"):
+        config.model.name = f"{variant}_cifar"
+    if variant == "smoke":
+        config.data.source, config.data.name, config.data.dir = "tfds", "shapes", ""
+        config.data.options = {"size": 32, "train": 256, "test": 64}
+        config.data.classes = ()
+        config.model.name = "resnet8_cifar"
+        config.train.batch_size = 32
+        config.train.duration = "1 epoch"
+    return config

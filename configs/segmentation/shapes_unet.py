@@ -1,0 +1,52 @@
+"""A U-Net on the built-in `shapes`: ten classes of textured, occluded, shaded shapes at 64 pixels.
+
+python train.py --config configs/segmentation/shapes_unet.py
+"""
+
+from ml_collections import ConfigDict
+
+from jaxvision.config import check_variant, default_config
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    variant = check_variant(variant, ("smoke",))
+    config = default_config()
+    config.task = "segmentation"
+    config.data.name = "shapes"
+    config.data.options = {"size": 64, "train": 4000, "test": 500}
+    config.data.classes = (
+        "background",
+        "circle",
+        "square",
+        "triangle",
+        "star",
+        "ring",
+        "cross",
+        "pentagon",
+        "heart",
+        "crescent",
+        "arrow",
+    )
+    config.data.cache = True
+    config.data.mean = (0.5, 0.5, 0.5)
+    config.data.std = (0.25, 0.25, 0.25)
+    config.data.augment = (
+        {"name": "flip_horizontal"},
+        {"name": "random_affine", "degrees": 20.0, "scale": (0.8, 1.25)},
+        {"name": "random_color_jitter", "brightness": 0.2, "contrast": 0.2, "saturation": 0.3},
+    )
+    config.model.name = "unet"
+    config.model.options = {"width": 16}
+    config.optimizer.learning_rate = 4e-3
+    config.optimizer.weight_decay = 0.01
+    config.schedule.warmup = "5%"
+    config.train.batch_size = 16
+    config.train.duration = "20 epochs"
+    config.train.log_every = 50
+    config.eval.every = "5 epochs"
+    if variant == "smoke":
+        config.data.options = {"size": 32, "train": 64, "test": 32}
+        config.model.options = {"width": 8, "depth": 2}
+        config.train.duration = "2 epochs"
+        config.eval.every = "1 epoch"
+    return config
