@@ -1,0 +1,1 @@
+"""Flax blocks that several families of networks share."""

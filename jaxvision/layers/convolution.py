@@ -1,0 +1,102 @@
+"""Convolutions as Flax modules; how they are computed is in `jaxvision.ops.convolution`."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from flax.typing import Initializer
+from jaxtyping import Array, Float
+
+from jaxvision.ops.convolution import Padding, Pair, conv2d, conv_transpose2d, pair
+
+# He et al., "Delving Deep into Rectifiers", 2015, https://arxiv.org/abs/1502.01852. The fan-in
+# keeps the variance of the activations also when the convolution is grouped or depthwise.
+he_normal = nn.initializers.he_normal()
+
+
+class Conv2d(nn.Module):
+    """A 2-D convolution with PyTorch's padding. Parameters: `kernel` (HWIO) and `bias`, float32.
+
+    Attributes:
+      features: channels of the output.
+      kernel_size: one number or (rows, columns), like `stride` and `dilation`.
+      stride: of the windows.
+      padding: with zeros, as for `ops.conv2d`; None is `(kernel_size - 1) // 2 * dilation` on all
+        sides, which keeps the size of the map for odd kernels at stride 1.
+      dilation: the distance between the taps of the kernel.
+      groups: how many groups the channels fall into.
+      use_bias: whether a bias is added.
+      dtype: what is computed in; None is what input and parameters promote to.
+      kernel_init: of the kernel; He normal over the fan-in.
+      bias_init: of the bias.
+    """
+
+    features: int
+    kernel_size: Pair = 3
+    stride: Pair = 1
+    padding: Padding | None = None
+    dilation: Pair = 1
+    groups: int = 1
+    use_bias: bool = True
+    dtype: Any = None
+    kernel_init: Initializer = he_normal
+    bias_init: Initializer = nn.initializers.zeros
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
+        size, dilation, padding = pair(self.kernel_size), pair(self.dilation), self.padding
+        if padding is None:
+            padding = tuple((k - 1) // 2 * d for k, d in zip(size, dilation, strict=True))
+        shape = (*size, x.shape[-1] // self.groups, self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        bias = None
+        if self.use_bias:
+            bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = conv2d(
+            x, kernel, stride=self.stride, padding=padding, dilation=dilation, groups=self.groups
+        )
+        return y if bias is None else y + bias
+
+
+class ConvTranspose2d(nn.Module):
+    """PyTorch's transposed convolution. Parameters: `kernel` (kh, kw, out, in) and `bias`, float32.
+
+    Attributes:
+      features: channels of the output.
+      kernel_size: one number or (rows, columns), like all the following.
+      stride: by how much the map grows.
+      padding: what is cropped from each side.
+      output_padding: rows and columns added at the bottom and the right.
+      use_bias: whether a bias is added.
+      dtype: what is computed in; None is what input and parameters promote to.
+      kernel_init: of the kernel; He normal over the fan-in.
+      bias_init: of the bias.
+    """
+
+    features: int
+    kernel_size: Pair
+    stride: Pair
+    padding: Pair = 0
+    output_padding: Pair = 0
+    use_bias: bool = True
+    dtype: Any = None
+    kernel_init: Initializer = nn.initializers.he_normal(in_axis=-1, out_axis=-2)
+    bias_init: Initializer = nn.initializers.zeros
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
+        shape = (*pair(self.kernel_size), self.features, x.shape[-1])
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        bias = None
+        if self.use_bias:
+            bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = conv_transpose2d(
+            x,
+            kernel,
+            stride=self.stride,
+            padding=self.padding,
+            output_padding=self.output_padding,
+        )
+        return y if bias is None else y + bias

@@ -1,0 +1,145 @@
+"""Normalisation with statistics in float32, whatever the activations are in."""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from jaxvision.ops.convolution import vary_alike
+
+
+def _mean(x: Array, axis_name: str | None) -> Array:
+    mean = jnp.mean(x, axis=tuple(range(x.ndim - 1)))
+    return mean if axis_name is None else lax.pmean(mean, axis_name)
+
+
+def batch_norm(
+    x: Float[Array, "*b c"],
+    scale: Float[Array, "c"],
+    bias: Float[Array, "c"],
+    epsilon: float,
+    axis_name: str | None = None,
+) -> tuple[Float[Array, "*b c"], Float[Array, "c"], Float[Array, "c"]]:
+    """Normalises each channel by its own mean and variance.
+
+    The variance is the mean of the squared deviations, not a difference of two moments, so it is
+    accurate when the mean is large. What that costs is won back by the gradient, which is written
+    by hand: it needs two sums over the batch, and keeps `x` in its own dtype for the backward pass.
+
+    Args:
+      x: activations, channels last.
+      scale: what the normalised activations are multiplied by.
+      bias: what is then added.
+      epsilon: added to the variance.
+      axis_name: of the mapped axis (`pmap`, `vmap`, `shard_map`) to take the statistics over too.
+
+    Returns:
+      The output in the dtype of `x`; the mean and the biased variance in float32. The statistics
+      are for running averages: as outputs of their own they have no gradient.
+    """
+    y, mean, variance = _batch_norm(*vary_alike(x, scale, bias), epsilon, axis_name)
+    return y, lax.stop_gradient(mean), lax.stop_gradient(variance)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _batch_norm(x, scale, bias, epsilon, axis_name):
+    return _batch_norm_forward(x, scale, bias, epsilon, axis_name)[0]
+
+
+def _batch_norm_forward(x, scale, bias, epsilon, axis_name):
+    x32 = x.astype(jnp.float32)
+    mean = _mean(x32, axis_name)
+    variance = _mean(jnp.square(x32 - mean), axis_name)
+    inverse = lax.rsqrt(variance + epsilon)
+    y = (x32 - mean) * (inverse * scale) + bias
+    return (y.astype(x.dtype), mean, variance), (x, scale, mean, inverse)
+
+
+def _batch_norm_backward(epsilon, axis_name, residuals, cotangents):
+    x, scale, mean, inverse = residuals
+    g, centred = cotangents[0].astype(jnp.float32), x.astype(jnp.float32) - mean
+    g_bar, g_slope = _mean(g, None), _mean(g * centred, None)
+    count = x.size // x.shape[-1]
+    dscale, dbias = g_slope * inverse * count, g_bar * count
+    if axis_name is not None:
+        g_bar, g_slope = lax.pmean((g_bar, g_slope), axis_name)
+    slope = jnp.square(inverse) * g_slope
+    dx = scale * inverse * (g - g_bar - centred * slope)
+    return dx.astype(x.dtype), dscale, dbias
+
+
+_batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation as in PyTorch; channels last.
+
+    Ioffe and Szegedy, "Batch Normalization", 2015, https://arxiv.org/abs/1502.03167
+
+    Parameters `scale` and `bias`; collection `batch_stats` with the running `mean` and `var`. As in
+    PyTorch, and unlike in Flax, the running variance is of the unbiased estimate (n - 1), while the
+    batch itself is normalised by the biased one.
+
+    Attributes:
+      momentum: the fraction of the running statistics that stays (PyTorch's momentum is the rest).
+      epsilon: added to the variance.
+      dtype: of the output; None is the input's.
+      use_scale: whether there is a `scale`.
+      use_bias: whether there is a `bias`.
+      axis_name: of the mapped axis to take the statistics over too. Under `jit` with a sharded
+        batch none is needed: the statistics are those of the whole batch.
+      scale_init: of `scale`; zeros, in the last block of a residual branch, start as an identity.
+      bias_init: of `bias`.
+    """
+
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    dtype: Any = None
+    use_scale: bool = True
+    use_bias: bool = True
+    axis_name: str | None = None
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
+    bias_init: nn.initializers.Initializer = nn.initializers.zeros
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b c"], train: bool) -> Float[Array, "*b c"]:
+        shape = (x.shape[-1],)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        scale, bias = jnp.ones(shape, jnp.float32), jnp.zeros(shape, jnp.float32)
+        if self.use_scale:
+            scale = self.param("scale", self.scale_init, shape, jnp.float32)
+        if self.use_bias:
+            bias = self.param("bias", self.bias_init, shape, jnp.float32)
+        x = x if self.dtype is None else x.astype(self.dtype)
+        if not train:
+            gain = scale * lax.rsqrt(running_var.value + self.epsilon)
+            return ((x - running_mean.value) * gain + bias).astype(x.dtype)
+        # While the parameters are made there is no mapped axis yet.
+        axis_name = None if self.is_initializing() else self.axis_name
+        y, mean, var = batch_norm(x, scale, bias, self.epsilon, axis_name)
+        if not self.is_initializing():
+            count = x.size // x.shape[-1]
+            if axis_name is not None:
+                count *= lax.axis_size(axis_name)
+            unbiased = var * (count / max(count - 1, 1))
+            keep = self.momentum
+            running_mean.value = keep * running_mean.value + (1 - keep) * mean
+            running_var.value = keep * running_var.value + (1 - keep) * unbiased
+        return y
+
+
+class LayerNorm(nn.LayerNorm):
+    """Flax's layer normalisation with the epsilon of vision transformers and a safe variance.
+
+    Ba et al., "Layer Normalization", 2016, https://arxiv.org/abs/1607.06450
+
+    Parameters `scale` and `bias`. Statistics are in float32, the variance of the deviations.
+    """
+
+    epsilon: float = 1e-6
+    use_fast_variance: bool = False

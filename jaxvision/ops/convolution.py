@@ -1,0 +1,401 @@
+"""Convolutions whose form is chosen per platform when they are lowered.
+
+XLA's CPU backend runs depthwise, grouped, transposed and tiny-map convolutions 10 to 600 times
+slower than it could. Each has here, beside the plain `lax` form, a form made of slices,
+multiply-adds and matmuls; `benchmarks/ops.py` measures them. Both are the same function with the
+same gradients, so a checkpoint, a seed or a test means the same on every platform.
+
+Arrays are NHWC, kernels HWIO, padding is symmetric or explicit as in PyTorch. The ops that have
+two forms differentiate in reverse mode (any order), not in forward mode.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Num
+
+Pair = int | Sequence[int]
+Padding = int | Sequence[int] | Sequence[Sequence[int]]
+
+
+def pair(value: Pair) -> tuple[int, int]:
+    """A number for both spatial axes, or one for each, as (rows, columns)."""
+    rows, columns = (value, value) if isinstance(value, int) else value
+    return int(rows), int(columns)
+
+
+def pad_pairs(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
+    """`p`, `(rows, columns)` or `((top, bottom), (left, right))`, as the last of these."""
+    rows, columns = (padding, padding) if isinstance(padding, int) else padding
+    return pair(rows), pair(columns)
+
+
+def accumulable(x: Array) -> Array:
+    """`x` in a precision to sum in: float32 at least."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def vary_alike(*arrays: Array) -> list[Array]:
+    """Inside `shard_map`, marks all arrays as varying over the axes that any of them varies over.
+
+    A gradient written by hand needs that: it makes a gradient per shard for what all shards share,
+    and the transpose of the mark adds these up. Elsewhere it does nothing.
+    """
+    varying = [jax.typeof(x).manual_axis_type.varying for x in arrays]
+    union = frozenset().union(*varying)
+    return [
+        lax.pcast(x, tuple(sorted(union - axes)), to="varying") if union - axes else x
+        for x, axes in zip(arrays, varying, strict=True)
+    ]
+
+
+class Window(NamedTuple):
+    """How the windows of a convolution or a pooling lie on a map; every field is (rows, columns).
+
+    Its taps are the positions inside the window, counted row by row.
+    """
+
+    size: tuple[int, ...]
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    padding: tuple[tuple[int, int], ...] = ((0, 0), (0, 0))
+
+    def padded_size(self, size: Sequence[int]) -> tuple[int, int]:
+        """The size of a map of `size` with its padding."""
+        (top, bottom), (left, right) = self.padding
+        return size[0] + top + bottom, size[1] + left + right
+
+    def output_size(self, size: Sequence[int]) -> tuple[int, int]:
+        """How many windows fit on a map of `size`, down and across."""
+        rows, columns = (
+            (n - (k - 1) * d - 1) // s + 1
+            for n, k, s, d in zip(
+                self.padded_size(size), self.size, self.stride, self.dilation, strict=True
+            )
+        )
+        return rows, columns
+
+    def offsets(self) -> list[tuple[int, int]]:
+        """Where each tap lies from its window's corner."""
+        (rows, columns), (down, across) = self.size, self.dilation
+        return [(i * down, j * across) for i in range(rows) for j in range(columns)]
+
+
+def _pad(x: Array, padding: Sequence[tuple[int, int]], value: float | int = 0) -> Array:
+    """Pads rows and columns; negative padding crops."""
+    (top, bottom), (left, right) = padding
+    config = [(0, 0, 0), (top, bottom, 0), (left, right, 0), *[(0, 0, 0)] * (x.ndim - 3)]
+    return lax.pad(x, jnp.asarray(value, x.dtype), config)
+
+
+def window_taps(
+    x: Num[Array, "b h w c"], window: Window, fill: float | int = 0
+) -> list[Num[Array, "b oh ow c"]]:
+    """For each tap of the window, the map of what all the windows see there.
+
+    Args:
+      x: the map.
+      window: the windows laid on it.
+      fill: what the padding holds.
+    """
+    (rows, columns), (down, across) = window.output_size(x.shape[1:3]), window.stride
+    if window.padding != ((0, 0), (0, 0)):
+        # Fused into each of the slices, the padding would cost a branch per element and tap.
+        x = lax.optimization_barrier(_pad(x, window.padding, fill))
+    batch, _, _, channels = x.shape
+    return [
+        lax.slice(
+            x,
+            (0, i, j, 0),
+            (batch, i + (rows - 1) * down + 1, j + (columns - 1) * across + 1, channels),
+            (1, down, across, 1),
+        )
+        for i, j in window.offsets()
+    ]
+
+
+def overlap_add(
+    term: Callable[..., Float[Array, "b oh ow c"]],
+    sources: Sequence[Array],
+    window: Window,
+    size: Sequence[int],
+) -> Float[Array, "b h w c"]:
+    """The transpose of `window_taps`: adds a map per tap to the places where the tap was taken.
+
+    The result is put together from its stride x stride phases (the places that are equal modulo
+    the stride), each a sum of slices. Dilated or padded maps, one per tap, are what makes the
+    gradients of strided windows slow.
+
+    Args:
+      term: `term(n, *sources)` is the map to add for tap n. It works place by place (it is given
+        slices of the sources) and is 0 where the sources are.
+      sources: arrays `[b, oh, ow, ...]`.
+      window: the windows that the taps belong to.
+      size: the result's height and width.
+    """
+    (down, across), padded = window.stride, window.padded_size(size)
+    height, width = -(-padded[0] // down), -(-padded[1] // across)
+    offsets, (rows, columns) = window.offsets(), sources[0].shape[1:3]
+    top, left = offsets[-1][0] // down, offsets[-1][1] // across
+    around = ((top, height - rows), (left, width - columns))
+    if around != ((0, 0), (0, 0)):
+        sources = lax.optimization_barrier([_pad(source, around) for source in sources])
+    phases: dict[tuple[int, int], Array] = {}
+    for n, (i, j) in enumerate(offsets):
+        (y, row), (x, column) = divmod(i, down), divmod(j, across)
+        shifted = (s[:, top - y : top - y + height, left - x : left - x + width] for s in sources)
+        value = term(n, *shifted)
+        dtype, value = value.dtype, accumulable(value)
+        phases[row, column] = phases[row, column] + value if (row, column) in phases else value
+    empty = jnp.zeros_like(phases[0, 0])
+    whole = jnp.stack(
+        [
+            jnp.stack([phases.get((row, column), empty) for column in range(across)], axis=3)
+            for row in range(down)
+        ],
+        axis=2,
+    )
+    whole = whole.reshape(-1, height * down, width * across, empty.shape[3])
+    crop = [
+        (-before, before + n - m)
+        for (before, _), n, m in zip(window.padding, size, whole.shape[1:3], strict=True)
+    ]
+    return _pad(whole, crop).astype(dtype)
+
+
+def _stack_taps(x: Array, window: Window) -> Array:
+    return jnp.stack(window_taps(x, window), axis=3)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def window_patches(x: Float[Array, "b h w c"], window: Window) -> Float[Array, "b oh ow taps c"]:
+    """What each window sees (im2col); padding is 0. Its gradient is an `overlap_add`."""
+    return _stack_taps(x, window)
+
+
+window_patches.defvjp(
+    lambda x, window: (_stack_taps(x, window), x.shape[1:3]),
+    lambda window, size, g: (overlap_add(lambda n, g: g[..., n, :], [g], window, size),),
+)
+
+
+def per_platform(cpu: Callable[..., Array], default: Callable[..., Array]) -> Callable[..., Array]:
+    """One op out of two forms of it, `form(window, *arrays)`: `cpu` on CPUs, `default` elsewhere.
+
+    The forms must be equal functions. Differentiated as it is, `lax.platform_dependent` saves the
+    residuals of both; here they are the op's arguments, and the backward pass chooses anew.
+    """
+
+    @partial(jax.custom_vjp, nondiff_argnums=(0,))
+    def op(window, *arrays):
+        return lax.platform_dependent(
+            *arrays, cpu=partial(cpu, window), default=partial(default, window)
+        )
+
+    def backward(window, arrays, cotangent):
+        def pull(form):
+            return lambda g, *arrays: jax.vjp(partial(form, window), *arrays)[1](g)
+
+        return lax.platform_dependent(cotangent, *arrays, cpu=pull(cpu), default=pull(default))
+
+    op.defvjp(lambda window, *arrays: (op(window, *arrays), arrays), backward)
+    return lambda window, *arrays: op(window, *vary_alike(*arrays))
+
+
+def conv2d(
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "kh kw i o"],
+    *,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+) -> Float[Array, "b oh ow o"]:
+    """The 2-D convolution of `torch.nn.functional.conv2d` (a cross-correlation).
+
+    Args:
+      x: the map.
+      kernel: HWIO, of the same dtype; `i` is `c // groups`.
+      stride: of the windows, one number or (rows, columns).
+      padding: with zeros; `p`, `(rows, columns)` or `((top, bottom), (left, right))`.
+      dilation: the distance between the taps of the kernel.
+      groups: how many groups the channels fall into; group g of the input makes group g of the
+        output. `c` groups make a depthwise convolution.
+    """
+    channels, (rows, columns, group_channels, features) = x.shape[3], kernel.shape
+    if channels != groups * group_channels or features % groups:
+        raise ValueError(
+            f"A kernel of shape {kernel.shape} in {groups} groups does not fit {channels} channels:"
+            f" it takes {groups} x {group_channels} and makes {features}."
+        )
+    window = Window((rows, columns), pair(stride), pair(dilation), pad_pairs(padding))
+    if groups == channels == features:
+        return _depthwise(window, x, kernel)
+    if groups > 1:
+        return _grouped(window, x, kernel)
+    if window.padding == ((0, 0), (0, 0)):
+        if window.size == (1, 1):
+            return x[:, :: window.stride[0], :: window.stride[1]] @ kernel[0, 0]
+        if window.size == window.stride and window.dilation == (1, 1) and _tiles(x, window.size):
+            return _patchify(window, x, kernel)
+    # XLA swaps the operands of a convolution whose kernel is larger than its input, and the swap
+    # is slow on CPUs. The input, kernel and output take these parts in turn in the three passes.
+    out_height, out_width = window.output_size(x.shape[1:3])
+    if rows * columns <= out_height * out_width <= x.shape[1] * x.shape[2]:
+        return _plain(window, x, kernel)
+    return _small(window, x, kernel)
+
+
+def _tiles(x: Array, patch: tuple[int, int]) -> bool:
+    return x.shape[1] % patch[0] == 0 and x.shape[2] % patch[1] == 0
+
+
+def _plain(window: Window, x: Array, kernel: Array) -> Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window.stride,
+        window.padding,
+        rhs_dilation=window.dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=x.shape[3] // kernel.shape[2],
+    )
+
+
+def _im2col(window: Window, x: Array, kernel: Array) -> Array:
+    patches = window_patches(x, window)
+    patches = patches.reshape(*patches.shape[:3], -1)
+    return patches @ kernel.reshape(-1, kernel.shape[3])
+
+
+def _patchify_matmul(window: Window, x: Array, kernel: Array) -> Array:
+    (rows, columns), (batch, height, width, channels) = window.size, x.shape
+    x = x.reshape(batch, height // rows, rows, width // columns, columns, channels)
+    return jnp.einsum("bhiwjc,ijco->bhwo", x, kernel)
+
+
+def _grouped_im2col(window: Window, x: Array, kernel: Array) -> Array:
+    rows, columns, group_channels, features = kernel.shape
+    groups = x.shape[3] // group_channels
+    patches = window_patches(x, window)
+    patches = patches.reshape(*patches.shape[:4], groups, group_channels)
+    kernel = kernel.reshape(rows * columns, group_channels, groups, features // groups)
+    y = jnp.einsum("bhwkgc,kcgo->bhwgo", patches, kernel)
+    return y.reshape(*y.shape[:3], features)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _depthwise_shift(window: Window, x: Array, kernel: Array) -> Array:
+    weights = accumulable(kernel).reshape(-1, x.shape[3])
+    taps = window_taps(x, window)
+    return sum(tap * weight for tap, weight in zip(taps, weights, strict=True)).astype(x.dtype)
+
+
+def _depthwise_backward(window: Window, residuals: tuple, g: Array) -> tuple[Array, Array]:
+    x, kernel = residuals
+    weights = accumulable(kernel).reshape(-1, x.shape[3])
+    dx = overlap_add(lambda n, g: g * weights[n], [g], window, x.shape[1:3]).astype(x.dtype)
+    # One reduction with an accumulator per tap reads x and g once, not once per tap.
+    g = accumulable(g)
+    products = [tap * g for tap in window_taps(x, window)]
+    sums = lax.reduce(
+        products,
+        [jnp.zeros((), g.dtype)] * len(products),
+        lambda a, b: [u + v for u, v in zip(a, b, strict=True)],
+        (0, 1, 2),
+    )
+    return dx, jnp.stack(sums).reshape(kernel.shape).astype(kernel.dtype)
+
+
+_depthwise_shift.defvjp(
+    lambda window, x, kernel: (_depthwise_shift(window, x, kernel), (x, kernel)),
+    _depthwise_backward,
+)
+
+_depthwise = per_platform(cpu=_depthwise_shift, default=_plain)
+_grouped = per_platform(cpu=_grouped_im2col, default=_plain)
+_small = per_platform(cpu=_im2col, default=_plain)
+_patchify = per_platform(cpu=_patchify_matmul, default=_plain)
+
+
+def conv_transpose2d(
+    x: Float[Array, "b h w c"],
+    kernel: Float[Array, "kh kw o i"],
+    *,
+    stride: Pair,
+    padding: Pair = 0,
+    output_padding: Pair = 0,
+) -> Float[Array, "b oh ow o"]:
+    """The transposed convolution of `torch.nn.ConvTranspose2d`, the gradient of `conv2d`.
+
+    The output is `(h - 1) * stride - 2 * padding + kh + output_padding` high, and likewise wide.
+
+    Args:
+      x: the map.
+      kernel: the HWIO kernel of the convolution whose transpose this is: its outputs come in
+        here, so the last axis is `c`. PyTorch's (in, out, kh, kw) maps to it as a convolution's
+        (out, in, kh, kw) maps to HWIO.
+      stride: of that convolution, one number or (rows, columns).
+      padding: of that convolution; here, what is cropped from each side.
+      output_padding: rows and columns added at the bottom and the right; less than the stride.
+    """
+    if x.shape[3] != kernel.shape[3]:
+        raise ValueError(
+            f"A transposed kernel of shape {kernel.shape} (kh, kw, out, in) does not fit"
+            f" {x.shape[3]} channels."
+        )
+    crop = tuple(
+        (p, p - extra) for p, extra in zip(pair(padding), pair(output_padding), strict=True)
+    )
+    return _transpose(Window(kernel.shape[:2], pair(stride), padding=crop), x, kernel)
+
+
+def _transpose_plain(window: Window, x: Array, kernel: Array) -> Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel[::-1, ::-1],
+        window_strides=(1, 1),
+        padding=[
+            (k - 1 - lo, k - 1 - hi)
+            for k, (lo, hi) in zip(window.size, window.padding, strict=True)
+        ],
+        lhs_dilation=window.stride,
+        dimension_numbers=("NHWC", "HWOI", "NHWC"),
+    )
+
+
+def _transpose_subpixel(window: Window, x: Array, kernel: Array) -> Array:
+    """All phases of the output as the features of one convolution, then depth to space.
+
+    Shi et al., "Is the deconvolution layer the same as a convolutional layer?", 2016,
+    https://arxiv.org/abs/1609.07009
+    """
+    size, (batch, height, width, channels) = window.size, x.shape
+    # A single place has nothing to overlap with: any stride is right, and this one is a matmul.
+    down, across = size if (height, width) == (1, 1) else window.stride
+    rows, columns = -(-size[0] // down), -(-size[1] // across)
+    kernel = jnp.pad(
+        kernel, ((0, rows * down - size[0]), (0, columns * across - size[1]), (0, 0), (0, 0))
+    )
+    features = kernel.shape[2]
+    phases = kernel.reshape(rows, down, columns, across, features, channels)[::-1, :, ::-1]
+    phases = phases.transpose(0, 2, 5, 1, 3, 4).reshape(rows, columns, channels, -1)
+    full = pad_pairs((rows - 1, columns - 1))
+    y = _im2col(Window((rows, columns), padding=full), x, phases)
+    height, width = y.shape[1:3]
+    y = y.reshape(batch, height, width, down, across, features).transpose(0, 1, 3, 2, 4, 5)
+    y = y.reshape(batch, height * down, width * across, features)
+    crop = [
+        (-lo, (n - 1) * s + k - hi - m)
+        for n, m, k, s, (lo, hi) in zip(
+            x.shape[1:3], y.shape[1:3], size, window.stride, window.padding, strict=True
+        )
+    ]
+    return _pad(y, crop)
+
+
+_transpose = per_platform(cpu=_transpose_subpixel, default=_transpose_plain)

@@ -1,0 +1,110 @@
+"""Resizing of NHWC arrays with the semantics of `torch.nn.functional.interpolate`."""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Shaped
+
+from jaxvision.ops.convolution import Pair, pair
+
+
+def _linear(x: np.ndarray) -> np.ndarray:
+    return np.maximum(1 - np.abs(x), 0)
+
+
+def _cubic(x: np.ndarray, a: float) -> np.ndarray:
+    """Keys, "Cubic convolution interpolation for digital image processing", 1981."""
+    x = np.abs(x)
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = a * (((x - 5) * x + 8) * x - 4)
+    return np.where(x <= 1, near, np.where(x < 2, far, 0))
+
+
+def resize_matrix(
+    size: int, new_size: int, method: str, align_corners: bool = False, antialias: bool = False
+) -> Float[np.ndarray, "new old"]:
+    """The matrix that resizes one axis.
+
+    As in PyTorch, the cubic kernel has a = -0.75, and -0.5 (Pillow's) with antialiasing.
+
+    Args:
+      size: the length of the axis.
+      new_size: its length afterwards.
+      method: "bilinear" or "bicubic".
+      align_corners: whether the centres of the first and last pixels stay where they are, rather
+        than the outer edges of these pixels.
+      antialias: whether the kernel is widened when the axis shrinks.
+    """
+    if align_corners:
+        scale = (size - 1) / (new_size - 1) if new_size > 1 else 0.0
+    else:
+        scale = size / new_size
+    radius, kernel = {
+        "bilinear": (1, _linear),
+        "bicubic": (2, lambda x: _cubic(x, -0.5 if antialias else -0.75)),
+    }[method]
+    places, rows = np.arange(new_size), np.arange(new_size)[:, None]
+    if antialias:
+        width = max(scale, 1.0)
+        centre = scale * (places + 0.5)
+        low = np.maximum((centre - radius * width + 0.5).astype(int), 0)[:, None]
+        high = np.minimum((centre + radius * width + 0.5).astype(int), size)[:, None]
+        columns = np.arange(size)
+        weights = kernel((columns + 0.5 - centre[:, None]) / width)
+        weights = np.where((columns >= low) & (columns < high), weights, 0)
+        return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    centre = scale * places if align_corners else scale * (places + 0.5) - 0.5
+    if method == "bilinear" and not align_corners:
+        centre = np.maximum(centre, 0)
+    columns = np.floor(centre).astype(int)[:, None] + np.arange(1 - radius, radius + 1)
+    matrix = np.zeros((new_size, size))
+    # What lies beyond the border is the border's pixel.
+    np.add.at(matrix, (rows, np.clip(columns, 0, size - 1)), kernel(centre[:, None] - columns))
+    return matrix.astype(np.float32)
+
+
+def _nearest(x: Array, axis: int, new_size: int) -> Array:
+    size = x.shape[axis]
+    if new_size % size == 0:
+        # A broadcast; its gradient is a sum, where that of a gather would be a scatter.
+        return jnp.repeat(x, new_size // size, axis, total_repeat_length=new_size)
+    index = np.floor(np.arange(new_size, dtype=np.float32) * np.float32(size / new_size))
+    return jnp.take(x, np.minimum(index.astype(int), size - 1), axis=axis)
+
+
+def resize(
+    x: Shaped[Array, "b h w c"],
+    size: Pair,
+    method: str = "bilinear",
+    align_corners: bool = False,
+    antialias: bool = False,
+) -> Shaped[Array, "b new_h new_w c"]:
+    """Resizes maps as `torch.nn.functional.interpolate` does when it is given a size.
+
+    Bilinear and bicubic are two small matmuls in float32; the result has the dtype of `x`.
+
+    Args:
+      x: the maps; floats, or anything for "nearest".
+      size: the new size, one number or (height, width).
+      method: "nearest", "bilinear" or "bicubic".
+      align_corners: whether the centres of the corner pixels stay in the corners.
+      antialias: whether the kernel is widened when shrinking.
+    """
+    height, width = pair(size)
+    if method == "nearest":
+        if align_corners or antialias:
+            raise ValueError("align_corners and antialias have no meaning for method 'nearest'.")
+        return _nearest(_nearest(x, 1, height), 2, width)
+    if method not in ("bilinear", "bicubic"):
+        raise ValueError(f"method is 'nearest', 'bilinear' or 'bicubic', not {method!r}.")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"method {method!r} is for floats, not {x.dtype}.")
+    y = x.astype(jnp.float32)
+    for axis, (old, new) in enumerate(((x.shape[1], height), (x.shape[2], width)), start=1):
+        if old == new:
+            continue
+        matrix = resize_matrix(old, new, method, align_corners, antialias)
+        subscripts = "oh,bhwc->bowc" if axis == 1 else "ow,bhwc->bhoc"
+        # Accelerators would multiply in bfloat16 or TF32, which is too coarse for images.
+        y = jnp.einsum(subscripts, matrix, y, precision=lax.Precision.HIGHEST)
+    return y.astype(x.dtype)

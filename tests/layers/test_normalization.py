@@ -1,0 +1,138 @@
+"""Batch norm against hand numbers, its gradient against autodiff, and its accuracy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxvision.layers.normalization import BatchNorm, LayerNorm, batch_norm
+
+
+def normal(*shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def plain(x, scale, bias, epsilon, axis_name=None):
+    axes = tuple(range(x.ndim - 1))
+    pmean = lambda v: v if axis_name is None else lax.pmean(v, axis_name)  # noqa: E731
+    mean = pmean(x.mean(axes))
+    variance = pmean(jnp.square(x - mean).mean(axes))
+    return (x - mean) * lax.rsqrt(variance + epsilon) * scale + bias, mean, variance
+
+
+def test_running_statistics_match_pytorch():
+    # torch.nn.BatchNorm2d(1) on 1, 2, 4, 9: mean 4, variance 9.5 biased and 12.667 unbiased.
+    x = jnp.array([1.0, 2, 4, 9]).reshape(2, 1, 2, 1)
+    module = BatchNorm()
+    variables = module.init(jax.random.key(0), x, train=True)
+    assert variables["batch_stats"]["var"] == 1
+    y, state = module.apply(variables, x, train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(y.ravel(), [-0.973328, -0.648885, 0, 1.622213], atol=1e-5)
+    np.testing.assert_allclose(state["batch_stats"]["mean"], [0.4], 1e-6)
+    np.testing.assert_allclose(state["batch_stats"]["var"], [0.9 + 0.1 * 38 / 3], 1e-6)
+    y = module.apply(variables | state, x, train=False)
+    np.testing.assert_allclose(y.ravel(), [0.407619, 1.086983, 2.445713, 5.842536], 1e-5)
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 5, 6), (7, 6), (3, 5, 6)])
+def test_gradient_is_that_of_the_definition(shape):
+    arrays = 3 * normal(*shape) + 2, normal(6, seed=1), normal(6, seed=2)
+    loss = lambda f, *a: jnp.sum(jnp.sin(f(*a, 1e-3)[0]))  # noqa: E731
+    ours = jax.jit(jax.grad(lambda *a: loss(batch_norm, *a), (0, 1, 2)))(*arrays)
+    theirs = jax.grad(lambda *a: loss(plain, *a), (0, 1, 2))(*arrays)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, 1e-4, 1e-5)
+
+
+def test_mapped_axis_is_part_of_the_batch():
+    x, scale, bias = normal(4, 3, 5, 6), normal(6, seed=1), normal(6, seed=2)
+
+    def loss(f, x, scale, bias):
+        return jnp.sum(jnp.sin(f(x, scale, bias, 1e-3, "devices")[0]))
+
+    def gradients(f):
+        each = jax.grad(lambda *a: loss(f, *a), (0, 1, 2))
+        return jax.vmap(each, in_axes=(0, None, None), axis_name="devices")(x, scale, bias)
+
+    for a, b in zip(gradients(batch_norm), gradients(plain), strict=True):
+        np.testing.assert_allclose(a, b, 1e-4, 1e-5)
+    y, mean, _ = jax.vmap(
+        lambda x: batch_norm(x, scale, bias, 1e-3, "devices"), axis_name="devices"
+    )(x)
+    np.testing.assert_allclose(y, batch_norm(x, scale, bias, 1e-3)[0], 1e-4, 1e-5)
+    np.testing.assert_allclose(mean[0], x.mean((0, 1, 2)), 1e-4, 1e-5)
+    module = BatchNorm(axis_name="devices")
+    variables = module.init(jax.random.key(0), x[0], train=True)
+    _, state = jax.vmap(
+        lambda x: module.apply(variables, x, train=True, mutable=["batch_stats"]),
+        axis_name="devices",
+    )(x)
+    unbiased = jnp.var(x, (0, 1, 2), ddof=1)
+    np.testing.assert_allclose(state["batch_stats"]["var"][0], 0.9 + 0.1 * unbiased, 1e-5)
+
+
+def test_shard_map_over_one_device():
+    x, scale, bias = normal(4, 6), normal(6, seed=1), normal(6, seed=2)
+    mesh = Mesh(np.array(jax.devices()[:1]), ("devices",))
+    batch, whole = PartitionSpec("devices"), PartitionSpec()
+    mapped = jax.shard_map(
+        lambda *a: batch_norm(*a, 1e-3, "devices")[0],
+        mesh=mesh,
+        in_specs=(batch, whole, whole),
+        out_specs=batch,
+    )
+    np.testing.assert_allclose(mapped(x, scale, bias), plain(x, scale, bias, 1e-3)[0], 1e-4, 1e-5)
+    loss = lambda f: lambda *a: jnp.sum(jnp.sin(f(*a)))  # noqa: E731
+    ours = jax.grad(loss(mapped), (0, 1, 2))(x, scale, bias)
+    theirs = jax.grad(loss(lambda *a: plain(*a, 1e-3)[0]), (0, 1, 2))(x, scale, bias)
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, 1e-4, 1e-5)
+
+
+def test_a_large_mean_costs_no_accuracy():
+    exact = np.random.default_rng(0).normal(1000, 1, (8, 16, 16, 4))
+    x = jnp.asarray(exact, jnp.float32)
+    exact = np.asarray(x, np.float64)
+    y, mean, variance = jax.jit(batch_norm, static_argnums=(3, 4))(
+        x, jnp.ones(4), jnp.zeros(4), 0.0, None
+    )
+    np.testing.assert_allclose(variance, exact.var((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(mean, exact.mean((0, 1, 2)), rtol=1e-6)
+    expected = (exact - exact.mean((0, 1, 2))) / exact.std((0, 1, 2))
+    np.testing.assert_allclose(y, expected, atol=2e-4)
+    naive = jnp.mean(x * x, (0, 1, 2)) - jnp.square(x.mean((0, 1, 2)))
+    assert np.abs(naive - exact.var((0, 1, 2))).max() > 1e-2
+
+
+def test_bfloat16_has_float32_statistics():
+    x = (normal(8, 16, 16, 4) + 30).astype(jnp.bfloat16)
+    module = BatchNorm(use_scale=False, use_bias=False)
+    variables = module.init(jax.random.key(0), x, train=True)
+    assert "params" not in variables
+    y, state = module.apply(variables, x, train=True, mutable=["batch_stats"])
+    assert y.dtype == jnp.bfloat16
+    assert state["batch_stats"]["mean"].dtype == jnp.float32
+    exact = np.asarray(x, np.float64).mean((0, 1, 2))
+    np.testing.assert_allclose(state["batch_stats"]["mean"], 0.1 * exact, 1e-5)
+    assert module.apply(variables, x, train=False).dtype == jnp.bfloat16
+    assert (
+        BatchNorm(dtype=jnp.float32, use_bias=False)
+        .init_with_output(jax.random.key(0), x, train=True)[0]
+        .dtype
+        == jnp.float32
+    )
+
+
+def test_layer_norm():
+    x = normal(3, 5, 8) + 1000
+    y, variables = LayerNorm().init_with_output(jax.random.key(0), x)
+    assert set(variables["params"]) == {"scale", "bias"}
+    exact = np.asarray(x, np.float64)
+    expected = (exact - exact.mean(-1, keepdims=True)) / np.sqrt(
+        exact.var(-1, keepdims=True) + 1e-6
+    )
+    np.testing.assert_allclose(y, expected, atol=1e-3)
+    half = LayerNorm(dtype=jnp.bfloat16).apply(variables, normal(3, 8).astype(jnp.bfloat16))
+    assert half.dtype == jnp.bfloat16
