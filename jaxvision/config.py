@@ -258,10 +258,15 @@ def load(spec: str, overrides: dict[str, Any] | None = None) -> ConfigDict:
     try:
         config = module.get_config(variant)
     except (AttributeError, KeyError, TypeError) as error:
-        misspelt = re.search(r'Key "(.+?)" does not exist', str(error))
+        # What ConfigDict says of setting and of reading an attribute that does not exist.
+        inner: Any = error
+        while isinstance(inner, Exception) and inner.args:
+            inner = inner.args[0]
+        text = str(inner)
+        misspelt = re.search(r"""Key "(\w+)" does not exist|^["']+(\w+)['"]""", text)
         if misspelt is None:
-            raise UserError(f"{name}: {error}") from error
-        raise _unknown_leaf(misspelt[1], where=name) from error
+            raise UserError(f"{name}: {text}") from error
+        raise _unknown_leaf(misspelt[1] or misspelt[2], where=name) from error
     for key, value in (overrides or {}).items():
         override(config, key, value)
     validate(config)

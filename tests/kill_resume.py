@@ -132,7 +132,9 @@ def main(kills: int, how: int, steps: int, seed: int, folder: Path) -> int:
     if life.wait():
         raise SystemExit("The last life failed:\n" + "\n".join(life.lines[-15:]))
     wrong = differing(final_state(reference, steps), final_state(tortured, steps))
-    print(f"{done} kills, {in_write} while a checkpoint was being written; {len(wrong)} arrays differ")
+    print(
+        f"{done} kills, {in_write} while a checkpoint was being written; {len(wrong)} arrays differ"
+    )
     for path in wrong[:10]:
         print(f"  {path}")
     return 1 if wrong else 0

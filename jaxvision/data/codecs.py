@@ -9,12 +9,11 @@ from typing import Literal
 
 import numpy as np
 import simplejpeg
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from jaxvision.errors import UserError
 
 _JPEG = b"\xff\xd8\xff"
-_EXIF_WINDOW = 65536 + 64  # an EXIF segment follows the start of a file and is at most 64 KiB
 
 
 class CorruptImageError(UserError):
@@ -46,19 +45,20 @@ def decode_image(data: bytes, channels: Literal[1, 3] = 3, name: str = "<bytes>"
       CorruptImageError: empty, truncated, damaged or of unknown format.
     """
     if data[:3] == _JPEG:
-        try:
-            colourspace = simplejpeg.decode_jpeg_header(data)[2]
-            if colourspace not in ("CMYK", "YCCK"):
-                wanted = "RGB" if channels == 3 else "GRAY"
-                pixels = simplejpeg.decode_jpeg(data, colorspace=wanted, strict=True)
-                return _upright(pixels, _orientation(data))
-        except ValueError as error:
-            raise CorruptImageError(name, str(error)) from error
-    image = ImageOps.exif_transpose(_open(data, name))
+        pixels = _decode_jpeg(data, channels, name)
+        if pixels is not None:
+            if not _has_exif(data):
+                return pixels
+            return _upright(pixels, _orientation(_open(data, name, pixels=False)))
+    image = _open(data, name)
+    orientation = _orientation(image)
     if image.mode.startswith("I") or image.mode == "F":
         image = Image.fromarray(_high_byte(np.asarray(image), name))
-    pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
-    return pixels if channels == 3 else pixels[..., None]
+    try:
+        pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
+    except ValueError as error:  # colour spaces like LAB
+        raise CorruptImageError(name, str(error)) from error
+    return _upright(pixels.reshape(*pixels.shape[:2], channels), orientation)
 
 
 def decode_mask(data: bytes, name: str = "<bytes>") -> np.ndarray:
@@ -91,27 +91,59 @@ def encode_png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _open(data: bytes, name: str) -> Image.Image:
+def _decode_jpeg(data: bytes, channels: int, name: str) -> np.ndarray | None:
+    """uint8 [h, w, channels] as stored, or None where Pillow must decode (CMYK, odd sampling)."""
+    try:
+        colourspace = simplejpeg.decode_jpeg_header(data)[2]
+    except ValueError:  # truncated, or a chroma sampling that TurboJPEG has no name for
+        return None
+    if colourspace in ("CMYK", "YCCK"):
+        return None
+    wanted = "RGB" if channels == 3 else "GRAY"
+    try:
+        return simplejpeg.decode_jpeg(data, colorspace=wanted, strict=True)
+    except ValueError as error:
+        if "extraneous bytes" in str(error):  # between segments; harmless and not rare
+            return None
+        raise CorruptImageError(name, str(error)) from error
+
+
+def _has_exif(data: bytes) -> bool:
+    """Whether a JPEG has an EXIF segment before its pixels; Pillow takes far longer to say."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
+        if data[at + 1] == 0xE1 and data[at + 4 : at + 9] == b"Exif\0":
+            return True
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return False
+
+
+def _open(data: bytes, name: str, pixels: bool = True) -> Image.Image:
     if not data:
         raise CorruptImageError(name, "the file is empty")
     try:
         image = Image.open(io.BytesIO(data))
-        image.load()
+        if pixels:
+            image.load()
     except UnidentifiedImageError as error:
-        raise CorruptImageError(name, "no known image format") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise CorruptImageError(name, str(error)) from error
+        raise CorruptImageError(name, "no known image format, or cut off in its header") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # on damaged files Pillow raises whatever its parser met
+        raise CorruptImageError(name, str(error) or type(error).__name__) from error
     return image
 
 
-def _orientation(data: bytes) -> int:
-    """EXIF orientation 1..8 of a JPEG, without decoding its pixels."""
-    if b"Exif\x00" not in data[:_EXIF_WINDOW]:
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1..8; damaged metadata of a sound picture are as none."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
         return 1
-    return int(Image.open(io.BytesIO(data)).getexif().get(ExifTags.Base.Orientation, 1))
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """EXIF orientation of [h, w, c] applied."""
     turns = {3: 2, 4: 2, 5: 3, 6: 3, 7: 1, 8: 1}.get(orientation, 0)
     turned = np.rot90(pixels, turns)
     if orientation in (2, 4, 5, 7):

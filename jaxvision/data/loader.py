@@ -5,13 +5,13 @@ is the same whatever the number of threads, worker processes or hosts, and resum
 at k. Grain runs it in threads or processes ahead of the training.
 """
 
-import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -30,7 +30,7 @@ _HOST_ONLY = ("image_size",)
 
 @lru_cache(maxsize=4)
 def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
-    return np.random.default_rng((seed, epoch, 0x5EED)).permutation(count)
+    return np.random.default_rng((seed, epoch, 0, 1)).permutation(count)  # no record's stream
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,26 @@ class Order:
             return epoch, offset
         return epoch, int(_permutation(self.seed, epoch, self.count)[offset])
 
+    def indices(self, positions: Sequence[int]) -> np.ndarray:
+        """Record indices at `positions`."""
+        epochs, offsets = np.divmod(np.asarray(positions), self.count)
+        if not self.shuffle:
+            return offsets
+        found = np.empty_like(offsets)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            found[here] = _permutation(self.seed, int(epoch), self.count)[offsets[here]]
+        return found
+
 
 @dataclass(frozen=True)
 class Decode:
     """Encoded record to arrays: decode, check, map void values. Deterministic."""
 
-    channels: int
+    channels: Literal[1, 3]
     num_classes: int = 0  # 0: labels are not checked
     void: tuple[int, ...] = ()
+    annotations: tuple[str, ...] = ("label", "segmentation")
 
     def __call__(self, record: Mapping[str, Any], name: str) -> dict[str, Any]:
         """The record with `image` uint8 [h, w, c] and, where present, `segmentation` [h, w].
@@ -67,7 +79,7 @@ class Decode:
           CorruptImageError: image or mask cannot be decoded.
           UserError: label out of range, or image and mask differ in size.
         """
-        out = {k: v for k, v in record.items() if k in ("image", "label", "segmentation")}
+        out = {k: v for k, v in record.items() if k in ("image", *self.annotations)}
         image = out["image"]
         if isinstance(image, np.ndarray):
             image = _with_channels(image, self.channels)
@@ -97,6 +109,8 @@ class Decode:
             )
 
     def _checked_mask(self, mask: np.ndarray, name: str) -> np.ndarray:
+        if mask.min(initial=0) < 0 or mask.max(initial=0) > 0xFFFF:
+            raise UserError(f"The mask of {name} has values outside 0 to 65535.")
         present = np.flatnonzero(np.bincount(mask.ravel()))
         void = [value for value in self.void if value != transforms.IGNORE]
         for value in present if self.num_classes else ():
@@ -117,7 +131,7 @@ def _with_channels(images: np.ndarray, channels: int) -> np.ndarray:
         return images
     if channels == 3:
         return np.repeat(images, 3, axis=-1)
-    grey = np.round(images @ np.float32([0.299, 0.587, 0.114]))
+    grey = np.round(images @ np.array([0.299, 0.587, 0.114], np.float32))
     return grey.astype(np.uint8)[..., None]
 
 
@@ -173,6 +187,8 @@ class Stream:
         if self.steps:
             rng = np.random.default_rng((self.order.seed, epoch, index))
             record = self._transform(record, rng)
+        # A copy, where a crop left a window that keeps the whole image in memory.
+        record["image"] = np.ascontiguousarray(record["image"])
         record["image_id"] = np.int32(index)
         record["mask"] = np.True_
         if "label" in record:
@@ -200,12 +216,13 @@ class Stream:
         """The records at `positions`, stacked."""
         if not isinstance(self.source, Arrays) or self.steps:
             return stack([self[position] for position in positions])
-        valid = np.array([not self.padding or p < self.order.count for p in positions])
-        indices = np.array([self.order(p)[1] for p in positions]) * valid
-        images = self.source.images[indices]
+        valid = np.asarray(positions) < (self.order.count if self.padding else np.inf)
+        indices = self.order.indices(positions) * valid
+        images, labels = self.source.images[indices], self.source.labels[indices].astype(np.int32)
+        images[~valid], labels[~valid] = 0, 0
         return {
             "image": images,
-            "label": self.source.labels[indices].astype(np.int32),
+            "label": labels,
             "image_id": indices.astype(np.int32),
             "image_size": np.tile(np.int32(images.shape[1:3]), (len(images), 1)),
             "mask": valid,
@@ -296,7 +313,7 @@ def host_batches(
     *,
     threads: int = 0,
     workers: int = 0,
-) -> Iterator[Batch]:
+) -> Generator[Batch]:
     """Batches `start` to `stop` of this process, read ahead.
 
     Args:
@@ -308,26 +325,26 @@ def host_batches(
     if stop <= start:
         return
     threads = threads or 2 * (os.cpu_count() or 1)
-    if (
-        workers or stream.vectorised
-    ):  # a worker must own whole batches, or their number would reorder the records
-        dataset = grain.MapDataset.source(_Batches(stream, share, start, stop))
-        ahead = grain.ReadOptions(num_threads=min(threads, 2), prefetch_buffer_size=4)
-        batches = dataset.to_iter_dataset(ahead)
+    if workers or stream.vectorised:
+        # A worker owns whole batches; were it records, the order would depend on their number.
+        dataset = grain.MapDataset.source(_Batches(stream, share, start, stop)).to_iter_dataset(
+            grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+        )
         if workers:
             _parse_absl_flags()
-            batches = batches.mp_prefetch(
+            dataset = dataset.mp_prefetch(
                 grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
             )
+    else:
+        records = _Records(stream, share, start, stop)
+        ahead = max(2 * threads, 2 * records.rows)
+        dataset = (
+            grain.MapDataset.source(records)
+            .to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead))
+            .batch(records.rows, batch_fn=stack)
+        )
+    with closing(iter(dataset)) as batches:  # ends threads and workers, whatever ends the reading
         yield from batches
-        return
-    records = _Records(stream, share, start, stop)
-    ahead = grain.ReadOptions(
-        num_threads=threads, prefetch_buffer_size=max(2 * threads, 2 * records.rows)
-    )
-    yield from (
-        grain.MapDataset.source(records).to_iter_dataset(ahead).batch(records.rows, batch_fn=stack)
-    )
 
 
 def _parse_absl_flags() -> None:
@@ -359,14 +376,19 @@ class Loader:
         count = self.stream.order.count
         return -(-count // self.batch_size) if self.stream.padding else count // self.batch_size
 
-    def batches(self, start: int = 0, stop: int | None = None) -> Iterator[dict[str, jax.Array]]:
+    def batches(self, start: int = 0, stop: int | None = None) -> Generator[dict[str, jax.Array]]:
         """Batches number `start` (0 = the first of the first epoch) up to `stop`."""
         stop = self.batches_per_epoch if stop is None else stop
         share = Share(self.batch_size, jax.process_index(), jax.process_count())
         host = host_batches(
             self.stream, share, start, stop, threads=self.threads, workers=self.workers
         )
-        return self._ahead(self._to_device(batch) for batch in host)
+        return self._ahead(self._on_device(host))
+
+    def _on_device(self, host: Generator[Batch]) -> Generator[dict[str, jax.Array]]:
+        with closing(host):
+            for batch in host:
+                yield self._to_device(batch)
 
     def _to_device(self, batch: Batch) -> dict[str, jax.Array]:
         for index in batch.pop(_CORRUPT):
@@ -379,17 +401,16 @@ class Loader:
             for key, value in batch.items()
         }
 
-    def _ahead(self, batches: Iterator[dict[str, jax.Array]]) -> Iterator[dict[str, jax.Array]]:
+    def _ahead(self, batches: Generator[dict[str, jax.Array]]) -> Generator[dict[str, jax.Array]]:
         """Prepares `prefetch` batches in a thread, so that transfers overlap with computing."""
         if self.prefetch < 1:
             yield from batches
             return
-        end = object()
-        with ThreadPoolExecutor(1, thread_name_prefix="to-device") as thread:
-            waiting = [thread.submit(next, batches, end) for _ in range(self.prefetch)]
+        with closing(batches), ThreadPoolExecutor(1, thread_name_prefix="to-device") as thread:
+            waiting = [thread.submit(next, batches, None) for _ in range(self.prefetch)]
             try:
-                while (batch := waiting.pop(0).result()) is not end:
-                    waiting.append(thread.submit(next, batches, end))
+                while (batch := waiting.pop(0).result()) is not None:
+                    waiting.append(thread.submit(next, batches, None))
                     yield batch
             finally:
                 for future in waiting:
@@ -398,9 +419,9 @@ class Loader:
 
 @dataclass(frozen=True, eq=False)
 class _Decoded:
-    """Decoded records of differing shapes, in memory."""
+    """Decoded records of differing shapes, in memory; what was corrupt still is."""
 
-    records: tuple[dict[str, Any], ...]
+    records: tuple[dict[str, Any] | CorruptImageError, ...]
     names: tuple[str, ...]
     class_names: tuple[str, ...]
 
@@ -408,7 +429,10 @@ class _Decoded:
         return len(self.records)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.records[index]
+        record = self.records[index]
+        if isinstance(record, CorruptImageError):
+            raise CorruptImageError(record.name, record.reason)
+        return record
 
     def name(self, index: int) -> str:
         return self.names[index]
@@ -417,7 +441,11 @@ class _Decoded:
 def in_memory(source: Source, decode: Decode, on_corrupt: str = "error") -> Source:
     """The source with every image decoded once; one array if all have the same shape.
 
-    Corrupt records are kept out where `on_corrupt` is "skip".
+    Its records stand where they stood, corrupt ones too, so that batches are as without it.
+
+    Raises:
+      CorruptImageError: the first corrupt record, where `on_corrupt` is "error".
+      UserError: a label is out of range, or no record is readable.
     """
     if isinstance(source, Selection) and isinstance(source.source, Arrays):
         arrays, indices = source.source, source.indices
@@ -427,34 +455,43 @@ def in_memory(source: Source, decode: Decode, on_corrupt: str = "error") -> Sour
         images = _with_channels(arrays.images[indices], decode.channels)
         return Arrays(images, labels, source.class_names, arrays.origin)
 
-    def load(index: int) -> dict[str, Any] | None:
+    def load(index: int) -> dict[str, Any] | CorruptImageError:
         try:
             return decode(source[index], source.name(index))
-        except CorruptImageError:
+        except CorruptImageError as error:
             if on_corrupt == "error":
                 raise
-            return None
+            return error
 
     with ThreadPoolExecutor() as pool:
-        loaded = list(pool.map(load, range(len(source))))
-    records = [record for record in loaded if record is not None]
-    if not records:
+        records = list(pool.map(load, range(len(source))))
+    readable = [record for record in records if not isinstance(record, CorruptImageError)]
+    if not readable:
         raise UserError("Every image of the split is unreadable.")
-    if len({record["image"].shape for record in records}) == 1 and "segmentation" not in records[0]:
-        images = np.stack([record["image"] for record in records])
-        labels = np.array([record["label"] for record in records])
-        return Arrays(images, labels, source.class_names, origin=source.name(0).split("[")[0])
-    names = tuple(source.name(i) for i, record in enumerate(loaded) if record is not None)
+    alike = len(readable) == len(records) and len({r["image"].shape for r in readable}) == 1
+    if alike and readable[0].keys() == {"image", "label"}:
+        images = np.stack([record["image"] for record in readable])
+        labels = np.array([record["label"] for record in readable])
+        return Arrays(images, labels, source.class_names)
+    names = tuple(source.name(index) for index in range(len(source)))
     return _Decoded(tuple(records), names, source.class_names)
 
 
-def open_stream(data: ConfigDict, spec: str, *, seed: int, train: bool) -> Stream:
+def open_stream(
+    data: ConfigDict,
+    spec: str,
+    *,
+    seed: int,
+    train: bool,
+    annotations: tuple[str, ...] = ("label", "segmentation"),
+) -> Stream:
     """The stream of one split of the configured data.
 
     Args:
       data: the `data` group of a configuration, its classes known.
       spec: which split.
       seed: decides the order and the random transforms.
+      annotations: what of the records is kept beside the image, as the task needs it.
       train: shuffled and endless with the training transforms, or in order with the others.
 
     Raises:
@@ -462,13 +499,10 @@ def open_stream(data: ConfigDict, spec: str, *, seed: int, train: bool) -> Strea
     """
     source = open_split(data, spec)
     classes = len(data.classes) or len(source.class_names)
-    decode: Callable[..., dict[str, Any]] = Decode(data.channels, classes, tuple(data.void))
-    corrupt_before = len(source)
+    decoder = Decode(data.channels, classes, tuple(data.void), annotations)
+    decode: Callable[..., dict[str, Any]] = decoder
     if data.cache or (isinstance(source, Selection) and isinstance(source.source, Arrays)):
-        source = in_memory(source, decode, data.on_corrupt)
-        decode = _as_decoded
-    if len(source) < corrupt_before:
-        logging.warning("%d unreadable images left out of %s", corrupt_before - len(source), spec)
+        source, decode = in_memory(source, decoder, data.on_corrupt), _as_decoded
     steps = data.train_transforms if train else data.eval_transforms
     transforms.compose(steps)  # unknown names are met here, not in a thread
     if not train and transforms.is_random(steps):

@@ -1,4 +1,4 @@
-"""Preparing data sets of the TFDS catalogue as ArrayRecord, which training reads without TensorFlow."""
+"""Preparing data sets of the TFDS catalogue as ArrayRecord, to be read without TensorFlow."""
 
 from typing import Any
 
@@ -15,7 +15,8 @@ def prepare(name: str, data_dir: str = "") -> Any:
       data_dir: where to (empty: the TFDS default).
 
     Raises:
-      UserError: no such data set, no network, or its builder needs TensorFlow, once, to encode.
+      UserError: no such data set, no network, files that must be fetched by hand, or its builder
+        needs TensorFlow, once, to encode.
     """
     import tensorflow_datasets as tfds
 
@@ -23,7 +24,7 @@ def prepare(name: str, data_dir: str = "") -> Any:
         return tfds_builder(name, data_dir)
     short = name.split(":")[0].split("/")[0]
     if short not in tfds.list_builders():
-        raise unknown("data set", short, [*BUILDERS, *tfds.list_builders()])
+        raise unknown("data set", short, {*BUILDERS, *tfds.list_builders()})
     try:
         builder = tfds.builder(name, data_dir=data_dir or None, file_format="array_record")
         builder.download_and_prepare()
@@ -32,6 +33,8 @@ def prepare(name: str, data_dir: str = "") -> Any:
             f"The builder of {name!r} needs {error.name or error} to prepare (reading does not). "
             "Install it for this once, in another environment if you like: pip install tensorflow"
         ) from error
+    except (ValueError, AssertionError, tfds.core.DatasetNotFoundError) as error:
+        raise UserError(f"Cannot prepare {name!r}: {error}") from error  # version, manual download
     except (OSError, tfds.download.DownloadError) as error:
         raise UserError(f"Cannot download {name!r}: {error}") from error
     return builder

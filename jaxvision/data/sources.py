@@ -5,9 +5,15 @@ A source is random access over encoded records: `len(source)`, `source[i]` is a 
 `source.name(i)` names record i in messages. Nothing is decoded here; see `jaxvision.data.codecs`.
 """
 
+import contextlib
 import gzip
 import hashlib
+import io
+import logging
+import math
+import os
 import struct
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,7 +32,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".we
 class Source(Protocol):
     """Random access over encoded records."""
 
-    class_names: tuple[str, ...]
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
 
     def __len__(self) -> int: ...
 
@@ -149,15 +156,16 @@ def cut(spec: str, load: Callable[[str], Source]) -> Source:
     """
     import tensorflow_datasets as tfds
 
+    try:
+        tfds.core.ReadInstruction.from_spec(spec)
+    except (ValueError, AssertionError) as error:
+        raise _unreadable(spec, error) from error
     wholes = {name: load(name) for name in dict.fromkeys(base_splits(spec))}
     sizes = {name: SimpleNamespace(num_examples=len(whole)) for name, whole in wholes.items()}
     try:
         parts = tfds.core.ReadInstruction.from_spec(spec).to_absolute(sizes)
-    except (ValueError, AssertionError) as error:
-        raise UserError(
-            f"Cannot read split {spec!r}. Write it as train, train[:90%], train[1000:2000] "
-            f"or train[:50%]+test. ({error})"
-        ) from error
+    except (ValueError, AssertionError, AttributeError) as error:  # of TFDS: shards, for one
+        raise _unreadable(spec, error) from error
     selections = []
     for part in parts:
         whole = wholes[part.splitname]
@@ -170,8 +178,17 @@ def cut(spec: str, load: Callable[[str], Source]) -> Source:
     return chosen
 
 
+def _unreadable(spec: str, error: Exception) -> UserError:
+    return UserError(
+        f"Cannot read split {spec!r}. Write it as train, train[:90%], train[1000:2000] "
+        f"or train[:50%]+test. ({error})"
+    )
+
+
 @dataclass(frozen=True)
 class _Joined:
+    """Selections one after another."""
+
     parts: Sequence[Selection]
     starts: np.ndarray
 
@@ -210,8 +227,14 @@ def _by_hash(paths: Sequence[Path], root: Path) -> list[Path]:
 
 
 def _images_in(folder: Path, deep: bool = False) -> list[Path]:
-    found = folder.rglob("*") if deep else folder.iterdir()
-    return sorted(p for p in found if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    """Image files in a folder and, if `deep`, below; hidden files and folders are left out."""
+    found = []
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if deep and not name.startswith(".")]
+        for name in files:
+            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
+                found.append(Path(parent, name))
+    return sorted(found)
 
 
 def _folder(root: Path, name: str, kind: str) -> Path:
@@ -233,17 +256,23 @@ def image_folder(root: Path, split: str, class_names: Sequence[str] = ()) -> Fil
       UserError: no such folder, no image, or a sub-folder that is no class.
     """
     folder = _folder(root, split, "split")
-    found = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    names = tuple(class_names) or tuple(found)
+    found = _class_folders(folder)
+    names = tuple(class_names) or found
+    label_of = {name: label for label, name in enumerate(names)}
     for name in found:
-        if name not in names:
-            raise unknown("class", name, names)
+        if name not in label_of:
+            raise unknown(f"class folder in {folder}:", name, names)
     paths = [p for name in found for p in _images_in(folder / name, deep=True)]
     if not paths:
         raise UserError(f"No image in {folder}; expected {folder}/<class>/<image>.jpg.")
     paths = _by_hash(paths, folder)
-    labels = tuple(names.index(p.relative_to(folder).parts[0]) for p in paths)
+    labels = tuple(label_of[p.relative_to(folder).parts[0]] for p in paths)
     return Files(tuple(paths), names, labels=labels)
+
+
+def _class_folders(folder: Path) -> tuple[str, ...]:
+    entries = (p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return tuple(sorted(p.name for p in entries))
 
 
 def mask_folder(root: Path, split: str, class_names: Sequence[str], mask_dir: str) -> Files:
@@ -256,7 +285,7 @@ def mask_folder(root: Path, split: str, class_names: Sequence[str], mask_dir: st
       UserError: a folder is missing, an image has no mask, or no image is found.
     """
     folder = _folder(root, split, "split")
-    masks = _folder(root, mask_dir.format(split=split), "mask folder")
+    masks = _folder(root, mask_dir.replace("{split}", split), "mask folder")
     images = _by_hash(_images_in(folder), folder)
     if not images:
         raise UserError(f"No image in {folder}.")
@@ -286,7 +315,7 @@ def read_idx(path: Path) -> np.ndarray:
         data = path.read_bytes()
         if data[:2] == b"\x1f\x8b":
             data = gzip.decompress(data)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"Cannot read {path}: {error}") from error
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _IDX_TYPES:
         raise UserError(f"{path} is not an idx file: it starts with {data[:4]!r}.")
@@ -295,7 +324,7 @@ def read_idx(path: Path) -> np.ndarray:
     if len(data) < header:
         raise UserError(f"{path} is truncated inside its header.")
     shape = struct.unpack(f">{rank}I", data[4:header])
-    expected = header + int(np.prod(shape)) * dtype.itemsize
+    expected = header + math.prod(shape) * dtype.itemsize
     if len(data) != expected:
         raise UserError(f"{path} has {len(data)} bytes, its header {shape} asks for {expected}.")
     return np.frombuffer(data, dtype, offset=header).reshape(shape)
@@ -318,6 +347,14 @@ def idx_files(root: Path, split: str, class_names: Sequence[str] = ()) -> Arrays
         raise UserError(f"No {stem}[.gz] in {root or '.'}. Set --config.data.dir.")
 
     images, labels = read_idx(find("images-idx3")), read_idx(find("labels-idx1"))
+    grey_or_colour = images.ndim == 3 or (images.ndim == 4 and images.shape[-1] in (1, 3))
+    if images.dtype != np.uint8 or not grey_or_colour:
+        raise UserError(
+            f"{root}: images of {split} are {images.dtype} {list(images.shape)}; expected uint8 "
+            "[count, height, width] or [count, height, width, 1 or 3]."
+        )
+    if labels.dtype.kind not in "ui" or labels.ndim != 1:
+        raise UserError(f"{root}: labels of {split} are {labels.dtype} {list(labels.shape)}.")
     if len(images) != len(labels):
         raise UserError(f"{root}: {len(images)} images but {len(labels)} labels in {split}.")
     names = tuple(class_names) or tuple(str(i) for i in range(int(labels.max(initial=0)) + 1))
@@ -347,8 +384,11 @@ def tfds_builder(name: str, data_dir: str = "", options: dict[str, Any] | None =
 
     if name in BUILDERS:
         builder = make(name, options or {}, data_dir or None)
-        tfds.disable_progress_bar()  # they are made in seconds
-        builder.download_and_prepare()
+        if not builder.is_prepared():
+            logging.getLogger(__name__).info("Preparing %s in %s", name, builder.data_path)
+            tfds.disable_progress_bar()
+            with contextlib.redirect_stdout(io.StringIO()):  # it is a matter of seconds
+                builder.download_and_prepare()
         return builder
     if options:
         raise UserError(f"data.options are for built-in data sets; {name!r} takes none.")
@@ -356,7 +396,10 @@ def tfds_builder(name: str, data_dir: str = "", options: dict[str, Any] | None =
         builder = tfds.builder(name, data_dir=data_dir or None, file_format="array_record")
     except (tfds.core.DatasetNotFoundError, ValueError, OSError) as error:
         short = name.split(":")[0].split("/")[0]
-        raise unknown("data set", short, [*BUILDERS, *tfds.list_builders()]) from error
+        known = {*BUILDERS, *tfds.list_builders()}
+        if short in known:  # it is the version or the configuration that is unknown
+            raise UserError(f"No data set {name!r}: {error}") from error
+        raise unknown("data set", short, known) from error
     if not builder.is_prepared():
         where = f" --data-dir {data_dir}" if data_dir else ""
         raise UserError(
@@ -372,14 +415,16 @@ def _tfds_split(builder: Any, split: str) -> Tfds:
     features = builder.info.features
     if split not in builder.info.splits:
         raise unknown(f"split of {builder.info.name}", split, builder.info.splits)
+    if "image" not in features:
+        raise UserError(f"Data set {builder.info.name!r} has no image, but {', '.join(features)}.")
     skip = tfds.decode.SkipDecoding()
     decoders = {k: skip for k, f in features.items() if isinstance(f, tfds.features.Image)}
     keys: dict[str, str] = {}
     for alias in _TFDS_MASKS:
-        if alias in features and "segmentation" not in keys.values():
+        if alias in decoders and "segmentation" not in keys.values():
             keys[alias] = "segmentation"
-    label = features["label"] if "label" in features else None
-    names = tuple(label.names) if isinstance(label, tfds.features.ClassLabel) else ()
+    labels = [f for k, f in features.items() if k == "label" and hasattr(f, "names")]
+    names = tuple(labels[0].names) if labels else ()
     reader = builder.as_data_source(split=split, decoders=decoders or None)
     return Tfds(reader, builder.info.name, names, keys)
 
@@ -399,6 +444,10 @@ def open_split(data: ConfigDict, spec: str) -> Source:
     """
     root = Path(data.dir).expanduser()
     options = data.options.to_dict()
+    for option in options if data.source != "tfds" else ():
+        if data.source != "masks" or option != "masks":
+            known = ["masks"] if data.source == "masks" else []
+            raise unknown(f"option of data source {data.source!r}:", option, known)
     if data.source == "tfds":
         builder = tfds_builder(data.name, str(root) if data.dir else "", options)
 
@@ -410,8 +459,8 @@ def open_split(data: ConfigDict, spec: str) -> Source:
             names: Sequence[str] = data.classes
         else:  # every split of an experiment counts classes as its training split does
             counted = base_splits(data.train)[0]
-            present = (root / counted).is_dir()
-            names = image_folder(root, counted if present else base_splits(spec)[0]).class_names
+            split = counted if (root / counted).is_dir() else base_splits(spec)[0]
+            names = _class_folders(_folder(root, split, "split"))
 
         def load(name: str) -> Source:
             return image_folder(root, name, names)

@@ -8,6 +8,7 @@ ones draw from `rng` alone. What keeps shapes (flips, colours, normalising) belo
 """
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from PIL import Image
 from jaxvision.errors import UserError, unknown
 
 Record = dict[str, Any]
+
+cv2.setNumThreads(0)  # records are prepared in parallel; threads within one would only compete
 
 IGNORE = 255  # value of mask pixels that stand for no class
 
@@ -38,8 +41,12 @@ _PILLOW = {
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size
-    return int(height), int(width)
+    match size:
+        case int() if size > 0:
+            return size, size
+        case [int(height), int(width)] if height > 0 and width > 0:
+            return height, width
+    raise UserError(f"A size is a positive integer or [height, width], got {size!r}.")
 
 
 def resize_image(
@@ -81,8 +88,8 @@ def crop(record: Record, top: int, left: int, height: int, width: int) -> Record
     if "segmentation" in record:
         out["segmentation"] = record["segmentation"][window]
     if "boxes" in record:
-        shifted = record["boxes"] - np.float32([left, top, left, top])
-        out["boxes"] = np.clip(shifted, 0, np.float32([width, height, width, height]))
+        shifted = record["boxes"] - np.array([left, top, left, top], np.float32)
+        out["boxes"] = np.clip(shifted, 0, np.array([width, height, width, height], np.float32))
     return out
 
 
@@ -101,7 +108,7 @@ def resize(
     if "segmentation" in record:
         out["segmentation"] = resize_mask(record["segmentation"], size)
     if "boxes" in record:
-        scale = np.float32([width / old_width, height / old_height] * 2)
+        scale = np.array([width / old_width, height / old_height] * 2, np.float32)
         out["boxes"] = record["boxes"] * scale
     return out
 
@@ -116,8 +123,8 @@ def resize_shorter(
 ) -> Record:
     """Resizes so that the shorter side is `size`, keeping the aspect ratio."""
     height, width = record["image"].shape[:2]
-    scale = size / min(height, width)
-    target = (max(size, round(height * scale)), max(size, round(width * scale)))
+    shorter = min(height, width)
+    target = (size * height // shorter, size * width // shorter)  # rounded down as torchvision does
     return resize(record, size=target, interpolation=interpolation, antialias=antialias)
 
 
@@ -131,8 +138,8 @@ def resize_longer(
 ) -> Record:
     """Resizes so that the longer side is `size`, keeping the aspect ratio."""
     height, width = record["image"].shape[:2]
-    scale = size / max(height, width)
-    target = (max(1, round(height * scale)), max(1, round(width * scale)))
+    longer = max(height, width)
+    target = (max(1, size * height // longer), max(1, size * width // longer))
     return resize(record, size=target, interpolation=interpolation, antialias=antialias)
 
 
@@ -150,13 +157,15 @@ def pad_to(
     """
     height, width = record["image"].shape[:2]
     down, right = (max(0, want - have) for want, have in zip(_pair(size), (height, width)))
+    if not down and not right:
+        return record
     top, left = (down // 2, right // 2) if center else (0, 0)
     border = ((top, down - top), (left, right - left))
     out = {**record, "image": np.pad(record["image"], (*border, (0, 0)), constant_values=fill)}
     if "segmentation" in record:
         out["segmentation"] = np.pad(record["segmentation"], border, constant_values=IGNORE)
     if "boxes" in record:
-        out["boxes"] = record["boxes"] + np.float32([left, top, left, top])
+        out["boxes"] = record["boxes"] + np.array([left, top, left, top], np.float32)
     return out
 
 
@@ -167,7 +176,8 @@ def center_crop(
     record = pad_to(record, size=size, center=True)
     height, width = _pair(size)
     have_height, have_width = record["image"].shape[:2]
-    return crop(record, (have_height - height) // 2, (have_width - width) // 2, height, width)
+    top, left = round((have_height - height) / 2), round((have_width - width) / 2)  # as torchvision
+    return crop(record, top, left, height, width)
 
 
 def random_crop(record: Record, rng: np.random.Generator, *, size: int | Sequence[int]) -> Record:
@@ -189,7 +199,7 @@ def random_scale(
     antialias: bool = False,
 ) -> Record:
     """Resizes by a factor drawn uniformly from `scale`, keeping the aspect ratio."""
-    factor = rng.uniform(*scale)
+    factor = rng.uniform(scale[0], scale[1])
     height, width = record["image"].shape[:2]
     target = (max(1, round(height * factor)), max(1, round(width * factor)))
     return resize(record, size=target, interpolation=interpolation, antialias=antialias)
@@ -216,9 +226,9 @@ def random_resized_crop(
     """
     height, width = record["image"].shape[:2]
     for _ in range(10):
-        area = height * width * rng.uniform(*scale)
-        aspect = np.exp(rng.uniform(np.log(ratio[0]), np.log(ratio[1])))
-        w, h = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
+        area = height * width * rng.uniform(scale[0], scale[1])
+        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
             top = int(rng.integers(0, height - h + 1))
             left = int(rng.integers(0, width - w + 1))
@@ -260,12 +270,12 @@ def compose(steps: Sequence[Mapping[str, Any]]) -> Callable[[Record, np.random.G
             raise unknown("host transform", name, TRANSFORMS)
         signature = inspect.signature(TRANSFORMS[name]).parameters
         keywords = {p.name: p for p in signature.values() if p.kind is p.KEYWORD_ONLY}
-        for parameter in parameters:
-            if parameter not in keywords:
-                raise unknown(f"parameter of transform {name!r}", parameter, keywords)
-        for parameter in keywords.values():
-            if parameter.default is parameter.empty and parameter.name not in parameters:
-                raise UserError(f"Transform {name!r} needs the parameter {parameter.name!r}.")
+        for given in parameters:
+            if given not in keywords:
+                raise unknown(f"parameter of transform {name!r}", given, keywords)
+        for keyword in keywords.values():
+            if keyword.default is keyword.empty and keyword.name not in parameters:
+                raise UserError(f"Transform {name!r} needs the parameter {keyword.name!r}.")
         bound.append((TRANSFORMS[name], parameters))
 
     def apply(record: Record, rng: np.random.Generator) -> Record:

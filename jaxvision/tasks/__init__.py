@@ -48,14 +48,27 @@ class Task(Protocol):
         """A uint8 [h, w, 3] picture of predictions beside the truth, if `batch` holds any."""
 
 
+def annotations(task: str) -> tuple[str, ...]:
+    """What a task needs of a record beside the image.
+
+    Raises:
+      UserError: no such task.
+    """
+    return _class_of(task).annotations
+
+
+def _class_of(task: str) -> Any:
+    if task not in _TASKS:
+        raise unknown("task", task, _TASKS)
+    return _TASKS[task]
+
+
 def create(config: ConfigDict, class_names: tuple[str, ...]) -> Task:
     """The configured task with its model.
 
     Raises:
       UserError: unknown task, model or augmentation, or class weights that do not fit.
     """
-    if config.task not in _TASKS:
-        raise unknown("task", config.task, _TASKS)
     count = len(class_names)
     if count < 2:
         raise UserError(f"A task needs at least two classes; the data have {count}.")
@@ -68,7 +81,7 @@ def create(config: ConfigDict, class_names: tuple[str, ...]) -> Task:
         **config.model.options.to_dict(),
         **({} if config.model.dtype == "float32" else {"dtype": jnp.dtype(config.model.dtype)}),
     )
-    return _TASKS[config.task](
+    return _class_of(config.task)(
         model=model,
         class_names=class_names,
         inputs=Inputs(

@@ -1,7 +1,7 @@
 """Image classification: one class an image, softmax cross-entropy."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,8 @@ Batch = dict[str, jax.Array]
 @dataclass(frozen=True)
 class Classification:
     """See `jaxvision.tasks.Task`. Batches carry `image`, `label` and `mask`."""
+
+    annotations: ClassVar[tuple[str, ...]] = ("label",)
 
     model: nn.Module
     class_names: tuple[str, ...]

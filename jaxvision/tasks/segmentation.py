@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,8 @@ Batch = dict[str, jax.Array]
 @dataclass(frozen=True)
 class Segmentation:
     """See `jaxvision.tasks.Task`. Batches carry `image`, `segmentation` and `mask`."""
+
+    annotations: ClassVar[tuple[str, ...]] = ("segmentation",)
 
     model: nn.Module
     class_names: tuple[str, ...]

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import shutil
+import threading
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,6 +52,8 @@ class Checkpoints:
         self.folder = folder.absolute()
         self._policy = _KeepNewestAndBest(keep)
         self._open: Any = None
+        self._sealing: threading.Thread | None = None
+        self._finished = threading.Event()
 
     @property
     def _manager(self) -> Any:
@@ -63,7 +66,6 @@ class Checkpoints:
                 options=ocp.CheckpointManagerOptions(
                     preservation_policy=self._policy,
                     cleanup_tmp_directories=True,
-                    async_options=ocp.options.AsyncOptions(post_finalization_callback=self._seal),
                 ),
             )
         return self._open
@@ -84,6 +86,7 @@ class Checkpoints:
         step = int(state.step)
         if step in self.steps():
             return
+        self._finish_sealing()
         self._policy.best = best
         full = {**meta, "shapes": shapes(state)}
         self._manager.save(
@@ -92,6 +95,10 @@ class Checkpoints:
                 state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(full)
             ),
         )
+        if jax.process_index() == 0:
+            self._finished.clear()
+            self._sealing = threading.Thread(target=self._seal, args=(step,), daemon=True)
+            self._sealing.start()
 
     def restore(self, like: Any, step: int | None = None) -> tuple[Any, dict[str, Any]] | None:
         """(state, meta) of the newest intact checkpoint, or of `step`; None if there is none.
@@ -144,9 +151,11 @@ class Checkpoints:
         """
         if self._open is not None:
             self._open.wait_until_finished()
+        self._finish_sealing()
 
     def close(self) -> None:
         """Waits and releases the threads."""
+        self._finish_sealing()
         if self._open is not None:
             self._open.close()
             self._open = None
@@ -169,17 +178,24 @@ class Checkpoints:
 
             multihost_utils.sync_global_devices(f"put aside {step}")
 
-    def _seal(self) -> None:
-        """Writes the checksums of every committed checkpoint that has none; runs after a commit."""
-        if jax.process_index() != 0:
-            return
-        for step in self.steps():
-            folder = self.folder / str(step)
-            if not (folder / _SEAL).exists():
-                try:
-                    seal(folder)
-                except FileNotFoundError:
-                    continue  # it has been replaced by newer ones and deleted meanwhile
+    def _seal(self, step: int) -> None:
+        """Waits in the background until Orbax has committed the step, then writes its checksums."""
+        folder = self.folder / str(step)
+        while step not in self.steps():
+            if self._finished.wait(0.02) and step not in self.steps():
+                return  # it could not be saved
+        try:
+            seal(folder)
+        except FileNotFoundError:
+            return  # newer ones have replaced it meanwhile
+
+    def _finish_sealing(self) -> None:
+        if self._sealing is not None:
+            if self._open is not None:
+                self._open.wait_until_finished()
+            self._finished.set()
+            self._sealing.join()
+            self._sealing = None
 
 
 def committed_steps(folder: Path) -> list[int]:

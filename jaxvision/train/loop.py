@@ -274,7 +274,13 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
 
 def open_loader(config: ConfigDict, split: str, devices: Mesh, *, train: bool) -> Loader:
     """Batches of a split over the mesh, shuffled for training or padded for evaluation."""
-    stream = open_stream(config.data, split, seed=config.seed, train=train)
+    stream = open_stream(
+        config.data,
+        split,
+        seed=config.seed,
+        train=train,
+        annotations=tasks.annotations(config.task),
+    )
     size = config.train.batch_size if train else config.eval.batch_size or config.train.batch_size
     return Loader(
         stream,

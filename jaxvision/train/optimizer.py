@@ -52,7 +52,8 @@ def learning_rate(config: ConfigDict, *, total: int, steps_per_epoch: int) -> Sc
     """The learning rate by step; `plateau` is constant here and reduced by `reduce_on_plateau`.
 
     Cosine: Loshchilov & Hutter 2016 (https://arxiv.org/abs/1608.03983); one-cycle: Smith & Topin
-    2017 (https://arxiv.org/abs/1708.07120), rising over 30 % from 1/25 and ending at 1/10000.
+    2017 (https://arxiv.org/abs/1708.07120), rising over 30 % from 1/25 and ending at 1/250000, as
+    torch.optim.lr_scheduler.OneCycleLR.
     """
     schedule, peak = config.schedule, config.optimizer.learning_rate
 
