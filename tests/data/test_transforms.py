@@ -1,0 +1,316 @@
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from jaxvision.data import transforms as T
+from jaxvision.errors import UserError
+
+PILLOW = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "area": Image.Resampling.BOX,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+OPENCV = {
+    "bilinear": cv2.INTER_LINEAR,
+    "bicubic": cv2.INTER_CUBIC,
+    "area": cv2.INTER_AREA,
+    "lanczos": cv2.INTER_LANCZOS4,
+}
+SIZES = [(20, 31), (80, 64), (20, 90), (40, 50)]
+
+
+def noise(height=40, width=50, channels=3, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
+
+
+# -- resizing -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("interpolation", PILLOW)
+def test_antialiased_resize_is_pillows(interpolation, channels, size):
+    image = noise(channels=channels)
+    ours = T.resize_image(image, size, interpolation)
+    pillow = Image.fromarray(image.squeeze()).resize(size[::-1], PILLOW[interpolation])
+    np.testing.assert_array_equal(ours, np.asarray(pillow).reshape(*size, channels))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("interpolation", OPENCV)
+def test_plain_resize_is_opencvs(interpolation, channels, size):
+    image = noise(channels=channels)
+    ours = T.resize_image(image, size, interpolation, antialias=False)
+    theirs = cv2.resize(image, size[::-1], interpolation=OPENCV[interpolation])
+    np.testing.assert_array_equal(ours, theirs.reshape(*size, channels))
+
+
+@pytest.mark.parametrize("size", [*SIZES, (7, 11), (123, 13)])
+def test_masks_take_the_nearest_pixel_with_centres_aligned(size):
+    for dtype in (np.uint8, np.int32):
+        mask = noise(channels=1)[..., 0].astype(dtype)
+        rows, columns = (
+            np.minimum((np.arange(new) + 0.5) * old / new, old - 1).astype(int)
+            for new, old in zip(size, mask.shape)
+        )
+        resized = T.resize_mask(mask, size)
+        assert resized.dtype == dtype
+        np.testing.assert_array_equal(resized, mask[rows][:, columns])
+
+
+def test_antialiasing_averages_and_plain_sampling_aliases():
+    stripes = np.tile(np.array([0, 255], np.uint8), 64)[None, :, None].repeat(128, 0)
+    smooth = T.resize_image(stripes, 32, antialias=True)
+    assert np.abs(smooth[:, 2:-2].astype(int) - 127).max() <= 1
+    comb = np.zeros((128, 128, 1), np.uint8)
+    comb[:, ::4] = 255
+    assert T.resize_image(comb, 32, antialias=False).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "shorter", "longer"),
+    [
+        ((40, 60), (20, 30), (13, 20)),
+        ((61, 40), (30, 20), (20, 13)),
+        ((30, 30), (20, 20), (20, 20)),
+    ],
+)
+def test_resizing_one_side_keeps_the_aspect_ratio(shape, shorter, longer):
+    record = {"image": noise(*shape)}
+    assert T.resize_shorter(record, size=20)["image"].shape[:2] == shorter
+    assert T.resize_longer(record, size=20)["image"].shape[:2] == longer
+
+
+def test_the_longest_image_keeps_a_pixel():
+    assert T.resize_longer({"image": noise(1, 500)}, size=20)["image"].shape == (1, 20, 3)
+    rng = np.random.default_rng(0)
+    shrunk = T.random_scale({"image": noise(1, 50)}, rng, scale=(0.1, 0.1))
+    assert shrunk["image"].shape == (1, 5, 3)
+
+
+# -- geometry -------------------------------------------------------------------------------------
+
+CROPPING = [
+    {"name": "pad_to", "size": [70, 30]},
+    {"name": "pad_to", "size": [70, 90], "center": True},
+    {"name": "center_crop", "size": [33, 41]},
+    {"name": "center_crop", "size": 64},
+    {"name": "random_crop", "size": [33, 41]},
+    {"name": "random_crop", "size": [90, 20]},
+]
+SCALING = [
+    {"name": "resize", "size": [80, 45]},
+    {"name": "resize", "size": [31, 33], "antialias": False},
+    {"name": "resize_shorter", "size": 50},
+    {"name": "resize_longer", "size": 100},
+    {"name": "random_scale", "scale": [0.5, 2.0]},
+    {"name": "random_resized_crop", "size": [60, 48], "scale": [0.3, 1.0]},
+]
+
+
+def rectangle(draw):
+    """A record of which a filled rectangle is image, mask and box at once."""
+    height, width = draw(st.integers(40, 80)), draw(st.integers(40, 80))
+    top, left = draw(st.integers(0, height - 12)), draw(st.integers(0, width - 12))
+    bottom = draw(st.integers(top + 10, height))
+    right = draw(st.integers(left + 10, width))
+    mask = np.zeros((height, width), np.uint8)
+    mask[top:bottom, left:right] = 1
+    box = np.array([[left, top, right, bottom]], np.float32)
+    image = np.repeat(mask[..., None] * np.uint8(255), 3, -1)
+    return {"image": image, "segmentation": mask, "boxes": box, "label": 3}
+
+
+def box_of(inside):
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data(), st.sampled_from(CROPPING), st.integers(0, 2**32))
+def test_crops_move_image_mask_and_box_exactly(data, step, seed):
+    record = rectangle(data.draw)
+    out = T.compose([step])(record, np.random.default_rng(seed))
+    inside = out["segmentation"] == 1
+    np.testing.assert_array_equal(inside, out["image"][..., 0] == 255)
+    assert out["image"].shape[:2] == out["segmentation"].shape
+    assert out["label"] == 3
+    (box,) = out["boxes"]
+    height, width = inside.shape
+    assert 0 <= box[0] <= box[2] <= width
+    assert 0 <= box[1] <= box[3] <= height
+    if inside.any():
+        np.testing.assert_array_equal(box, box_of(inside))
+    else:
+        assert box[0] == box[2] or box[1] == box[3]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data(), st.sampled_from(SCALING), st.integers(0, 2**32))
+def test_scaling_moves_image_mask_and_box_alike(data, step, seed):
+    record = rectangle(data.draw)
+    out = T.compose([step])(record, np.random.default_rng(seed))
+    (box,) = out["boxes"]
+    image, mask = out["image"][..., 0], out["segmentation"]
+    assert image.shape == mask.shape
+    assert box.dtype == np.float32
+    for inside in (mask == 1, image > 127):
+        if inside.any():
+            assert np.abs(box_of(inside) - box).max() <= 1
+        else:
+            assert min(box[2] - box[0], box[3] - box[1]) <= 1
+
+
+def test_transforms_leave_their_input_alone():
+    for step in (*CROPPING, *SCALING):
+        image, boxes = noise(), np.array([[1, 2, 30, 20]], np.float32)
+        record = {
+            "image": image.copy(),
+            "segmentation": image[..., 0].copy(),
+            "boxes": boxes.copy(),
+        }
+        T.compose([step])(record, np.random.default_rng(0))
+        np.testing.assert_array_equal(record["image"], image)
+        np.testing.assert_array_equal(record["segmentation"], image[..., 0])
+        np.testing.assert_array_equal(record["boxes"], boxes)
+
+
+def test_pad_to_fills_below_and_right():
+    image = noise(3, 4)
+    out = T.pad_to({"image": image, "segmentation": image[..., 0]}, size=(5, 4), fill=9)
+    np.testing.assert_array_equal(out["image"][:3], image)
+    assert (out["image"][3:] == 9).all()
+    assert out["image"].shape == (5, 4, 3)
+    assert (out["segmentation"][3:] == 255).all()
+    around = T.pad_to({"image": image}, size=(6, 9), center=True)["image"]
+    np.testing.assert_array_equal(around[1:4, 2:6], image)
+    assert around.sum() == image.sum()
+    assert T.pad_to({"image": image}, size=2)["image"].shape == (3, 4, 3)
+
+
+def test_center_crop():
+    image = noise(10, 13)
+    cut = T.center_crop({"image": image}, size=(4, 5))["image"]
+    np.testing.assert_array_equal(cut, image[3:7, 4:9])
+    # An odd rest: torchvision rounds half to even, (11 - 4) / 2 = 3.5 -> 4 and (10 - 5) / 2 -> 2.
+    np.testing.assert_array_equal(
+        T.center_crop({"image": noise(11, 10)}, size=(4, 5))["image"], noise(11, 10)[4:8, 2:7]
+    )
+    small = T.center_crop({"image": noise(2, 20)}, size=(4, 10))["image"]
+    np.testing.assert_array_equal(small[1:3], noise(2, 20)[:, 5:15])
+    assert not small[[0, 3]].any()
+
+
+def test_random_crop_reaches_every_position_alike():
+    image = np.arange(6 * 5, dtype=np.uint8).reshape(6, 5, 1)
+    rng = np.random.default_rng(0)
+    corners = [
+        int(T.random_crop({"image": image}, rng, size=4)["image"][0, 0, 0]) for _ in range(1200)
+    ]
+    values, counts = np.unique(corners, return_counts=True)
+    assert values.tolist() == [0, 1, 5, 6, 10, 11]
+    assert counts.min() > 150  # 200 expected, 4 standard deviations
+
+
+# -- random_resized_crop --------------------------------------------------------------------------
+
+
+def windows(height, width, count, **options):
+    """(height, width) of windows, from an image whose pixels are their own positions."""
+    rows, columns = np.mgrid[:height, :width]
+    seen = []
+
+    def spy(record, top, left, h, w):
+        seen.append((top, left, h, w))
+        return {"image": np.zeros((h, w, 3), np.uint8)}
+
+    original, T.crop = T.crop, spy
+    try:
+        rng = np.random.default_rng(0)
+        for _ in range(count):
+            image = np.stack([rows, columns, rows], -1).astype(np.uint8)
+            T.random_resized_crop({"image": image}, rng, size=2, **options)
+    finally:
+        T.crop = original
+    return np.array(seen)
+
+
+def test_random_resized_crop_draws_area_and_aspect_uniformly():
+    drawn = windows(200, 200, 4000, scale=(0.1, 0.5), ratio=(3 / 4, 4 / 3))
+    top, left, height, width = drawn.T
+    assert ((top >= 0) & (top + height <= 200) & (left >= 0) & (left + width <= 200)).all()
+    area, aspect = height * width / 200**2, np.log(width / height) / np.log(4 / 3)
+    assert 0.097 < area.min() < 0.103
+    assert 0.495 < area.max() < 0.505
+    quartiles = np.quantile(area, (0.25, 0.5, 0.75))
+    np.testing.assert_allclose(quartiles, (0.2, 0.3, 0.4), atol=0.012)
+    np.testing.assert_allclose(np.quantile(aspect, (0.25, 0.5, 0.75)), (-0.5, 0, 0.5), atol=0.06)
+    assert abs(np.corrcoef(area, aspect)[0, 1]) < 0.06
+    centre = (top + height / 2).mean(), (left + width / 2).mean()
+    np.testing.assert_allclose(centre, (100, 100), atol=2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "window"),
+    [((10, 200), (0, 94, 10, 13)), ((200, 10), (94, 0, 13, 10)), ((100, 100), (0, 0, 100, 100))],
+)
+def test_random_resized_crop_falls_back_to_the_centre(shape, window):
+    drawn = windows(*shape, 3, scale=(4.0, 5.0))  # no window is that large
+    assert drawn.tolist() == [list(window)] * 3
+
+
+def test_random_resized_crop_is_the_resized_window():
+    image = noise(60, 80)
+    out = T.random_resized_crop({"image": image}, np.random.default_rng(5), size=(24, 32))["image"]
+    assert out.shape == (24, 32, 3)
+    again = T.random_resized_crop({"image": image}, np.random.default_rng(5), size=(24, 32))
+    np.testing.assert_array_equal(out, again["image"])
+    other = T.random_resized_crop({"image": image}, np.random.default_rng(6), size=(24, 32))
+    assert (out != other["image"]).any()
+
+
+# -- composing ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ({"name": "random_resize_crop", "size": 4}, "'random_resized_crop'"),
+        ({"size": 4}, "Unknown host transform ''"),
+        ({"name": "resize", "sise": 4}, "Unknown parameter .*'resize' 'sise'.*'size'"),
+        ({"name": "resize", "size": 4, "rng": 1}, "Unknown parameter .*'rng'"),
+        ({"name": "center_crop"}, "'center_crop' needs the parameter 'size'"),
+    ],
+)
+def test_compose_refuses(step, message):
+    with pytest.raises(UserError, match=message):
+        T.compose([{"name": "resize", "size": 8}, step])
+
+
+@pytest.mark.parametrize("size", [0, -3, 2.5, "224", [4], [4, 5, 6], [4, 0], None])
+def test_bad_sizes_are_named(size):
+    apply = T.compose([{"name": "resize", "size": size}])
+    with pytest.raises(UserError, match="positive integer"):
+        apply({"image": noise()}, np.random.default_rng(0))
+
+
+def test_bad_interpolation_names_the_nearest():
+    with pytest.raises(UserError, match="'bilinaer'.*'bilinear'"):
+        T.resize_image(noise(), 8, "bilinaer")
+
+
+def test_compose_applies_in_order_and_knows_randomness():
+    steps = [{"name": "resize", "size": (20, 30)}, {"name": "pad_to", "size": 40}]
+    out = T.compose(steps)({"image": noise()}, np.random.default_rng(0))["image"]
+    assert out.shape == (40, 40, 3)
+    assert out[:20, :30].any()
+    assert not out[20:].any()
+    assert T.compose([])({"image": 1}, np.random.default_rng(0)) == {"image": 1}
+    assert not T.is_random(steps)
+    assert T.is_random([*steps, {"name": "random_crop", "size": 8}])

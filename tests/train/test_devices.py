@@ -1,0 +1,163 @@
+"""One device, eight, two processes: the same numbers."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jaxvision.config import default_config
+from jaxvision.errors import UserError
+from jaxvision.train import distributed, mesh
+
+ROOT = Path(__file__).parents[2]
+OPTIONS = (
+    "--config.train.duration=8",
+    "--config.train.log_every=1",
+    "--config.train.batch_size=64",
+    "--config.eval.every=4",
+    "--config.eval.pictures=0",
+    "--config.checkpoint.every=4",
+    "--config.log.tensorboard=false",
+    "--config.model.options.width=32",  # wide enough for kernels to be split by fsdp
+)
+
+
+def start(workdir, *arguments, devices=1, config="configs/classification/digits.py"):
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return subprocess.Popen(
+        [sys.executable, "train.py", "--config", config, "--workdir", str(workdir)]
+        + [*OPTIONS, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(*processes):
+    outputs = [process.communicate(timeout=280)[0] for process in processes]
+    for process, output in zip(processes, outputs):
+        assert process.returncode == 0, output[-3000:]
+    return outputs
+
+
+def losses(workdir):
+    """[(split, step, loss)] of a run."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    return [(r["split"], r["step"], r["loss"]) for r in records]
+
+
+def assert_same_curve(a, b):
+    one, other = losses(a), losses(b)
+    assert [r[:2] for r in one] == [r[:2] for r in other]
+    assert len([r for r in one if r[0] == "train"]) == 7
+    np.testing.assert_allclose([r[2] for r in one], [r[2] for r in other], rtol=2e-3)
+    # The first steps have no rounding behind them yet.
+    np.testing.assert_allclose(one[0][2], other[0][2], rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("single")
+    finish(start(workdir))
+    return workdir
+
+
+@pytest.mark.parametrize("axes", [("8", "1"), ("2", "4"), ("1", "8")])
+def test_eight_devices_follow_one(single, tmp_path, axes):
+    flags = [f"--config.mesh.data={axes[0]}", f"--config.mesh.fsdp={axes[1]}"]
+    (output,) = finish(start(tmp_path / "run", *flags, devices=8))
+    assert f"8 cpu devices: data {axes[0]} x fsdp {axes[1]}" in output
+    assert_same_curve(single, tmp_path / "run")
+
+
+def test_two_processes_follow_one(single, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    flags = [f"--coordinator=localhost:{port}", "--num-processes=2"]
+    outputs = finish(
+        *(start(tmp_path / "run", *flags, f"--process-id={i}", devices=2) for i in range(2))
+    )
+    assert "4 cpu devices: data 4 x fsdp 1, 2 processes" in outputs[0]
+    assert_same_curve(single, tmp_path / "run")
+
+
+def test_a_run_resumes_on_another_number_of_devices(single, tmp_path):
+    (interrupted,) = finish(start(tmp_path / "run", "--config.train.stop_metric=loss",
+                                  "--config.train.stop_patience=100"))  # fmt: skip
+    assert "step 8/8" in interrupted
+    for step in (tmp_path / "run" / "checkpoints").iterdir():
+        if step.name == "8":
+            step.rename(tmp_path / "8")
+    flags = ["--config.train.stop_metric=loss", "--config.train.stop_patience=100"]
+    (output,) = finish(start(tmp_path / "run", "--config.mesh.fsdp=4", *flags, devices=8))
+    assert "Resumed" in output
+    assert "at step 4 of 8" in output
+    assert_same_curve(single, tmp_path / "run")
+
+
+def test_shardings_split_parameters_and_moments_but_not_statistics():
+    code = """
+import jax, numpy as np
+from jax.sharding import PartitionSpec as P
+from jaxvision.config import default_config
+from jaxvision.train import mesh
+from jaxvision.train.state import TrainState
+config = default_config(); config.mesh.fsdp = 4
+devices = mesh.make(config)
+big = jax.ShapeDtypeStruct((3, 3, 64, 128), np.float32)
+small = jax.ShapeDtypeStruct((128,), np.float32)
+state = TrainState(small, {"kernel": big, "bias": small}, {"batch_stats": {"mean": small}},
+                   ({"kernel": big},), None)
+found = mesh.state_shardings(state, devices)
+split, whole = P(None, None, None, "fsdp"), P()
+assert found.params["kernel"].spec == split
+assert found.opt_state[0]["kernel"].spec == split
+assert found.params["bias"].spec == whole
+assert found.model_state["batch_stats"]["mean"].spec == whole
+print("as expected")
+"""
+    output = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    ).stdout
+    assert output == "as expected\n"
+
+
+def test_a_mesh_that_does_not_fit_is_refused():
+    config = default_config()
+    config.mesh.data = 3
+    with pytest.raises(UserError, match=r"mesh.data=3 x mesh.fsdp=1 does not make 1 devices"):
+        mesh.make(config)
+
+
+def test_a_batch_that_devices_cannot_share_names_the_nearest():
+    class Eight:
+        size = 8
+
+    with pytest.raises(UserError, match=r"batch_size=100 is not divisible by 8 devices.*96 or 104"):
+        mesh.check_batch(100, Eight, "train.batch_size")
+    with pytest.raises(UserError, match=r"8 devices x 2 micro-batches. Nearest: 16"):
+        mesh.check_batch(8, Eight, "train.batch_size", accumulate=2)
+
+
+def test_half_given_process_flags_are_refused():
+    with pytest.raises(UserError, match="together"):
+        distributed.initialize("localhost:1", None, 0)
+    with pytest.raises(UserError, match="not within 0..1"):
+        distributed.initialize("localhost:1", 2, 2)
+    distributed.initialize()  # nothing says that there are others
+    assert jax.process_count() == 1
