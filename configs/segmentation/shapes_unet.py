@@ -41,9 +41,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.optimizer.weight_decay = 0.01
     config.schedule.warmup = "5%"
     config.train.batch_size = 16
-    config.train.duration = "20 epochs"
+    config.train.duration = "10 epochs"
     config.train.log_every = 50
-    config.eval.every = "5 epochs"
+    config.eval.every = "2 epochs"
     if variant == "smoke":
         config.data.options = {"size": 32, "train": 64, "test": 32}
         config.model.options = {"width": 8, "depth": 2}
