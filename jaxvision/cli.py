@@ -288,7 +288,7 @@ def _info(options: argparse.Namespace, overrides: dict[str, str]) -> None:
         from jaxvision.data.builders import BUILDERS
 
         console.print("Built in: " + ", ".join(BUILDERS))
-        names = fnmatch.filter(tfds.list_builders(), options.pattern)
+        names = fnmatch.filter(tfds.list_builders(with_community_datasets=False), options.pattern)
         console.print(f"TFDS catalogue (jaxvision data prepare NAME): {', '.join(names)}")
         console.print("Your own files: data.source = folder, masks or idx; see docs/data.md")
     elif options.topic == "config":

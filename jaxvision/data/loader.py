@@ -224,7 +224,7 @@ class Stream:
             "image": images,
             "label": labels,
             "image_id": indices.astype(np.int32),
-            "image_size": np.tile(np.int32(images.shape[1:3]), (len(images), 1)),
+            "image_size": np.int32(images.shape[1:3]) * valid[:, None],
             "mask": valid,
             _CORRUPT: np.full(len(images), -1, np.int32),
         }

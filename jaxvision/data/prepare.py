@@ -23,8 +23,10 @@ def prepare(name: str, data_dir: str = "") -> Any:
     if name in BUILDERS:
         return tfds_builder(name, data_dir)
     short = name.split(":")[0].split("/")[0]
-    if short not in tfds.list_builders():
-        raise unknown("data set", short, {*BUILDERS, *tfds.list_builders()})
+    if short not in tfds.list_builders(with_community_datasets=False):
+        raise unknown(
+            "data set", short, {*BUILDERS, *tfds.list_builders(with_community_datasets=False)}
+        )
     try:
         builder = tfds.builder(name, data_dir=data_dir or None, file_format="array_record")
         builder.download_and_prepare()

@@ -387,20 +387,27 @@ def tfds_builder(name: str, data_dir: str = "", options: dict[str, Any] | None =
         if not builder.is_prepared():
             logging.getLogger(__name__).info("Preparing %s in %s", name, builder.data_path)
             tfds.disable_progress_bar()
-            with contextlib.redirect_stdout(io.StringIO()):  # it is a matter of seconds
-                builder.download_and_prepare()
+            try:
+                with contextlib.redirect_stdout(io.StringIO()):  # it is a matter of seconds
+                    builder.download_and_prepare()
+            except (RuntimeError, OSError) as error:
+                raise UserError(
+                    f"Cannot prepare {name!r} in {builder.data_path}: {str(error).splitlines()[0]}"
+                ) from error
         return builder
     if options:
         raise UserError(f"data.options are for built-in data sets; {name!r} takes none.")
     try:
         builder = tfds.builder(name, data_dir=data_dir or None, file_format="array_record")
-    except (tfds.core.DatasetNotFoundError, ValueError, OSError) as error:
+    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError, OSError) as error:
         short = name.split(":")[0].split("/")[0]
-        known = {*BUILDERS, *tfds.list_builders()}
+        known = {*BUILDERS, *tfds.list_builders(with_community_datasets=False)}
         if short in known:  # it is the version or the configuration that is unknown
             raise UserError(f"No data set {name!r}: {error}") from error
         raise unknown("data set", short, known) from error
-    if not builder.is_prepared():
+    except ImportError:  # what the builder imports to prepare; reading the prepared needs none
+        builder = None
+    if builder is None or not builder.is_prepared():
         where = f" --data-dir {data_dir}" if data_dir else ""
         raise UserError(
             f"Data set {name!r} is not prepared. Prepare it once: "

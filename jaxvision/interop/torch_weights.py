@@ -71,27 +71,32 @@ def read_state_dict(path: str | Path) -> StateDict:
     path = Path(path).expanduser()
     if not path.is_file():
         raise UserError(f"No weights file {path}.")
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.numpy import load_file
+    state = _safetensors(path) if path.suffix == ".safetensors" else _torch_tensors(path)
+    if not state:
+        raise UserError(f"{path} holds no tensors.")
+    while prefix := next((p for p in _PREFIXES if all(n.startswith(p) for n in state)), None):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
 
-        try:
-            return dict(load_file(path))
-        except (SafetensorError, OSError, ValueError) as error:
-            raise UserError(f"Cannot read {path}: {error}") from error
+
+def _torch_tensors(path: Path) -> StateDict:
     content = read_torch_file(path)
     for _ in _WRAPPERS:
         inner = next((content[w] for w in _WRAPPERS if isinstance(content.get(w), Mapping)), None)
         if inner is None:
             break
         content = inner
-    state = {str(k): v for k, v in content.items() if isinstance(v, np.ndarray)}
-    if not state:
-        raise UserError(f"{path} holds no tensors.")
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in state):
-            state = {name.removeprefix(prefix): value for name, value in state.items()}
-    return state
+    return {str(k): v for k, v in content.items() if isinstance(v, np.ndarray)}
+
+
+def _safetensors(path: Path) -> StateDict:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise UserError(f"Cannot read {path}: {error}") from error
 
 
 def to_variables(state: Mapping[str, np.ndarray], like: Any, where: str = "the weights") -> Any:
@@ -174,14 +179,30 @@ def to_state_dict(variables: Any) -> StateDict:
     return state
 
 
-def save(path: str | Path, variables: Any) -> None:
+def save(path: str | Path, variables: Any, export: Callable[[StateDict], StateDict] = dict) -> None:
     """Writes variables as a safetensors file that the PyTorch reference loads.
 
     Written under a temporary name first, so that an existing file is replaced whole or not at all.
+
+    Args:
+      path: ends in `.safetensors`.
+      variables: of the model.
+      export: completes the state_dict for the reference (`Variant.export`).
+
+    Raises:
+      UserError: another suffix, or the file cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    path = Path(path)
+    path = Path(path).expanduser()
+    if path.suffix != ".safetensors":
+        raise UserError(f"Weights are written as .safetensors; {path} ends in {path.suffix!r}.")
     temporary = path.with_name(path.name + ".tmp")
-    save_file(to_state_dict(variables), temporary)
-    temporary.replace(path)
+    try:
+        save_file(export(to_state_dict(variables)), temporary)
+        temporary.replace(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"Cannot write {path}: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from jaxvision.errors import UserError
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import avg_pool2d
@@ -28,6 +29,10 @@ class LeNet5(nn.Module):
     def __call__(self, image: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b k"]:
         if image.shape[1:3] == (28, 28):
             image = jnp.pad(image, ((0, 0), (2, 2), (2, 2), (0, 0)))
+        if min(image.shape[1:3]) < 32:
+            raise UserError(
+                f"LeNet-5 takes images of 28x28, or of 32x32 or more; not {image.shape[1:3]}."
+            )
         conv = lambda width, index: Conv2d(  # noqa: E731
             width, 5, padding=0, dtype=self.dtype, name=f"features_{index}"
         )

@@ -16,6 +16,8 @@ from jaxvision.models.variant import Variant
 class MLP(nn.Module):
     """Flatten (channels first, as PyTorch), then linear layers with ReLU and dropout between.
 
+    The reference's dropout on its output is left out: it would drop whole logits.
+
     Attributes:
       hidden: widths of the hidden layers.
     """

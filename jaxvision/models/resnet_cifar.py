@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from jaxvision.errors import UserError
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.normalization import BatchNorm
 from jaxvision.models.variant import Variant
@@ -67,6 +68,9 @@ class ResNetCifar(nn.Module):
 
     @nn.compact
     def __call__(self, image: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b k"]:
+        if self.depth < 8 or self.depth % 6 != 2:
+            near = max(8, 6 * round((self.depth - 2) / 6) + 2)
+            raise UserError(f"depth={self.depth} is not 6n + 2; {near} is.")
         block = nn.remat(BasicBlock, static_argnums=(2,)) if self.remat else BasicBlock
         x = Conv2d(self.width, 3, use_bias=False, dtype=self.dtype, name="conv1")(image)
         x = nn.relu(BatchNorm(dtype=self.dtype, name="bn1")(x, train))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from jaxvision.errors import UserError
 from jaxvision.layers.convolution import Conv2d, ConvTranspose2d
 from jaxvision.layers.normalization import BatchNorm
 from jaxvision.models.variant import StateDict, Variant
@@ -171,6 +172,11 @@ class UNet(nn.Module):
         form = (self.padding, self.normalise)
         height, width = image.shape[1:3]
         x = image
+        if not self.padding and min(height, width) < (smallest := self._smallest_valid()):
+            raise UserError(
+                f"Images of {height}x{width} vanish in the valid form of U-Net with {self.depth} "
+                f"halvings; their sides must be at least {smallest}, or set padding to 1."
+            )
         if self.padding:
             multiple = 2**self.depth
             x = jnp.pad(x, ((0, 0), (0, -height % multiple), (0, -width % multiple), (0, 0)))
@@ -185,10 +191,29 @@ class UNet(nn.Module):
         )
         return x[:, :height, :width] if self.padding else x
 
+    def _smallest_valid(self) -> int:
+        # Two convolutions eat four pixels. The decoder turns n into 2 ** depth * (n - 4) + 4, of
+        # which at least one must be left; the encoder is followed back from there.
+        side = 4 * (2**self.depth - 1) // 2**self.depth + 1
+        for _ in range(self.depth):
+            side = 2 * (side + 4)
+        return side + 4
+
 
 def without_aliases(state: StateDict) -> StateDict:
     """The reference registers each layer twice; this drops the copies under `.block.<n>`."""
     return {k: v for k, v in state.items() if not re.search(r"\.block\.\d+\.\w+$", k)}
+
+
+def with_aliases(state: StateDict) -> StateDict:
+    """The inverse of `without_aliases`, so that the reference loads all that it registers."""
+    aliases = {
+        name.replace(f".{layer}.", f".block.{index}."): value
+        for index, layer in enumerate(("conv_layer", "norm_layer"))
+        for name, value in state.items()
+        if f".{layer}." in name
+    }
+    return state | aliases
 
 
 VARIANTS = {
@@ -198,6 +223,7 @@ VARIANTS = {
         "unet.UNet(3, 2, dimensions=2, normalization='batch', padding=1)",
         (256, 256, 3),
         without_aliases,
+        with_aliases,
     ),
     "unet_valid": Variant(
         UNet,
@@ -205,6 +231,7 @@ VARIANTS = {
         "unet.UNet(1, 2, dimensions=2, padding=0)",
         (572, 572, 1),
         without_aliases,
+        with_aliases,
     ),
     "unet_small": Variant(
         UNet,
@@ -213,5 +240,6 @@ VARIANTS = {
         "padding=1)",
         (256, 256, 3),
         without_aliases,
+        with_aliases,
     ),
 }

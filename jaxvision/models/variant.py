@@ -19,6 +19,7 @@ class Variant:
       input_shape: (h, w, c) of the published network.
       convert: brings a published state_dict whose names differ from the reference's to the
         reference's names, and leaves others alone.
+      export: completes a state_dict of ours with what the reference's holds beside it.
     """
 
     module: type[nn.Module]
@@ -26,3 +27,4 @@ class Variant:
     reference: str = ""
     input_shape: tuple[int, int, int] = (224, 224, 3)
     convert: Callable[[StateDict], StateDict] = dict
+    export: Callable[[StateDict], StateDict] = dict

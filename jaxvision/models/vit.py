@@ -5,14 +5,18 @@ state_dicts of lucidrains/vit-pytorch are converted by `from_vit_pytorch`.
 """
 
 import re
+from collections.abc import Callable
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from jaxvision.errors import UserError, unknown
 from jaxvision.layers.normalization import LayerNorm
 from jaxvision.layers.transformer import PatchEmbed, TransformerBlock, gelu
 from jaxvision.models.variant import StateDict, Variant
+
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"gelu": gelu, "relu": nn.relu}
 
 
 class VisionTransformer(nn.Module):
@@ -43,6 +47,13 @@ class VisionTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, image: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b k"]:
+        if self.activation not in _ACTIVATIONS:
+            raise unknown("activation", self.activation, _ACTIVATIONS)
+        if any(side % self.patch_size for side in image.shape[1:3]):
+            raise UserError(
+                f"Images of {image.shape[1]}x{image.shape[2]} do not divide into patches of "
+                f"{self.patch_size}x{self.patch_size}; resize or pad them to a multiple."
+            )
         batch = image.shape[0]
         x = PatchEmbed(self.patch_size, self.width, dtype=self.dtype, name="patch_embed")(image)
         token = self.param("cls_token", nn.initializers.zeros, (1, 1, self.width))
@@ -55,7 +66,7 @@ class VisionTransformer(nn.Module):
                 num_heads=self.num_heads,
                 head_dim=self.head_dim,
                 mlp_ratio=self.mlp_ratio,
-                act=nn.relu if self.activation == "relu" else gelu,
+                act=_ACTIVATIONS[self.activation],
                 qkv_bias=self.qkv_bias,
                 epsilon=self.norm_epsilon,
                 out_dropout=self.dropout,

@@ -6,14 +6,16 @@ run leaves none half-written; the seal finds what a disk or a copy truncated or 
 damaged checkpoint is moved aside with a warning, and the one before it is used.
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
 import os
+import re
 import shutil
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,10 @@ class Checkpoints:
         Args:
           meta: JSON-able, stored beside it.
           best: step of the best checkpoint so far, which is kept.
+
+        Raises:
+          OSError: the disk is full or cannot be written (perhaps found while the one before was
+            being written); earlier checkpoints are untouched.
         """
         import orbax.checkpoint as ocp
 
@@ -89,12 +95,9 @@ class Checkpoints:
         self._finish_sealing()
         self._policy.best = best
         full = {**meta, "shapes": shapes(state)}
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(full)
-            ),
-        )
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(full))
+        with _disk_errors(self.folder):
+            self._manager.save(step, args=items)
         if jax.process_index() == 0:
             self._finished.clear()
             self._sealing = threading.Thread(target=self._seal, args=(step,), daemon=True)
@@ -147,10 +150,8 @@ class Checkpoints:
         """Until everything is on disk.
 
         Raises:
-          UserError: the disk is full or cannot be written; earlier checkpoints are untouched.
+          OSError: the disk is full or cannot be written; earlier checkpoints are untouched.
         """
-        if self._open is not None:
-            self._open.wait_until_finished()
         self._finish_sealing()
 
     def close(self) -> None:
@@ -190,12 +191,29 @@ class Checkpoints:
             return  # newer ones have replaced it meanwhile
 
     def _finish_sealing(self) -> None:
-        if self._sealing is not None:
+        """Waits for the save under way, on disk and sealed."""
+        try:
             if self._open is not None:
-                self._open.wait_until_finished()
+                with _disk_errors(self.folder):
+                    self._open.wait_until_finished()
+        finally:
             self._finished.set()
-            self._sealing.join()
-            self._sealing = None
+            if self._sealing is not None:
+                self._sealing.join()
+                self._sealing = None
+
+
+@contextlib.contextmanager
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Turns what TensorStore says of a failing disk into the OSError that it is."""
+    try:
+        yield
+    except ValueError as error:
+        code = re.search(r"os_error_code='(\d+)'", str(error))
+        if code is None:
+            raise
+        number = int(code[1])
+        raise OSError(number, os.strerror(number), str(folder)) from error
 
 
 def committed_steps(folder: Path) -> list[int]:

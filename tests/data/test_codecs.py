@@ -212,7 +212,7 @@ def test_damage_inside_a_jpeg_is_refused():
         decode_image(bytes(data), name="a")
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")  # of Pillow about the metadata
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::RuntimeWarning")  # of Pillow
 def test_any_damage_is_a_clear_error_or_no_error():
     rng = random.Random(0)
     exif = Image.Exif()

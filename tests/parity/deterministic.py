@@ -1,0 +1,58 @@
+"""Weights and inputs that a name and a shape decide: PyTorch and JAX are given the same ones.
+
+NumPy alone, because both environments import it. NumPy keeps the streams of `default_rng`'s raw
+bits across versions (NEP 19); what is built on them here is plain arithmetic.
+"""
+
+import hashlib
+import math
+
+import numpy as np
+
+
+def _uniform(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Float32 in [-1, 1), decided by the name."""
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:16], "little")
+    bits = np.random.PCG64(seed).random_raw(math.prod(shape)) >> np.uint64(40)
+    return (bits.astype(np.float32) / 2**23 - 1).reshape(shape)
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def weights(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The tensor called `name` in a PyTorch state_dict, float32.
+
+    Weights of linear layers and convolutions keep the size of activations that a ReLU has halved;
+    norms are near the identity and no parameter is zero, so that a swapped or forgotten one shows.
+    """
+    noise = _uniform(name, tuple(shape))
+    if name.endswith("num_batches_tracked"):
+        return np.zeros(shape, np.int64)
+    if name.endswith("running_var"):
+        return 1 + noise / 2
+    if name.endswith("running_mean"):
+        return noise / 5
+    if len(shape) >= 2 and not name.endswith(("pos_embed", "pos_embedding", "cls_token")):
+        fan_in = math.prod(shape[1:])
+        return noise * np.float32(math.sqrt(6 / fan_in))
+    if name.endswith("weight"):
+        return 1 + noise / 4
+    return noise / 10
+
+
+def image(shape: tuple[int, ...]) -> np.ndarray:
+    """A batch of images in PyTorch's layout, [b, c, h, w], with values in [-1.7, 1.7)."""
+    return _uniform(f"image of {_text(shape)}", shape) * np.float32(1.7)
+
+
+def labels(shape: tuple[int, ...], classes: int) -> np.ndarray:
+    """Class indices, int64."""
+    return ((_uniform(f"labels of {_text(shape)}", shape) + 1) / 2 * classes).astype(np.int64)
+
+
+def sample(value: np.ndarray, count: int) -> np.ndarray:
+    """At most `count` elements, evenly spaced over the flattened array."""
+    flat = np.asarray(value).reshape(-1)
+    return flat[:: max(1, -(-flat.size // count))]

@@ -1,0 +1,39 @@
+"""Every configuration file trains, evaluates and predicts in its reduced form on built-in data."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxvision import config as configuration
+from jaxvision.errors import UserError
+from jaxvision.train import run
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_the_reduced_form_runs(path, tmp_path):
+    config = configuration.load(f"{path}:smoke")
+    result = run(config, tmp_path / "run")
+    assert math.isfinite(result["loss"])
+    assert 0 <= result["accuracy" if config.task == "classification" else "miou"] <= 1
+    picture = np.asarray(Image.open(tmp_path / "run" / "predictions.png"))
+    assert picture.shape[-1] == 3
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["classes"]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_variant_is_valid_and_others_are_refused(path):
+    text = path.read_text()
+    start = text.index("check_variant(variant, (") + len("check_variant(variant, (")
+    variants = [v.strip(' "') for v in text[start : text.index(")", start)].split(",")]
+    for variant in ["", *filter(None, variants)]:
+        configuration.load(f"{path}:{variant}")
+    with pytest.raises(UserError, match="Unknown config variant 'smokey'. Did you mean 'smoke'"):
+        configuration.load(f"{path}:smokey")
+    assert "python train.py --config configs/" in text  # it says how to run it
