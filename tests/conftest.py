@@ -9,7 +9,8 @@ import pytest
 # Before anything imports TFDS or JAX: nothing of a test run may land in the user's home. Worker
 # processes of pytest-xdist inherit the folder of the process that started them.
 _SCRATCH = os.environ.setdefault("JAXVISION_TEST_SCRATCH", tempfile.mkdtemp(prefix="jaxvision-"))
-os.environ["TFDS_DATA_DIR"] = str(Path(_SCRATCH) / "tfds")
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
+os.environ["TFDS_DATA_DIR"] = str(Path(_SCRATCH) / _WORKER / "tfds")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(_SCRATCH) / "xla")
 
 SHARED = Path(

@@ -99,8 +99,12 @@ def test_predicting_masks_writes_overlay_and_palette(tmp_path, capsys):
     photo = np.random.default_rng(0).integers(0, 256, (45, 70, 3), dtype=np.uint8)
     Image.fromarray(photo).save(tmp_path / "photo.jpg")
     cli._dispatch(
-        ["predict", "--workdir", str(tmp_path / "run"), str(tmp_path / "photo.jpg")]
-        + ["--output", str(tmp_path / "out")]
+        [
+            "predict",
+            f"--workdir={tmp_path / 'run'}",
+            f"--output={tmp_path / 'out'}",
+            str(tmp_path / "photo.jpg"),
+        ]
     )
     (prediction,) = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert sum(c["share"] for c in prediction["classes"]) == pytest.approx(1, abs=1e-4)

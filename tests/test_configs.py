@@ -34,6 +34,6 @@ def test_every_variant_is_valid_and_others_are_refused(path):
     variants = [v.strip(' "') for v in text[start : text.index(")", start)].split(",")]
     for variant in ["", *filter(None, variants)]:
         configuration.load(f"{path}:{variant}")
-    with pytest.raises(UserError, match="Unknown config variant 'smokey'. Did you mean 'smoke'"):
+    with pytest.raises(UserError, match=r"Unknown config variant 'smokey'. Did you mean 'smoke'"):
         configuration.load(f"{path}:smokey")
     assert "python train.py --config configs/" in text  # it says how to run it

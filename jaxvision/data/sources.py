@@ -14,7 +14,7 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -367,6 +367,18 @@ def idx_files(root: Path, split: str, class_names: Sequence[str] = ()) -> Arrays
 _TFDS_MASKS = ("segmentation", "segmentation_mask", "segmentation_label", "label_map")
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps back what TFDS says of data sets that are not in its catalogue."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def tfds_builder(name: str, data_dir: str = "", options: dict[str, Any] | None = None):
     """The TFDS builder of `name`, prepared; built-in data sets are prepared on first use.
 
@@ -383,7 +395,8 @@ def tfds_builder(name: str, data_dir: str = "", options: dict[str, Any] | None =
     from jaxvision.data.builders import BUILDERS, make
 
     if name in BUILDERS:
-        builder = make(name, options or {}, data_dir or None)
+        with _quiet():
+            builder = make(name, options or {}, data_dir or None)
         if not builder.is_prepared():
             logging.getLogger(__name__).info("Preparing %s in %s", name, builder.data_path)
             tfds.disable_progress_bar()
@@ -391,6 +404,9 @@ def tfds_builder(name: str, data_dir: str = "", options: dict[str, Any] | None =
                 with contextlib.redirect_stdout(io.StringIO()):  # it is a matter of seconds
                     builder.download_and_prepare()
             except (RuntimeError, OSError) as error:
+                again = make(name, options or {}, data_dir or None)
+                if again.is_prepared():  # by another process of this run, at the same time
+                    return again
                 raise UserError(
                     f"Cannot prepare {name!r} in {builder.data_path}: {str(error).splitlines()[0]}"
                 ) from error

@@ -1,6 +1,6 @@
 """Image classification: one class an image, softmax cross-entropy."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import jax
@@ -25,7 +25,7 @@ class Classification:
 
     model: nn.Module
     class_names: tuple[str, ...]
-    inputs: Inputs = Inputs()
+    inputs: Inputs = field(default_factory=Inputs)
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] = ()
     l1: float = 0.0

@@ -1,7 +1,7 @@
 """Semantic segmentation: one class a pixel, pixel cross-entropy, 255 = ignore."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import jax
@@ -26,7 +26,7 @@ class Segmentation:
 
     model: nn.Module
     class_names: tuple[str, ...]
-    inputs: Inputs = Inputs()
+    inputs: Inputs = field(default_factory=Inputs)
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] = ()
     l1: float = 0.0

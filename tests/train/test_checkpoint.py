@@ -112,7 +112,7 @@ def test_another_model_is_refused_with_paths_and_shapes(saved):
 
 
 def test_a_step_that_is_not_there(saved):
-    with pytest.raises(UserError, match="No checkpoint of step 9 .*1, 2, 3"):
+    with pytest.raises(UserError, match=r"No checkpoint of step 9 .*1, 2, 3"):
         Checkpoints(saved).restore(like(), step=9)
     assert int(Checkpoints(saved).restore(like(), step=2)[0].step) == 2
 

@@ -171,8 +171,8 @@ def test_schedules(name, changes, expected):
 def test_a_step_schedule_needs_milestones_and_warm_up_must_fit():
     with pytest.raises(UserError, match="milestones"):
         optimizer.learning_rate(configured(schedule__name="step"), total=9, steps_per_epoch=3)
+    config = configured(schedule__name="cosine", schedule__warmup=20)
     with pytest.raises(UserError, match="warmup is 20 steps"):
-        config = configured(schedule__name="cosine", schedule__warmup=20)
         optimizer.learning_rate(config, total=9, steps_per_epoch=3)
 
 

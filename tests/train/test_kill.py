@@ -1,0 +1,26 @@
+"""Killed at any moment and started again, a run ends with the same bits."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("how", ["KILL", "TERM"])
+def test_a_tortured_run_ends_with_the_bits_of_one_left_alone(how):
+    command = [sys.executable, str(ROOT / "tests" / "kill_resume.py"), "--signal", how]
+    command += ["--kills", "4" if how == "KILL" else "2", "--steps", "400", "--seed", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 arrays differ" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["KILL", "TERM"])
+def test_twenty_kills(how):
+    command = [sys.executable, str(ROOT / "tests" / "kill_resume.py"), "--signal", how]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stdout + done.stderr
