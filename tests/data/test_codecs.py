@@ -160,6 +160,7 @@ def test_harmless_bytes_between_jpeg_segments_are_no_damage():
     at = JPEG.index(b"\xff\xda")
     assert worst(decode_image(JPEG[:at] + b"\x11\x22" + JPEG[at:]), by_pillow(JPEG)) == 0
     assert worst(decode_image(JPEG + b"trailing"), by_pillow(JPEG)) == 0
+    assert worst(decode_image(JPEG[:-2] + bytes(5) + JPEG[-2:]), by_pillow(JPEG)) == 0
 
 
 @pytest.mark.parametrize("name", ["baseline", "progressive", "grey", "cmyk", "png", "gif", "webp"])

@@ -11,6 +11,7 @@ import pytest
 from jaxvision.config import default_config
 from jaxvision.data.codecs import CorruptImageError, encode_png
 from jaxvision.data.loader import Loader, Order, Share, host_batches, open_stream, stack
+from jaxvision.data.transforms import compose
 from jaxvision.errors import UserError
 
 DEVICE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -170,6 +171,12 @@ def test_randomness_depends_on_seed_epoch_and_record_alone(photos):
     assert len(both) > 40
     for key in both:
         np.testing.assert_array_equal(small[key], large[key])
+    stream = stream_of(photos)
+    for position in (0, COUNT, 2 * COUNT - 1):
+        epoch, record = stream.order(position)
+        image = stream.decode(stream.source[record], "")
+        alone = compose(CROP)(image, np.random.default_rng((0, epoch, record)))["image"]
+        np.testing.assert_array_equal(stream[position]["image"], alone)
     other = crops(4, seed=1)
     for record in range(COUNT):
         first = small[0, record]
@@ -309,7 +316,9 @@ def test_cached_arrays_change_nothing(tmp_path, train, batch_size):
     plain, cached = (stream_of(tmp_path, cache=cache, **keys) for cache in (False, True))
     assert cached.vectorised
     assert not plain.vectorised
-    assert_equal(host(cached, batch_size, stop=5), host(plain, batch_size, stop=5))
+    whole = host(plain, batch_size, stop=5)
+    assert_equal(host(cached, batch_size, stop=5), whole)
+    assert_equal(host(cached, batch_size, start=2, stop=5), whole[2:])
     crops = {**keys, "train_transforms": CROP, "eval_transforms": RESIZE}
     plain, cached = (stream_of(tmp_path, cache=cache, **crops) for cache in (False, True))
     assert not cached.vectorised
