@@ -48,7 +48,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.log_every = 100
     if variant == "resnet20":
         config.model.name = "resnet20_cifar"
-        config.train.duration = "12 epochs"
+        config.train.duration = "8 epochs"
         config.data.augment += ({"name": "random_erasing", "probability": 0.3},)
     if variant == "smoke":
         config.data.source, config.data.name, config.data.dir = "tfds", "digits", ""

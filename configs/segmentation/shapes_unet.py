@@ -41,7 +41,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.optimizer.weight_decay = 0.01
     config.schedule.warmup = "5%"
     config.train.batch_size = 16
-    config.train.duration = "10 epochs"
+    config.train.duration = "6 epochs"
     config.train.log_every = 50
     config.eval.every = "2 epochs"
     if variant == "smoke":

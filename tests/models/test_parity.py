@@ -47,7 +47,7 @@ def outcome(name):
     )
     state = {key: weights(key, shape) for key, shape in (shapes | statistics_shapes).items()}
     model = models.create(name, case.classes, **case.options)
-    x = jnp.asarray(image(case.image).transpose(0, 2, 3, 1))
+    x = jnp.asarray(image(case.image, golden["draw"]).transpose(0, 2, 3, 1))
     like = jax.eval_shape(lambda: model.init(jax.random.key(0), x, train=False))
     variables = torch_weights.to_variables(models.variant(name).convert(state), like)
     params = variables.pop("params")

@@ -42,9 +42,9 @@ def weights(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return noise / 10
 
 
-def image(shape: tuple[int, ...]) -> np.ndarray:
-    """A batch of images in PyTorch's layout, [b, c, h, w], with values in [-1.7, 1.7)."""
-    return _uniform(f"image of {_text(shape)}", shape) * np.float32(1.7)
+def image(shape: tuple[int, ...], draw: int = 0) -> np.ndarray:
+    """The n-th draw of a batch of images, [b, c, h, w] as in PyTorch, values in [-1.7, 1.7)."""
+    return _uniform(f"image {draw} of {_text(shape)}", shape) * np.float32(1.7)
 
 
 def labels(shape: tuple[int, ...], classes: int) -> np.ndarray:

@@ -4,6 +4,7 @@ The ones here were written from the papers; of the repositories whose weights th
 only the names of the parameters.
 """
 
+import itertools
 import sys
 
 import torch
@@ -37,9 +38,7 @@ class CifarResNet(nn.Module):
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
         widths = [16] + [16] * n + [32] * n + [64] * n
-        blocks = [
-            ResidualBlock(i, o, 1 if i == o else 2) for i, o in zip(widths, widths[1:], strict=False)
-        ]
+        blocks = [ResidualBlock(i, o, 1 + (i != o)) for i, o in itertools.pairwise(widths)]
         self.layer1 = nn.Sequential(*blocks[:n])
         self.layer2 = nn.Sequential(*blocks[n : 2 * n])
         self.layer3 = nn.Sequential(*blocks[2 * n :])
@@ -167,8 +166,8 @@ def build(name: str, case: Case) -> nn.Module:
         from unet import UNet
 
         form = {"padding": 0} if name == "unet_valid" else {"normalization": "batch", "padding": 1}
-        width = case.options["width"]
-        return UNet(channels, case.classes, 2, out_channels_first_layer=width, **form)
+        blocks, width = case.options["depth"] + 1, case.options["width"]
+        return UNet(channels, case.classes, 2, blocks, width, **form)
     raise KeyError(name)
 
 

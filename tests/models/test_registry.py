@@ -1,0 +1,199 @@
+"""Every registered network applies; names, options and images that do not fit are named."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvision import models
+from jaxvision.errors import UserError
+from jaxvision.models.unet import with_aliases, without_aliases
+
+# What makes a variant small enough to run here, and what its logits are per image.
+SMALL = {
+    "mlp": {},
+    "mlp_256x2": {},
+    "lenet5": {},
+    **{name: {"depth": 8, "width": 4} for name in models.names("resnet*_cifar")},
+    **{name: {"depth": 1, "width": 24, "num_heads": 2} for name in models.names("vit_*")},
+    **{name: {"depth": 2, "width": 4} for name in models.names("unet*")},
+}
+
+
+def shape_of(name):
+    height, width, channels = models.variant(name).input_shape
+    return (2, min(height, 64), min(width, 64), channels)
+
+
+def variables_of(model, image):
+    """Random variables, made without compiling the model's own initialisation."""
+    rng = np.random.default_rng(0)
+    like = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
+    return jax.tree.map(lambda p: jnp.asarray(abs(rng.normal(0, 0.1, p.shape)), p.dtype), like)
+
+
+def shapes(model, shape, train=False):
+    """The logits' shape, without running anything."""
+
+    def apply(key, image):
+        variables = model.init(key, image, train=False)
+        rngs = {"dropout": key}
+        return model.apply(variables, image, train=train, rngs=rngs, mutable=["batch_stats"])[0]
+
+    return jax.eval_shape(apply, jax.random.key(0), jnp.zeros(shape)).shape
+
+
+def test_names():
+    assert models.names() == sorted(models.names())
+    assert models.names("resnet5*") == ["resnet56_cifar"]
+    assert models.list("vit_m*") == ["vit_mnist"]
+    assert models.list is models.names
+    assert models.names("nothing") == []
+    with pytest.raises(AttributeError):
+        models.lists  # noqa: B018
+
+
+def test_unknown_names_and_options_come_with_the_nearest():
+    with pytest.raises(UserError, match=r"'resnet21_cifar'.*'resnet20_cifar'"):
+        models.create("resnet21_cifar")
+    with pytest.raises(UserError, match=r"option of model 'lenet5' 'dtypes'.*'dtype'"):
+        models.create("lenet5", dtypes=None)
+    with pytest.raises(UserError, match="option of model"):
+        models.create("lenet5", parent=None)
+
+
+def test_wrong_values_of_options():
+    image = jnp.zeros((1, 32, 32, 3))
+    for depth, near in ((21, 20), (2, 8), (9, 8), (1200, 1202)):
+        with pytest.raises(UserError, match=f"depth={depth} is not 6n .* {near} is"):
+            models.create("resnet20_cifar", depth=depth).init(jax.random.key(0), image)
+    with pytest.raises(UserError, match=r"activation 'gleu'.*'gelu'"):
+        models.create("vit_mnist", activation="gleu").init(jax.random.key(0), image)
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("name", SMALL)
+def test_every_variant_applies(name, train):
+    # By shape: numbers are compared with the references in test_parity.py.
+    batch, *size, _ = shape_of(name)
+    expected = (batch, *size, 7) if name.startswith("unet") else (batch, 7)
+    if name == "unet_valid":
+        expected = (batch, 24, 24, 7)
+    assert shapes(models.create(name, 7, **SMALL[name]), shape_of(name), train) == expected
+
+
+def test_every_variant_is_tried():
+    assert sorted(SMALL) == models.names()
+
+
+@pytest.mark.parametrize("name", [n for n in SMALL if not n.startswith(("mlp", "vit"))])
+@pytest.mark.parametrize("channels", [1, 4])
+def test_other_channels(name, channels):
+    assert shapes(models.create(name, 5, **SMALL[name]), (*shape_of(name)[:3], channels))[-1] == 5
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_bfloat16(name):
+    model, image = models.create(name, 5, dtype=jnp.bfloat16, **SMALL[name]), shape_of(name)
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(image))
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
+    assert jax.eval_shape(model.apply, variables, jnp.zeros(image)).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 47), (1, 5), (100, 36)])
+def test_unet_keeps_any_size(size):
+    assert shapes(models.create("unet", 3, width=4), (1, *size, 3)) == (1, *size, 3)
+
+
+def test_unet_valid_is_as_in_the_paper():
+    model = models.create("unet_valid", 2, width=4)
+    assert shapes(model, (1, 572, 572, 1)) == (1, 388, 388, 2)
+    assert shapes(model, (1, 188, 205, 1)) == (1, 4, 20, 2)
+    with pytest.raises(UserError, match=r"187x572 vanish .* at least 188"):
+        shapes(model, (1, 187, 572, 1))
+    for depth, smallest in ((0, 5), (1, 18), (2, 44), (3, 92)):
+        model = models.create("unet_valid", 2, width=4, depth=depth)
+        assert min(shapes(model, (1, smallest, smallest, 1))) >= 1
+        with pytest.raises(UserError, match=f"at least {smallest}"):
+            shapes(model, (1, smallest - 1, smallest, 1))
+
+
+def test_unet_pads_with_zeros_below_and_right():
+    model = models.create("unet", 2, width=2, depth=1)
+    image = jnp.asarray(np.random.default_rng(0).normal(size=(1, 7, 5, 3)), jnp.float32)
+    variables = variables_of(model, image)
+    padded = jnp.pad(image, ((0, 0), (0, 1), (0, 1), (0, 0)))
+    whole = model.apply(variables, padded)[:, :7, :5]
+    np.testing.assert_allclose(model.apply(variables, image), whole, 1e-5, 1e-5)
+
+
+def test_lenet_pads_28_to_32():
+    model = models.create("lenet5", 10)
+    image = jnp.asarray(np.random.default_rng(0).normal(size=(2, 28, 28, 1)), jnp.float32)
+    variables = variables_of(model, image)
+    padded = jnp.pad(image, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    np.testing.assert_array_equal(model.apply(variables, image), model.apply(variables, padded))
+    assert model.apply(variables, jnp.zeros((1, 40, 36, 1))).shape == (1, 10)
+    with pytest.raises(UserError, match="28x28"):
+        model.apply(variables, jnp.zeros((1, 31, 32, 1)))
+
+
+def test_vit_takes_its_grid_from_the_image():
+    model = models.create("vit_tiny_patch16_224", 10, depth=1)
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 64, 3)))
+    assert variables["params"]["pos_embed"].shape == (1, 2 * 4 + 1, 192)
+    with pytest.raises(UserError, match=r"40x32 .* 16x16"):
+        model.init(jax.random.key(0), jnp.zeros((1, 40, 32, 3)))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("resnet8_cifar", {}), ("vit_mnist", {"depth": 1, "num_heads": 1}), ("unet", {"depth": 1})],
+)
+def test_remat_changes_nothing(name, options):
+    options, shape = {"width": 2 if name != "vit_mnist" else 8, **options}, (2, 8, 8, 3)
+    image = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+
+    def gradient(**more):
+        model = models.create(name, 3, **options, **more)
+        variables = variables_of(model, image)
+
+        def loss(params):
+            v = {**variables, "params": params}
+            return (model.apply(v, image, train=True, mutable=["batch_stats"])[0] ** 2).mean()
+
+        return jax.jit(jax.grad(loss))(variables["params"])
+
+    # Recomputing sums in another order is all that may differ.
+    compare = lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-5)  # noqa: E731
+    jax.tree.map(compare, gradient(), gradient(remat=True))
+
+
+@pytest.mark.parametrize("name", ["mlp", "resnet8_cifar", "vit_mnist"])
+def test_dropout_acts_in_training_only(name):
+    model = models.create(name, 10, dropout=0.5, **SMALL[name])
+    image = jnp.asarray(np.random.default_rng(0).normal(size=shape_of(name)), jnp.float32)
+    variables = variables_of(model, image)
+    apply = jax.jit(
+        lambda key, train: model.apply(
+            variables, image, train=train, rngs={"dropout": key}, mutable=["batch_stats"]
+        )[0],
+        static_argnums=1,
+    )
+    one, two = (apply(jax.random.key(i), True) for i in range(2))
+    assert not np.allclose(one, two)
+    np.testing.assert_array_equal(*(apply(jax.random.key(i), False) for i in range(2)))
+
+
+def test_projection_shortcuts_are_learnt():
+    model = models.create("resnet20_cifar", 10, projection=True)
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    # He et al. 2015, option B: 16 * 32 + 32 * 64 weights and two norms more than option A.
+    assert sum(p.size for p in jax.tree.leaves(variables["params"])) == 269_722 + 2560 + 192
+
+
+def test_aliases_are_inverse():
+    state = {"a.conv1.conv_layer.weight": 1, "a.conv1.norm_layer.bias": 2, "a.upsample.bias": 3}
+    full = with_aliases(state)
+    assert full == {**state, "a.conv1.block.0.weight": 1, "a.conv1.block.1.bias": 2}
+    assert without_aliases(full) == state
