@@ -179,17 +179,19 @@ def _overrides(rest: Sequence[str]) -> dict[str, str]:
 
 
 def _train(options: argparse.Namespace, overrides: dict[str, str]) -> None:
+    import jax
+
     from jaxvision import config as configuration
     from jaxvision.train import distributed, run
 
     config = configuration.load(options.config, overrides)
-    if options.workdir is None and options.num_processes:
+    distributed.initialize(options.coordinator, options.num_processes, options.process_id)
+    if options.workdir is None and jax.process_count() > 1:
         raise UserError("With several processes give them all the same --workdir.")
     stem = Path(options.config.partition(":")[0]).stem
     workdir = options.workdir or f"runs/{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     if options.workdir is None:
         print(f"Workdir: {workdir}")
-    distributed.initialize(options.coordinator, options.num_processes, options.process_id)
     run(config, workdir)
 
 

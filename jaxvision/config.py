@@ -131,6 +131,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer.name": ("sgd", "adam", "adamw", "rmsprop", "lamb", "lion", "adafactor"),
     "schedule.name": ("constant", "step", "polynomial", "cosine", "one_cycle", "plateau"),
 }
+_BELOW_ONE = ("loss.label_smoothing", "optimizer.ema")
 _POSITIVE = ("train.batch_size", "train.log_every", "optimizer.accumulate", "checkpoint.keep")
 
 
@@ -249,8 +250,8 @@ def load(spec: str, overrides: dict[str, Any] | None = None) -> ConfigDict:
     if not path.is_file():
         raise UserError(f"No config file {name!r}.{_nearest_file(path)}")
     module_spec = importlib.util.spec_from_file_location(f"jaxvision_config_{path.stem}", path)
-    assert module_spec is not None
-    assert module_spec.loader is not None
+    if module_spec is None or module_spec.loader is None:
+        raise UserError(f"{name} is no Python file.")
     module = importlib.util.module_from_spec(module_spec)
     module_spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
@@ -323,6 +324,12 @@ def validate(config: ConfigDict) -> None:
             f"train.batch_size={flat['train.batch_size']} cannot be split into "
             f"optimizer.accumulate={flat['optimizer.accumulate']} equal micro-batches."
         )
+    for path in _BELOW_ONE:
+        if not 0 <= flat[path] < 1:
+            raise UserError(f"Config key {path!r} is from 0 to below 1, got {flat[path]}.")
+    span = flat["train.profile"]
+    if span and not (len(span) == 2 and all(isinstance(s, int) for s in span) and span[0] > 0):
+        raise UserError(f"Config key 'train.profile' is (first, last) step from 1, got {span}.")
     for path, key in KEYS.items():
         if key.kinds == _DURATION:
             steps_of(flat[path], steps_per_epoch=10, total=100, key=path)
@@ -334,6 +341,8 @@ def steps_of(
     duration: int | str, *, steps_per_epoch: int, total: int = 0, key: str = "duration"
 ) -> int:
     """A duration in steps: `500`, `"500 steps"`, `"2.5 epochs"`, `"10%"` of `total`, `"never"` (0).
+
+    What is more than nothing is at least one step: a small share must not come to mean "never".
 
     Raises:
       UserError: the text is none of these forms.
@@ -350,7 +359,7 @@ def steps_of(
     if match[2].startswith("epoch"):
         return math.ceil(amount * steps_per_epoch)
     if match[2] == "%":
-        return round(amount / 100 * total)
+        return max(round(amount / 100 * total), int(amount * total > 0))
     return int(amount)
 
 

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
 
 # Before anything imports TFDS or JAX: nothing of a test run may land in the user's home. Worker
 # processes of pytest-xdist inherit the folder of the process that started them.
@@ -12,6 +13,13 @@ _SCRATCH = os.environ.setdefault("JAXVISION_TEST_SCRATCH", tempfile.mkdtemp(pref
 _WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 os.environ["TFDS_DATA_DIR"] = str(Path(_SCRATCH) / _WORKER / "tfds")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(_SCRATCH) / "xla")
+
+# From here on their functions check the shapes that they are annotated with. (Not the Flax modules:
+# Flax wraps their methods itself.)
+install_import_hook(
+    ["jaxvision.ops", "jaxvision.losses", "jaxvision.metrics", "jaxvision.data.augment"],
+    "beartype.beartype",
+)
 
 SHARED = Path(
     os.environ.get("JAXVISION_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data")

@@ -36,6 +36,8 @@ def test_every_key_has_a_meaning_and_survives_json():
         ("    config.train.duration = '5 epoch s'\n", ["train.duration", "5 epoch s", "epochs"]),
         ("    config.data.mean = (0.1, 0.2)\n", ["data.mean", "2 values", "3 channels"]),
         ("    config.optimizer.accumulate = 3\n", ["batch_size=128", "accumulate=3"]),
+        ("    config.optimizer.ema = 1.0\n", ["optimizer.ema", "below 1", "1.0"]),
+        ("    config.train.profile = (5,)\n", ["train.profile", "(first, last)", "(5,)"]),
     ],
 )
 def test_mistakes_in_a_config_file_name_the_key_and_the_remedy(tmp_path, body, named):
@@ -75,6 +77,12 @@ def test_an_unknown_override_is_refused(tmp_path, key):
         configuration.load(write(tmp_path, ""), {key: "1"})
 
 
+def test_a_file_that_is_not_python_is_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(UserError, match=r"notes\.txt is no Python file"):
+        configuration.load(str(tmp_path / "notes.txt"))
+
+
 def test_a_missing_file_names_its_neighbours(tmp_path, monkeypatch):
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "digits.py").write_text("")
@@ -86,7 +94,8 @@ def test_a_missing_file_names_its_neighbours(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("duration", "steps"),
     [(500, 500), ("500", 500), ("500 steps", 500), ("3 epochs", 21), ("1 epoch", 7),
-     ("0.5 epochs", 4), ("10%", 100), ("never", 0), ("2.5%", 25)],
+     ("0.5 epochs", 4), ("10%", 100), ("never", 0), ("2.5%", 25),
+     ("0.01%", 1), ("0%", 0), ("0.01 epochs", 1)],
 )  # fmt: skip
 def test_durations(duration, steps):
     assert configuration.steps_of(duration, steps_per_epoch=7, total=1000) == steps

@@ -5,13 +5,16 @@ the sums have been widened to 64 bits, so that counts stay exact over any number
 """
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Shaped
+
+# Arrays on the device, NumPy's on the host, and whatever JAX puts into a tree that it takes apart.
+Sum = Any
 
 
 def add(a: Any, b: Any) -> Any:
@@ -31,18 +34,19 @@ def compute(accumulators: dict[str, Any]) -> dict[str, float]:
 class Mean:
     """A weighted mean over samples."""
 
-    total: jax.Array | np.ndarray
-    weight: jax.Array | np.ndarray
+    total: Sum
+    weight: Sum
 
     @classmethod
-    def of(cls, values: Float[Array, "*b"], weights: Shaped[Array, "*b"]) -> Self:
-        """Of `values`, each counted `weights` times (0 leaves it out)."""
+    def of(cls, values: Shaped[Array, "*b"], weights: Shaped[Array, "*b"]) -> "Mean":
+        """Of `values` (numbers or truths), each counted `weights` times (0 leaves it out)."""
         weights = weights.astype(jnp.float32)
         # A padded record may hold anything, even NaN: it is left out, not multiplied by zero.
         total = jnp.sum(jnp.where(weights > 0, values * weights, 0.0))
         return cls(total=total, weight=jnp.sum(weights))
 
     def compute(self, name: str) -> dict[str, float]:
+        """`{name: mean}`, NaN where nothing was counted."""
         return {name: float(self.total) / float(self.weight) if self.weight else float("nan")}
 
 
@@ -50,13 +54,14 @@ class Mean:
 class TopK:
     """The share of samples whose true class is among the `k` of highest score."""
 
-    correct: jax.Array | np.ndarray
-    count: jax.Array | np.ndarray
+    correct: Sum
+    count: Sum
 
     @classmethod
     def of(
         cls, logits: Float[Array, "b c"], labels: Int[Array, "b"], mask: Bool[Array, "b"], k: int
-    ) -> Self:
+    ) -> "TopK":
+        """Of `logits`, over the samples whose `mask` is True."""
         true = jnp.take_along_axis(logits, labels[:, None], -1)
         # Equal scores count against the prediction unless their class index is lower, as argmax.
         ahead = (logits > true) | (
@@ -66,6 +71,7 @@ class TopK:
         return cls(correct=jnp.sum(hit, dtype=jnp.int32), count=jnp.sum(mask, dtype=jnp.int32))
 
     def compute(self, name: str) -> dict[str, float]:
+        """`{name: share}`, NaN where nothing was counted."""
         return {name: int(self.correct) / int(self.count) if self.count else float("nan")}
 
 
@@ -73,7 +79,7 @@ class TopK:
 class ConfusionMatrix:
     """Counts [true class, predicted class]; the source of every segmentation metric."""
 
-    counts: jax.Array | np.ndarray
+    counts: Sum
     class_names: tuple[str, ...] = struct.field(pytree_node=False, default=())
 
     @classmethod
@@ -83,7 +89,7 @@ class ConfusionMatrix:
         true: Int[Array, "*b"],
         num_classes: int,
         class_names: Sequence[str] = (),
-    ) -> Self:
+    ) -> "ConfusionMatrix":
         """Entries whose true class is outside 0..num_classes-1 (255 = ignore) are left out."""
         valid = (true >= 0) & (true < num_classes)
         cell = jnp.where(valid, true * num_classes + predicted, num_classes**2)
@@ -101,14 +107,17 @@ class ConfusionMatrix:
     def compute(self, name: str) -> dict[str, float]:
         """`miou`, `pixel_accuracy`, `mean_class_accuracy` and `iou/<class>` for each class.
 
-        Means run over the classes that occur or are predicted (accuracy: that occur).
+        Means run over the classes that occur or are predicted (accuracy: that occur). NaN where
+        nothing was counted. The matrix has many names of its own: `name` is not among them.
         """
         counts = np.asarray(self.counts, np.float64)
         iou, occurring = self.iou(), counts.sum(1)
         recall = np.diag(counts)[occurring > 0] / occurring[occurring > 0]
         metrics = {
             "miou": float(np.nanmean(iou)) if not np.isnan(iou).all() else float("nan"),
-            "pixel_accuracy": float(np.diag(counts).sum() / counts.sum()) if counts.sum() else 0.0,
+            "pixel_accuracy": float(np.diag(counts).sum() / counts.sum())
+            if counts.sum()
+            else float("nan"),
             "mean_class_accuracy": float(recall.mean()) if recall.size else float("nan"),
         }
         names = self.class_names or tuple(str(i) for i in range(len(iou)))

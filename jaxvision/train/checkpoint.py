@@ -22,6 +22,7 @@ from typing import Any
 import jax
 
 from jaxvision.errors import UserError
+from jaxvision.train.writers import write_atomically
 
 _SEAL = "seal.json"
 logger = logging.getLogger(__name__)
@@ -43,11 +44,8 @@ class Checkpoints:
     """The checkpoints of one workdir.
 
     Args:
-      folder: where they live; created if missing.
+      folder: where they live; created by the first save.
       keep: how many of the newest are kept, besides the best.
-
-    Raises:
-      UserError: the folder cannot be created or written.
     """
 
     def __init__(self, folder: Path, keep: int = 2):
@@ -140,9 +138,15 @@ class Checkpoints:
         return None
 
     def meta(self, step: int) -> dict[str, Any]:
-        """What was stored beside the state of `step`."""
+        """What was stored beside the state of `step`.
+
+        Raises:
+          UserError: the checkpoint is damaged.
+        """
         import orbax.checkpoint as ocp
 
+        if damage := damaged(self.folder / str(step)):
+            raise UserError(f"The checkpoint of step {step} is damaged: {damage}.")
         item = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
         return item.meta
 
@@ -170,14 +174,12 @@ class Checkpoints:
             damage,
             aside,
         )
+        _meet(f"found damage in {step}")  # before it is gone, every process has seen it
         if jax.process_index() == 0:
             aside.parent.mkdir(exist_ok=True)
             shutil.rmtree(aside, ignore_errors=True)
             (self.folder / str(step)).rename(aside)
-        if jax.process_count() > 1:
-            from jax.experimental import multihost_utils
-
-            multihost_utils.sync_global_devices(f"put aside {step}")
+        _meet(f"put aside {step}")
 
     def _seal(self, step: int) -> None:
         """Waits in the background until Orbax has committed the step, then writes its checksums."""
@@ -189,6 +191,8 @@ class Checkpoints:
             seal(folder)
         except FileNotFoundError:
             return  # newer ones have replaced it meanwhile
+        except OSError as error:
+            logger.warning("The checkpoint of step %d has no checksums: %s.", step, error)
 
     def _finish_sealing(self) -> None:
         """Waits for the save under way, on disk and sealed."""
@@ -201,6 +205,14 @@ class Checkpoints:
             if self._sealing is not None:
                 self._sealing.join()
                 self._sealing = None
+
+
+def _meet(place: str) -> None:
+    """Waits until every process is here."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(place)
 
 
 @contextlib.contextmanager
@@ -225,7 +237,7 @@ def committed_steps(folder: Path) -> list[int]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name != _SEAL)
+    return sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(_SEAL))
 
 
 def _crc(path: Path) -> int:
@@ -239,9 +251,7 @@ def _crc(path: Path) -> int:
 def seal(folder: Path) -> None:
     """Writes `seal.json`: size and CRC-32 of every file in a checkpoint's folder."""
     sums = {str(p.relative_to(folder)): [p.stat().st_size, _crc(p)] for p in _files(folder)}
-    temporary = folder.with_name(f"{folder.name}.seal-{os.getpid()}")
-    temporary.write_text(json.dumps(sums))
-    temporary.replace(folder / _SEAL)
+    write_atomically(folder / _SEAL, json.dumps(sums))
 
 
 def damaged(folder: Path) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 # XLA hands single convolutions on the CPU to a library that is 2.4 times slower than its own code;
 # this leaves it the matrix products alone. Experimental in XLA: used only where it is accepted.
@@ -34,15 +35,19 @@ def use_cache(setting: str) -> Path | None:
 
     Args:
       setting: a folder, "auto" (JAX_COMPILATION_CACHE_DIR, else ~/.cache/jaxvision/xla) or "off".
+
+    Returns:
+      The folder, or None if it is off.
     """
-    if setting == "off":
-        return None
     if setting == "auto":
-        fallback = Path.home() / ".cache" / "jaxvision" / "xla"
-        setting = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(fallback))
-    jax.config.update("jax_compilation_cache_dir", setting)
+        setting = os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/jaxvision/xla")
+    folder = None if setting == "off" else Path(setting).expanduser()
+    value = None if folder is None else str(folder)
+    if value != jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+        jax.config.update("jax_compilation_cache_dir", value)
+        compilation_cache.reset_cache()  # JAX looks at the setting only once
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-    return Path(setting)
+    return folder
 
 
 @dataclass(frozen=True)

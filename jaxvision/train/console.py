@@ -10,18 +10,22 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 _FIRST = ("loss", "accuracy", "top5_accuracy", "miou", "pixel_accuracy", "mean_class_accuracy")
 
 
 def format_metrics(metrics: Mapping[str, float], everything: bool = False) -> str:
-    """`"loss 0.123  accuracy 0.987"`; per-class values only with `everything`."""
+    """`"loss 0.123  accuracy 0.987"`; per-class values (`iou/car`) only with `everything`."""
     names = [n for n in _FIRST if n in metrics]
     names += [n for n in metrics if n not in names and (everything or "/" not in n)]
-    return "  ".join(f"{name} {metrics[name]:.4g}" for name in names)
+    return "  ".join(f"{name} {_number(metrics[name])}" for name in names)
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
 
 
 class RunConsole:
@@ -34,17 +38,18 @@ class RunConsole:
         self._task: Any = None
         self._start, self._began = start, time.monotonic()
         if active and self._console.is_terminal:
+            # All of it fits into 80 columns; what does not, is cut in the middle, not the ETA.
+            metrics = Column(ratio=1, no_wrap=True, overflow="ellipsis")
             self._bar = Progress(
-                TextColumn("[bold]{task.description}"),
-                BarColumn(),
+                BarColumn(bar_width=10),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[metrics]}"),
-                TimeElapsedColumn(),
+                TextColumn("{task.fields[metrics]}", table_column=metrics),
                 TextColumn("ETA"),
                 TimeRemainingColumn(),
                 console=self._console,
+                expand=True,
+                speed_estimate_period=600,  # s; records may be minutes apart
             )
-            self._task = self._bar.add_task("train", total=total, completed=start, metrics="")
 
     def say(self, text: str) -> None:
         """One line, above the bar."""
@@ -54,6 +59,9 @@ class RunConsole:
         """Starts the bar (after everything slow has been set up)."""
         self._began = time.monotonic()
         if self._bar is not None:
+            self._task = self._bar.add_task(
+                "train", total=self._total, completed=self._start, metrics=""
+            )
             self._bar.start()
         return self
 
@@ -63,10 +71,12 @@ class RunConsole:
 
     def progress(self, step: int, metrics: Mapping[str, float]) -> None:
         """Moves the bar; without a terminal, a line."""
-        text = format_metrics({k: v for k, v in metrics.items() if k != "gradient_norm"})
         if self._bar is not None:
+            brief = {k: v for k, v in metrics.items() if k in _FIRST}
+            text = f"{format_metrics(brief)}  {metrics.get('images_per_second', 0):.0f} images/s"
             self._bar.update(self._task, completed=step, metrics=text)
             return
+        text = format_metrics({k: v for k, v in metrics.items() if k != "gradient_norm"})
         done = max(1, step - self._start)
         left = (time.monotonic() - self._began) / done * (self._total - step)
         self.say(f"step {step}/{self._total}  {text}  ETA {int(left) // 60}:{int(left) % 60:02d}")

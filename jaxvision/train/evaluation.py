@@ -8,7 +8,8 @@ import numpy as np
 
 from jaxvision import metrics
 
-_FOLD_EVERY = 64  # batches summed on the device (32-bit counts) before 64-bit sums on the host
+_FOLD_EVERY = 64  # batches summed on the device before 64-bit sums on the host, ...
+_FOLD_ABOVE = 2**30  # ... or fewer, of so many elements that counts might overflow 32 bits
 
 
 def evaluate(
@@ -20,13 +21,15 @@ def evaluate(
     """Accumulators of `step(variables, batch)` over all batches, or None if cancelled midway."""
     total: Any = None
     pending: Any = None
-    for index, batch in enumerate(batches):
+    count, elements = 0, 0  # since the last fold
+    for batch in batches:
         if cancelled():
             return None
         new = step(variables, batch)
         pending = new if pending is None else _add(pending, new)
-        if (index + 1) % _FOLD_EVERY == 0:
-            total, pending = _fold(total, pending), None
+        count, elements = count + 1, elements + max((v.size for v in batch.values()), default=0)
+        if count == _FOLD_EVERY or elements >= _FOLD_ABOVE:
+            total, pending, count, elements = _fold(total, pending), None, 0, 0
     return _fold(total, pending) if pending is not None else total
 
 

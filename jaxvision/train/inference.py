@@ -1,6 +1,7 @@
 """Trained models at work: evaluating a split and predicting on image files."""
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from jaxvision.train.step import init_state, init_variables
 from jaxvision.train.writers import write_atomically
 
 Shape = tuple[int, int, int]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,9 @@ def evaluate_split(
     variables = jax.device_put(variables, mesh.replicated(devices))
     step = jax.jit(task.metrics, compiler_options=compilation.compiler_options())
     found = evaluate(step, variables, loader.batches()) or {}
+    if loader.corrupt:
+        names = ", ".join(sorted(loader.corrupt)[:20])
+        logger.warning("Skipped %d unreadable images: %s", len(loader.corrupt), names)
     return metrics.compute(found), found
 
 
@@ -181,11 +186,8 @@ def predict_files(
         if variables is None:
             variables = variables_of(config, task, origin, images.shape[1:])
         # Filled up to full batches, so that a folder compiles once.
-        filled = (
-            np.concatenate([images, np.zeros_like(images[:1]).repeat(batch_size - len(images), 0)])
-            if len(files) >= batch_size
-            else images
-        )
+        missing = min(batch_size, len(files)) - len(images)
+        filled = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
         outputs = jax.device_get(predict(variables, filled))
         for row, (file, image, network) in enumerate(waiting):
             yield Prediction(file, image, network, {k: v[row] for k, v in outputs.items()})
@@ -240,17 +242,19 @@ def write_predictions(
     """Writes `predictions.json` and, for each file, an annotated picture.
 
     Segmentations are also written as palette PNGs of class indices at the file's own size. Pictures
-    are named after their files; files of the same name get a number.
+    are named after their files; files of the same name get a number. Pictures of an earlier call
+    are replaced, the predicted files themselves never, even where they lie in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    taken: set[str] = set()
+    here = folder.resolve()
+    taken = {p.file.name for p in predictions if p.file.resolve().parent == here}
     summaries = []
     for prediction in predictions:
         stem, number = prediction.file.stem, 1
-        while stem in taken:
+        while taken & {f"{stem}.png", f"{stem}-classes.png"}:
             number += 1
             stem = f"{prediction.file.stem}-{number}"
-        taken.add(stem)
+        taken |= {f"{stem}.png", f"{stem}-classes.png"}
         summary = summarize(prediction, class_names)
         summaries.append({**summary, "picture": f"{stem}.png"})
         if "segmentation" in prediction.outputs:

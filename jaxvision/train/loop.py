@@ -107,10 +107,12 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     eval_every, save_every = steps(config.eval.every), steps(config.checkpoint.every)
 
     # -- state: fresh, from weights, or from the newest checkpoint -------------------------------
+    variable_shapes = jax.eval_shape(lambda: init_variables(task, config.seed, image_shape))
+    eval_step = jax.jit(task.metrics, compiler_options=compilation.compiler_options())
+    check_metrics(config, eval_step, variable_shapes, valid_loader)
     prepare_workdir(workdir, config, first)
     checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
     schedule = optimizer.learning_rate(config, total=total, steps_per_epoch=per_epoch)
-    variable_shapes = jax.eval_shape(lambda: init_variables(task, config.seed, image_shape))
     update = optimizer.build(config, variable_shapes["params"], schedule)
 
     def fresh(variables: dict[str, Any]) -> TrainState:
@@ -172,7 +174,6 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
         )
         flops = f", {train_step.flops / batch_size / 1e9:.3g} GFLOP an image"
         console.say(f"Compiled the training step in {train_step.seconds:.1f} s{flops}")
-    eval_step = jax.jit(task.metrics, compiler_options=compilation.compiler_options())
     writers = Writers(workdir, config, start, active=first)
     if start:
         console.say(f"Resumed {workdir} at step {start} of {total}")
@@ -181,12 +182,19 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     best_metric = config.checkpoint.best_metric or task.main_metric
     log = TrainLog(batch_size, config.train.log_every, step=start)
 
+    def report(upto: int) -> None:
+        if record := log.record(upto, schedule, state.opt_state):
+            writers.scalars(upto, "train", record)
+            console.progress(upto, record)
+
     def validate() -> bool:
         """Evaluates and reacts to the result; False if SIGTERM cut it short."""
         nonlocal state
-        found = evaluate(
-            eval_step, state.variables(averaged=True), valid_loader.batches(), stop.asked_here
-        )
+        report(step)
+        with log.pause():
+            found = evaluate(
+                eval_step, state.variables(averaged=True), valid_loader.batches(), stop.asked_here
+            )
         if found is None:
             return False
         result = metrics.compute(found)
@@ -196,6 +204,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
         return True
 
     def save() -> None:
+        report(step)  # a run that resumes here will not
         log.verify()
         progress.corrupt = sorted(train_loader.corrupt)
         meta = {
@@ -206,6 +215,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
         checkpoints.save(state, meta, best=progress.best_step)
 
     step, leaving = start, False
+    trace = Trace(config.train.profile, workdir / "profile")
     with Preemption() as stop, console:
         try:
             while not leaving:
@@ -218,26 +228,33 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
                     save()
                 if ending or train_step is None:
                     break
-                with profile(config.train.profile, step, workdir):
-                    state, accumulators = train_step.call(state, batch)
+                trace.before(step + 1, state)
+                state, accumulators = train_step.call(state, batch)
                 step += 1
                 log.add(step, accumulators)
                 batch = next(batches, None)
-                if record := log.record(step - 1, schedule, state.opt_state):
-                    writers.scalars(step - 1, "train", record)
-                    console.progress(step - 1, record)
-            checkpoints.wait()
+                report(step - 1)
+            trace.end(state)
         except NotFiniteError as error:
+            checkpoints.wait()  # one that is still being written counts
             last = checkpoints.steps()
             kept = f"step {last[-1]} in {checkpoints.folder}" if last else "none"
             raise UserError(f"{error} Last good checkpoint: {kept}.") from error
+        except BaseException:
+            writers.close()
+            raise
         finally:
             batches.close()
-    if leaving:
+            checkpoints.wait()
+
+    def stopped() -> dict[str, float]:
         writers.close()
         checkpoints.close()
         console.say(f"Stopped by SIGTERM after step {step} of {total}; saved. Run again to resume.")
         return {}
+
+    if leaving:
+        return stopped()
 
     # -- test -----------------------------------------------------------------------------------
     result: dict[str, float] = {}
@@ -251,8 +268,14 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
             state = restored[0]
             console.say(f"Testing the best checkpoint, of step {progress.best_step}")
         variables = state.variables(averaged=True)
-        test_loader = open_loader(config, config.data.test, devices, train=False)
-        result = metrics.compute(evaluate(eval_step, variables, test_loader.batches()) or {})
+        test_loader = valid_loader
+        if config.data.test != validation_split:
+            test_loader = open_loader(config, config.data.test, devices, train=False)
+        with Preemption() as stop:
+            found = evaluate(eval_step, variables, test_loader.batches(), stop.asked_here)
+        if found is None:
+            return stopped()
+        result = metrics.compute(found)
         writers.scalars(step, "test", result)
         console.say(f"test: {format_metrics(result, everything=True)}")
         if config.eval.pictures and jax.process_count() == 1:
@@ -262,7 +285,8 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
         skipped |= test_loader.corrupt
     if skipped:
         names = "\n  ".join(sorted(skipped)[:20])
-        console.say(f"Skipped {len(skipped)} unreadable images:\n  {names}")
+        where = " on this process" if jax.process_count() > 1 else ""
+        console.say(f"Skipped {len(skipped)} unreadable images{where}:\n  {names}")
     writers.close()
     checkpoints.close()
     console.say(f"Results in {workdir}")
@@ -322,6 +346,36 @@ def prepare_workdir(workdir: Path, config: ConfigDict, first: bool) -> None:
         write_atomically(stored, configuration.to_json(config) + "\n")
 
 
+def check_metrics(config: ConfigDict, eval_step: Any, variables: Any, loader: Loader) -> None:
+    """Refuses metrics to watch that evaluation will not give, before an epoch has been spent.
+
+    Args:
+      variables: shapes of the model's variables.
+
+    Raises:
+      UserError: naming the key, the metric and those near it.
+    """
+    watched = {
+        "checkpoint.best_metric": config.checkpoint.best_metric,
+        "train.stop_metric": config.train.stop_metric,
+        "schedule.metric": config.schedule.metric if config.schedule.name == "plateau" else "",
+    }
+    if not any(watched.values()):
+        return
+    row = jax.tree.map(np.asarray, loader.stream[0])
+    batch = {
+        key: jax.ShapeDtypeStruct((loader.batch_size, *value.shape), value.dtype)
+        for key, value in row.items()
+    }
+    sums = jax.tree.map(
+        lambda leaf: np.zeros(leaf.shape, leaf.dtype), eval_step.eval_shape(variables, batch)
+    )
+    given = metrics.compute(sums)
+    for key, metric in watched.items():
+        if metric and metric not in given:
+            raise unknown(f"metric in {key}", metric, given)
+
+
 def react(
     config: ConfigDict,
     state: TrainState,
@@ -333,27 +387,16 @@ def react(
     """What an evaluation changes: the best so far, early stopping, the rate on a plateau.
 
     Updates `progress` in place.
-
-    Raises:
-      UserError: a configured metric is not among the results.
     """
-
-    def value(metric: str, key: str) -> float:
-        if metric not in result:
-            raise unknown(f"metric in {key}", metric, result)
-        return result[metric]
-
-    if improves(value(best_metric, "checkpoint.best_metric"), progress.best, best_metric):
+    if improves(result[best_metric], progress.best, best_metric):
         progress.best, progress.best_step = result[best_metric], step
     if config.schedule.name == "plateau":
         watched = config.schedule.metric
         sign = 1 if lower_is_better(watched) else -1
-        reduced = optimizer.reduce_on_plateau(
-            state.opt_state, value(watched, "schedule.metric"), config, sign
-        )
+        reduced = optimizer.reduce_on_plateau(state.opt_state, result[watched], config, sign)
         state = state.replace(opt_state=reduced)
     if stop_metric := config.train.stop_metric:
-        if improves(value(stop_metric, "train.stop_metric"), progress.stop_best, stop_metric):
+        if improves(result[stop_metric], progress.stop_best, stop_metric):
             progress.stop_best, progress.stop_waited = result[stop_metric], 0
         else:
             progress.stop_waited += 1
@@ -370,6 +413,7 @@ class TrainLog:
     """Accumulators of the steps since the last record.
 
     They are fetched one step late, when the next step has been dispatched: the device never waits.
+    (Before an evaluation or a checkpoint, which wait for all steps anyway, they are not late.)
     """
 
     def __init__(self, batch_size: int, every: int, step: int):
@@ -380,6 +424,14 @@ class TrainLog:
     def add(self, step: int, accumulators: Any) -> None:
         """Keeps the (not yet computed) accumulators of a step."""
         self._pending.append((step, accumulators))
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Leaves the time spent inside out of `images_per_second`; waits for all steps first."""
+        self.verify()
+        began = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - began
 
     def verify(self) -> None:
         """Waits for all steps so far.
@@ -413,14 +465,26 @@ class TrainLog:
         return record
 
 
-@contextlib.contextmanager
-def profile(span: Sequence[int], step: int, workdir: Path) -> Iterator[None]:
-    """Traces steps `span[0]` to `span[1]` into `workdir/profile`, which TensorBoard reads."""
-    if span and step == span[0]:
-        jax.profiler.start_trace(str(workdir / "profile"))
-    yield
-    if span and step == span[1]:
-        jax.profiler.stop_trace()
+class Trace:
+    """A profiler trace of steps `span[0]` to `span[1]`, which TensorBoard reads; () for none."""
+
+    def __init__(self, span: Sequence[int], folder: Path):
+        self._span, self._folder, self._running = span, folder, False
+
+    def before(self, step: int, state: TrainState) -> None:
+        """Starts or ends the trace if it is time to; `state` is that before `step`."""
+        if self._span and step == self._span[0]:
+            jax.profiler.start_trace(str(self._folder))
+            self._running = True
+        elif self._running and step > self._span[1]:
+            self.end(state)
+
+    def end(self, state: TrainState) -> None:
+        """Ends a running trace, once its last step has been computed."""
+        if self._running:
+            jax.block_until_ready(state)
+            jax.profiler.stop_trace()
+            self._running = False
 
 
 def predictions(task: Any, variables: Any, loader: Loader, count: int) -> np.ndarray:

@@ -13,12 +13,14 @@ class Preemption:
 
     def __init__(self):
         self._asked = threading.Event()
+        self._caught = False
         self._previous: Any = None
 
     def __enter__(self) -> Self:
         # With many processes JAX's own service catches the signal and agrees on a step.
         if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
             self._previous = signal.signal(signal.SIGTERM, lambda *_: self._asked.set())
+            self._caught = True
         return self
 
     def __exit__(
@@ -27,8 +29,8 @@ class Preemption:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGTERM, self._previous)
+        if self._caught:  # None: the handler before was not Python's, which cannot be put back
+            signal.signal(signal.SIGTERM, self._previous or signal.SIG_DFL)
 
     def asked(self, step: int) -> bool:
         """Whether to stop after `step`; the same answer on every process."""
@@ -39,5 +41,5 @@ class Preemption:
         return self._asked.is_set()
 
     def asked_here(self) -> bool:
-        """Whether this process alone (and there is no other) was asked; for use between steps."""
+        """Whether to stop amid an evaluation; never with several processes, which stop together."""
         return self._asked.is_set()

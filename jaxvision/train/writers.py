@@ -2,6 +2,7 @@
 
 import json
 import math
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,12 @@ from jaxvision.errors import UserError
 def write_atomically(path: Path, text: str) -> None:
     """Writes a file that is either the old one or the whole new one, whatever happens."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 class Writers:
@@ -35,16 +40,6 @@ class Writers:
         self._file, self._board, self._wandb = None, None, None
         if not active:
             return
-        path = workdir / "metrics.jsonl"
-        if path.exists():
-            kept = [r for r in read_metrics(path) if r["step"] <= step]
-            write_atomically(path, "".join(json.dumps(r) + "\n" for r in kept))
-        self._file = path.open("a")
-        if config.log.tensorboard:
-            from tensorboardX import SummaryWriter
-
-            purge = {"purge_step": step + 1} if step else {}
-            self._board = SummaryWriter(str(workdir / "tensorboard"), **purge)
         if config.log.wandb:
             try:
                 import wandb
@@ -53,10 +48,23 @@ class Writers:
             self._wandb = wandb.init(
                 project=config.log.wandb,
                 dir=str(workdir),
-                id=workdir.name,
+                name=workdir.name,
+                # Folders of the same name in different places are different runs.
+                id=f"{zlib.crc32(str(workdir.absolute()).encode()):08x}",
                 resume="allow",
                 config=config.to_dict(),
             )
+        path = workdir / "metrics.jsonl"
+        if path.exists():
+            kept = [r for r in read_metrics(path) if r["step"] <= step]
+            write_atomically(path, "".join(json.dumps(r) + "\n" for r in kept))
+        self._file = path.open("a")
+        if config.log.tensorboard:
+            from tensorboardX import SummaryWriter
+
+            folder = workdir / "tensorboard"
+            purge = {"purge_step": step + 1} if folder.exists() else {}
+            self._board = SummaryWriter(str(folder), **purge)
 
     def scalars(self, step: int, split: str, metrics: dict[str, float]) -> None:
         """One record: `{"step": ..., "split": ..., "loss": ..., ...}`."""

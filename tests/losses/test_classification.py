@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -64,3 +65,11 @@ def test_penalty_counts_kernels_alone():
     gradient = jax.grad(lambda p: penalty(p, l2=0.1))(params)
     np.testing.assert_allclose(gradient["conv"]["kernel"], [[0.1, -0.2]], rtol=1e-6)
     assert float(gradient["conv"]["bias"][0]) == 0
+
+
+def test_shapes_are_checked_at_run_time():
+    """As in all pure functions, by the import hook in tests/conftest.py."""
+    with pytest.raises(jaxtyping.TypeCheckError, match="masked_mean"):
+        masked_mean(jnp.ones(3), jnp.ones(4), jnp.ones(3, bool))
+    with pytest.raises(jaxtyping.TypeCheckError, match="logits"):
+        cross_entropy(jnp.ones((2, 3), int), jnp.ones(2, int))

@@ -48,6 +48,7 @@ def test_absent_classes_are_left_out_of_the_mean():
 def test_all_void_gives_nan_and_no_crash():
     matrix = ConfusionMatrix.of(jnp.zeros((2, 3), int), jnp.full((2, 3), 255), 2)
     assert np.isnan(matrix.compute("")["miou"])
+    assert np.isnan(matrix.compute("")["pixel_accuracy"])
 
 
 @pytest.mark.parametrize("k", [1, 3])
@@ -80,6 +81,16 @@ def test_counts_stay_exact_beyond_32_bits():
     found = evaluate(lambda v, b: {"c": big}, None, iter([{}] * 200))
     assert found["c"].counts.dtype == np.int64
     assert (found["c"].counts == 200 * (2**24 + 1)).all()
+
+
+def test_large_batches_are_folded_before_counts_overflow(monkeypatch):
+    from jaxvision.train import evaluation
+
+    monkeypatch.setattr(evaluation, "_FOLD_ABOVE", 100)
+    nearly = ConfusionMatrix(counts=jnp.full((2, 2), 2**31 - 1, jnp.int32))
+    batch = {"image": np.zeros(100)}
+    found = evaluation.evaluate(lambda v, b: {"c": nearly}, None, iter([batch] * 3))
+    assert (found["c"].counts == 3 * (2**31 - 1)).all()
 
 
 def test_evaluation_can_be_cancelled():

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -64,7 +66,7 @@ def losses(workdir):
 def assert_same_curve(a, b):
     one, other = losses(a), losses(b)
     assert [r[:2] for r in one] == [r[:2] for r in other]
-    assert len([r for r in one if r[0] == "train"]) == 7
+    assert len([r for r in one if r[0] == "train"]) == 8
     np.testing.assert_allclose([r[2] for r in one], [r[2] for r in other], rtol=2e-3)
     # The first steps have no rounding behind them yet.
     np.testing.assert_allclose(one[0][2], other[0][2], rtol=1e-5)
@@ -85,16 +87,35 @@ def test_eight_devices_follow_one(single, tmp_path, axes):
     assert_same_curve(single, tmp_path / "run")
 
 
-def test_two_processes_follow_one(single, tmp_path):
+def start_two(workdir, *arguments):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
-    flags = [f"--coordinator=localhost:{port}", "--num-processes=2"]
-    outputs = finish(
-        *(start(tmp_path / "run", *flags, f"--process-id={i}", devices=2) for i in range(2))
-    )
+    flags = [f"--coordinator=localhost:{port}", "--num-processes=2", *arguments]
+    return [start(workdir, *flags, f"--process-id={i}", devices=2) for i in range(2)]
+
+
+def test_two_processes_follow_one(single, tmp_path):
+    outputs = finish(*start_two(tmp_path / "run"))
     assert "4 cpu devices: data 4 x fsdp 1, 2 processes" in outputs[0]
     assert_same_curve(single, tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signalled", [(0,), (1,), (0, 1)])
+def test_sigterm_to_any_process_ends_both_at_one_step(tmp_path, signalled):
+    more = ["--config.train.duration=100000", "--config.checkpoint.every=never"]
+    more += ["--config.model.name=mlp", "--config.model.options={}"]
+    processes = start_two(tmp_path / "run", *more)
+    for line in processes[0].stdout:
+        if line.startswith("step "):
+            break
+    for index in signalled:
+        processes[index].send_signal(signal.SIGTERM)
+    output, _ = finish(*processes)
+    step = int(re.search(r"Stopped by SIGTERM after step (\d+) of 100000; saved", output)[1])
+    assert max(int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir()) == step
+    assert losses(tmp_path / "run")[-1][1] <= step
 
 
 def test_a_run_resumes_on_another_number_of_devices(single, tmp_path):

@@ -1,6 +1,8 @@
 """The loop end to end, on the embedded digits."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ from PIL import Image
 
 from jaxvision import config as configuration
 from jaxvision.errors import UserError
-from jaxvision.train import run
+from jaxvision.train import loop, run
 from jaxvision.train.writers import read_metrics
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +51,7 @@ def test_a_run_writes_what_it_promises(trained):
     stored = json.loads((workdir / "config.json").read_text())
     assert stored["model"]["name"] == "mlp"
     assert stored["data"]["classes"] == list("0123456789")  # so that predicting needs no data
-    assert [(r["step"]) for r in records(workdir, "train")] == [11, 22, 33]
+    assert [r["step"] for r in records(workdir, "train")] == [11, 22, 33, 44]
     assert [r["step"] for r in records(workdir, "validation")] == [22, 44]
     (test,) = records(workdir, "test")
     assert test["accuracy"] == result["accuracy"]
@@ -191,6 +193,41 @@ def test_fine_tuning_starts_from_given_weights_and_freezes(tmp_path, trained):
     old, new = variables["params"], tuned["params"]
     np.testing.assert_array_equal(old["0"]["kernel"], new["0"]["kernel"])
     assert not np.array_equal(old["3"]["kernel"], new["3"]["kernel"])
+
+
+def test_sigterm_during_the_test_ends_the_run_as_during_training(tmp_path, monkeypatch, capsys):
+    evaluate = loop.evaluate
+
+    def struck(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(loop, "evaluate", struck)
+    config = small(train__duration=4, train__log_every=2, eval__every="never")
+    assert run(config, tmp_path / "run") == {}
+    assert "Stopped by SIGTERM after step 4 of 4; saved" in capsys.readouterr().out
+    monkeypatch.undo()
+    assert run(config, tmp_path / "run")["accuracy"] > 0
+    assert [r["step"] for r in records(tmp_path / "run", "train")] == [2, 4]
+
+
+def test_the_trace_covers_the_steps_asked_for(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr("jax.profiler.start_trace", lambda folder: calls.append(("start", step)))
+    monkeypatch.setattr("jax.profiler.stop_trace", lambda: calls.append(("stop before", step)))
+    for span, first, expected in [
+        ((2, 3), 1, [("start", 2), ("stop before", 4)]),
+        ((2, 3), 3, []),  # resumed in its midst
+        ((5, 99), 1, [("start", 5), ("stop before", 6)]),  # the run ends first
+        ((), 1, []),
+    ]:
+        trace = loop.Trace(span, tmp_path)
+        for step in range(first, 7):
+            trace.before(step, None)
+            if step == 6:
+                trace.end(None)
+        assert calls == expected, span
+        calls.clear()
 
 
 def test_corrupt_images_are_skipped_counted_and_named(tmp_path, capsys):

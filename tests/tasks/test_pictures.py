@@ -1,0 +1,67 @@
+"""Pictures of predictions: colours, sizes, legends."""
+
+import numpy as np
+import pytest
+
+from jaxvision.tasks import pictures
+
+
+def test_the_palette_is_that_of_pascal_voc():
+    assert pictures.palette(10).tolist() == [
+        [0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128],
+        [128, 0, 128], [0, 128, 128], [128, 128, 128], [64, 0, 0], [192, 0, 0],
+    ]  # fmt: skip
+    assert pictures.palette(21)[20].tolist() == [0, 64, 128]  # tv/monitor
+    assert pictures.palette(256)[255].tolist() == [224, 224, 192]
+    assert len(np.unique(pictures.palette(256), axis=0)) == 256
+
+
+def test_void_is_light_grey():
+    colours = pictures.colour_map(np.array([[1, 255]]))
+    assert colours.tolist() == [[[128, 0, 0], [224, 224, 224]]]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_overlay_mixes_image_and_classes(channels):
+    image = np.full((1, 2, channels), 100, np.uint8)
+    mixed = pictures.overlay(image, np.array([[0, 1]]), opacity=0.25)
+    assert mixed.dtype == np.uint8
+    assert mixed.tolist() == [[[75, 75, 75], [107, 75, 75]]]
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "expected"),
+    [(1, 8, (186, 168)), (4, 8, (186, 4 * 168)), (5, 8, (2 * 186, 4 * 168)), (2, 200, (226, 416))],
+)
+def test_a_grid_enlarges_small_images_and_breaks_rows(count, size, expected):
+    images = np.zeros((count, size, size, 1), np.uint8)
+    grid = pictures.captioned_grid(images, ["cat"] * count, [False] * count)
+    assert grid.shape == (*expected, 3)
+    assert grid.dtype == np.uint8
+    assert (grid[4:164, 4:164] == 0).all()
+
+
+def test_wrong_captions_are_red_and_long_ones_are_cut():
+    images = np.full((2, 8, 8, 3), 255, np.uint8)
+    right, wrong = np.split(pictures.captioned_grid(images, ["w" * 99] * 2, [False, True]), 2, 1)
+    assert (right[..., 0] == right[..., 1]).all()
+    red = (wrong[..., 0] > wrong[..., 1] + 50).any(axis=-1 if wrong.ndim == 2 else ())
+    assert red.any()
+    assert (right[:, -4:] == 255).all()  # nothing runs out of its column
+
+
+def test_rows_lie_side_by_side_over_a_legend():
+    image = np.full((2, 60, 100, 3), 10, np.uint8)
+    truth = np.full((2, 40, 50, 3), 20, np.uint8)  # of a network without padding
+    picture = pictures.rows([image, truth], ["void", "car"])
+    width = 100 + 4 + 50 + 4
+    factor = -(-480 // width)
+    assert picture.shape == (2 * 64 * factor + 20 + 4, width * factor, 3)
+    assert (picture[2 * factor, 2 * factor] == 10).all()
+    assert (picture[(2 + 39) * factor, 106 * factor] == 20).all()
+    assert (picture[(2 + 41) * factor, 106 * factor] == 255).all()
+    legend = picture[2 * 64 * factor :].reshape(-1, 3).tolist()
+    assert [0, 0, 0] in legend
+    assert [128, 0, 0] in legend
+    more = pictures.rows([image, truth], [f"class number {i}" for i in range(21)])
+    assert more.shape[0] > picture.shape[0]  # the legend goes on in further lines

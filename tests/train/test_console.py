@@ -1,0 +1,36 @@
+"""What a run prints."""
+
+import re
+
+import pytest
+
+from jaxvision.train.console import RunConsole, format_metrics
+
+
+def test_the_important_metrics_come_first_and_classes_on_request():
+    metrics = {"iou/car": 0.51234567, "speed": 12345.6, "accuracy": 0.98765, "loss": 0.1}
+    assert format_metrics(metrics) == "loss 0.1  accuracy 0.9877  speed 12346"
+    assert format_metrics(metrics, everything=True).endswith("iou/car 0.5123  speed 12346")
+    assert format_metrics({"loss": float("nan"), "rate": 1e-9}) == "loss nan  rate 1e-09"
+    assert format_metrics({}) == ""
+
+
+def test_without_a_terminal_progress_is_lines_with_the_time_left(capsys, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("jaxvision.train.console.time.monotonic", lambda: now[0])
+    with RunConsole(total=100, start=20) as console:
+        now[0] += 30.0
+        console.progress(40, {"loss": 0.5, "gradient_norm": 3.0, "images_per_second": 7.0})
+        console.say("markup [bold]stays[/bold]")
+    first, second = capsys.readouterr().out.splitlines()
+    # 20 steps took 30 s, so that the 60 left take 90 s.
+    assert first == "step 40/100  loss 0.5  images_per_second 7  ETA 1:30"
+    assert second == "markup [bold]stays[/bold]"
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_other_processes_are_silent(active, capsys):
+    with RunConsole(10, 0, active=active) as console:
+        console.say("hello")
+        console.progress(5, {"loss": 1.0})
+    assert bool(re.search("hello", capsys.readouterr().out)) == active

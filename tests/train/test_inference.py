@@ -1,0 +1,224 @@
+"""Trained models at work: files in, predictions out; nothing mixed up, nothing overwritten."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxvision import config as configuration
+from jaxvision.data.codecs import CorruptImageError
+from jaxvision.errors import UserError
+from jaxvision.train import inference, run
+from jaxvision.train.inference import Origin, Prediction
+
+ROOT = Path(__file__).parents[2]
+DIGITS = str(ROOT / "configs" / "classification" / "digits.py")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run with averaged weights and checkpoints of several steps; the first is the best."""
+    config = configuration.load(
+        DIGITS,
+        {
+            "model.name": "mlp", "data.augment": (), "data.validation": "train[:100]",
+            "train.duration": 12, "checkpoint.every": 4, "eval.every": 4, "checkpoint.keep": 9,
+            "optimizer.name": "sgd", "optimizer.ema": 0.9, "optimizer.learning_rate": 0.1,
+            "schedule.name": "step", "schedule.milestones": (4,), "schedule.factor": 3000.0,
+            "optimizer.clip_norm": 1.0, "eval.pictures": 0, "log.tensorboard": False,
+        },
+    )  # fmt: skip
+    workdir = tmp_path_factory.mktemp("inference") / "run"
+    run(config, workdir)
+    return workdir, inference.stored_config(workdir)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Seven images of different sizes, one of them unreadable."""
+    rng = np.random.default_rng(0)
+    for index in range(7):
+        pixels = rng.integers(0, 256, (8 + index, 20 - index), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+    (tmp_path / "3.png").write_bytes(b"no image")
+    return tmp_path
+
+
+def test_folders_stand_for_the_images_below_them(pictures):
+    (pictures / "below").mkdir()
+    (pictures / "5.png").rename(pictures / "below" / "x.PNG")
+    (pictures / "notes.txt").write_text("no image")
+    found = inference.image_files([str(pictures / "4.png"), str(pictures)])
+    expected = ["4.png", "0.png", "1.png", "2.png", "3.png", "4.png", "6.png", "below/x.PNG"]
+    assert [str(p.relative_to(pictures)) for p in found] == expected
+    with pytest.raises(UserError, match=r"No such file or folder: .*7\.png"):
+        inference.image_files([str(pictures / "7.png")])
+    (pictures / "empty").mkdir()
+    with pytest.raises(UserError, match=r"No image in .*empty"):
+        inference.image_files([str(pictures / "empty")])
+
+
+def test_predictions_keep_the_order_and_do_not_depend_on_the_batch(trained, pictures):
+    workdir, config = trained
+    config.data.eval_transforms = ({"name": "resize", "size": (8, 8)},)
+    files = inference.image_files([str(pictures)])
+    results = {
+        size: list(inference.predict_files(config, Origin(workdir), files, batch_size=size))
+        for size in (1, 4, 32)
+    }
+    for found in results.values():
+        assert isinstance(found[3], CorruptImageError)
+        assert found[3].name == str(files[3])
+        kept = [p for p in found if isinstance(p, Prediction)]
+        assert [p.file for p in kept] == [*files[:3], *files[4:]]
+        assert [p.image.shape for p in kept] == [
+            (8 + i, 20 - i, 1) for i in (0, 1, 2, 4, 5, 6)
+        ]  # fmt: skip
+        for one, other in zip(results[1], found):
+            if isinstance(one, Prediction):
+                np.testing.assert_array_equal(one.network_image, other.network_image)
+                np.testing.assert_allclose(
+                    one.outputs["probabilities"], other.outputs["probabilities"], rtol=1e-5
+                )
+    tops = {p.outputs["label"].item() for p in results[1] if isinstance(p, Prediction)}
+    assert len(tops) > 1  # else order would not show
+
+
+def test_images_of_several_network_sizes_go_in_batches_of_their_own(tmp_path):
+    from jaxvision import tasks
+    from jaxvision.interop import torch_weights
+
+    config = configuration.default_config()
+    config.model.name, config.data.classes = "resnet8_cifar", ("a", "b")
+    config.data.eval_transforms = ()
+    task = tasks.create(config, config.data.classes)
+    weights = str(tmp_path / "w.safetensors")
+    torch_weights.save(weights, jax.jit(lambda: task.init(jax.random.key(0), (8, 8, 3)))())
+    rng = np.random.default_rng(0)
+    for index, size in enumerate((8, 8, 12, 8)):
+        pixels = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+    files = inference.image_files([str(tmp_path)])
+    found = list(inference.predict_files(config, Origin(weights=weights), files, batch_size=3))
+    assert [p.network_image.shape[0] for p in found] == [8, 8, 12, 8]
+    (alone,) = inference.predict_files(config, Origin(weights=weights), files[3:])
+    np.testing.assert_allclose(
+        found[3].outputs["probabilities"], alone.outputs["probabilities"], rtol=1e-5
+    )
+
+
+def test_classes_must_be_known(trained):
+    workdir, config = trained
+    config = config.copy_and_resolve_references()
+    config.data.classes = ()
+    with pytest.raises(UserError, match=r"data\.classes"):
+        next(inference.predict_files(config, Origin(workdir), [Path("x.png")]))
+
+
+@pytest.mark.parametrize(("checkpoint", "step"), [("latest", 12), ("best", 4), ("8", 8)])
+def test_the_checkpoint_asked_for_is_the_one_used(trained, checkpoint, step):
+    import orbax.checkpoint as ocp
+
+    from jaxvision import tasks
+
+    workdir, config = trained
+    task = tasks.create(config, config.data.classes)
+    found = inference.variables_of(config, task, Origin(workdir, checkpoint), (8, 8, 1))
+    with ocp.StandardCheckpointer() as reader:
+        stored = reader.restore(workdir / "checkpoints" / str(step) / "state")
+    kernel = found["params"]["0"]["kernel"]
+    np.testing.assert_array_equal(kernel, stored["ema"]["0"]["kernel"])  # the averaged ones
+    assert not np.array_equal(kernel, stored["params"]["0"]["kernel"])
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "message"),
+    [("7", r"No checkpoint of step 7 .*4, 8, 12"), ("lastest", "Did you mean 'latest'")],
+)
+def test_a_checkpoint_that_is_not_there(trained, checkpoint, message):
+    workdir, config = trained
+    with pytest.raises(UserError, match=message):
+        inference.evaluate_split(config, Origin(workdir, checkpoint), "test[:10]")
+
+
+def test_a_workdir_without_a_run_or_a_checkpoint(trained, tmp_path):
+    _, config = trained
+    with pytest.raises(UserError, match=r"No run in .*has no config\.json"):
+        inference.stored_config(tmp_path)
+    with pytest.raises(UserError, match="No checkpoint in"):
+        inference.evaluate_split(config, Origin(tmp_path), "test[:10]")
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_evaluating_uses_the_averaged_weights_and_equals_the_run(trained):
+    workdir, config = trained
+    records = [json.loads(s) for s in (workdir / "metrics.jsonl").read_text().splitlines()]
+    wanted = {r["step"]: r for r in records if r["split"] == "validation"}
+    for checkpoint in (4, 8, 12):
+        result, sums = inference.evaluate_split(
+            config, Origin(workdir, str(checkpoint)), "train[:100]"
+        )
+        assert result["accuracy"] == wanted[checkpoint]["accuracy"]
+        assert result["loss"] == pytest.approx(wanted[checkpoint]["loss"], rel=1e-5)
+        assert int(sums["accuracy"].count) == 100
+
+
+# -- writing --------------------------------------------------------------------------------------
+
+
+def prediction(file, **outputs):
+    image = np.full((6, 9, 3), 77, np.uint8)
+    outputs = outputs or {"probabilities": np.array([0.25, 0.75]), "label": np.int32(1)}
+    return Prediction(file, image, image, outputs)
+
+
+def written(folder):
+    names = [p["picture"] for p in json.loads((folder / "predictions.json").read_text())]
+    assert all((folder / name).is_file() for name in names)
+    return names
+
+
+def test_files_of_the_same_name_get_pictures_of_their_own(tmp_path):
+    files = ["a/x.jpg", "b/x.png", "x-2.jpg", "/elsewhere/../x.gif"]
+    out = tmp_path / "out"
+    inference.write_predictions([prediction(Path(f)) for f in files], ("cat", "dog"), out)
+    names = written(out)
+    assert len(set(names)) == 4
+    assert {p.name for p in out.iterdir()} == {*names, "predictions.json"}
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]  # nothing lands beside it
+    entry = json.loads((out / "predictions.json").read_text())[0]
+    assert entry == {
+        "file": "a/x.jpg",
+        "classes": [{"name": "dog", "probability": 0.75}, {"name": "cat", "probability": 0.25}],
+        "picture": "x.png",
+    }
+
+
+def test_masks_and_pictures_do_not_collide(tmp_path):
+    labels = {"segmentation": np.eye(3, dtype=np.int32), "probability": np.ones((3, 3))}
+    files = [Path("x.jpg"), Path("x-classes.jpg")]
+    inference.write_predictions([prediction(f, **labels) for f in files], ("a", "b"), tmp_path)
+    pairs = [(name, name.replace(".png", "-classes.png")) for name in written(tmp_path)]
+    assert len({name for pair in pairs for name in pair}) == 4
+    for picture, indices in pairs:
+        assert Image.open(tmp_path / picture).mode == "RGB"
+        stored = Image.open(tmp_path / indices)
+        assert (stored.mode, stored.size) == ("P", (9, 6))
+        assert set(np.unique(np.asarray(stored))) == {0, 1}
+    (first, _) = json.loads((tmp_path / "predictions.json").read_text())
+    assert {c["name"]: c["share"] for c in first["classes"]} == {"a": 0.666667, "b": 0.333333}
+
+
+def test_the_images_themselves_are_never_overwritten(tmp_path):
+    for name in ("photo.png", "other.jpg"):
+        Image.new("RGB", (9, 6), "red").save(tmp_path / name)
+    before = (tmp_path / "photo.png").read_bytes()
+    files = [tmp_path / "photo.png", tmp_path / "other.jpg"]
+    for _ in range(2):  # a second call replaces what the first one wrote
+        inference.write_predictions([prediction(f) for f in files], ("cat", "dog"), tmp_path)
+        assert written(tmp_path) == ["photo-2.png", "other.png"]
+    assert (tmp_path / "photo.png").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 5
