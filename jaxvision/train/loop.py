@@ -21,7 +21,7 @@ from jaxvision.data.loader import Loader, open_stream
 from jaxvision.errors import UserError, unknown
 from jaxvision.interop import torch_weights
 from jaxvision.train import compilation, mesh, optimizer
-from jaxvision.train.checkpoint import Checkpoints
+from jaxvision.train.checkpoint import Checkpoints, committed_steps
 from jaxvision.train.console import RunConsole, format_metrics
 from jaxvision.train.evaluation import evaluate
 from jaxvision.train.preemption import Preemption
@@ -332,7 +332,8 @@ def prepare_workdir(workdir: Path, config: ConfigDict, first: bool) -> None:
       UserError: it holds another experiment (which keys differ is listed), or cannot be written.
     """
     stored = workdir / "config.json"
-    if stored.exists():
+    begun = committed_steps(workdir / "checkpoints")
+    if stored.exists() and begun:  # what failed before its first checkpoint may be put right
         different = configuration.differences(configuration.from_json(stored.read_text()), config)
         if different and not config.train.allow_changed_config:
             lines = [f"  {key}: {old!r} -> {new!r}" for key, (old, new) in different.items()]

@@ -111,6 +111,15 @@ def test_nan_stops_the_run_and_names_step_metric_and_checkpoint(tmp_path):
     assert not list((tmp_path / "run" / "checkpoints").glob("[0-9]*"))
 
 
+def test_a_run_that_failed_before_its_first_checkpoint_may_be_put_right(tmp_path):
+    with pytest.raises(UserError, match="train"):
+        run(small(data__train="trian"), tmp_path / "run")
+    wild = small(optimizer__name="sgd", optimizer__learning_rate=1e38, schedule__name="constant")
+    with pytest.raises(UserError, match="Last good checkpoint: none"):
+        run(wild, tmp_path / "run")
+    assert run(small(train__duration=3), tmp_path / "run")["loss"] > 0
+
+
 def test_early_stopping_waits_for_its_patience(tmp_path):
     config = small(
         optimizer__learning_rate=0.0, optimizer__weight_decay=0.0, schedule__name="constant",
