@@ -313,6 +313,8 @@ def validate(config: ConfigDict) -> None:
             raise UserError(f"Config key {path!r} must be at least 1, got {flat[path]}.")
     if flat["data.channels"] not in (1, 3):
         raise UserError(f"Config key 'data.channels' is 1 or 3, got {flat['data.channels']}.")
+    if not (flat["data.test"] or flat["data.validation"]):
+        raise UserError("Set data.test, data.validation or both: there is nothing to evaluate on.")
     for path in ("data.mean", "data.std"):
         if len(flat[path]) not in (1, flat["data.channels"]):
             raise UserError(
