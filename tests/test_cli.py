@@ -1,6 +1,7 @@
 """The command line as a user meets it."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -186,7 +187,11 @@ def test_a_full_disk_is_one_message_and_loses_nothing(tmp_path):
         f"main(['train', '--config', {DIGITS + ':smoke'!r}, '--workdir', {str(tmp_path / 'run')!r},"
         "'--config.data.cache=false'])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    # A cache of its own: the limit cuts its entries short too.
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "xla")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, env=environment
+    )
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stderr.rpartition("error:")[2]
     assert "too large" in done.stderr or "disk" in done.stderr

@@ -72,7 +72,7 @@ def test_randomness_comes_from_seed_and_step_alone():
 
 def test_batch_statistics_are_updated_by_torch_s_rule():
     task, tx = classification("resnet8_cifar"), optax.sgd(0.0)
-    state, _ = make_train_step(task, tx, seed=0)(state_of(task, tx), batch_of())
+    state, _ = jax.jit(make_train_step(task, tx, seed=0))(state_of(task, tx), batch_of())
     mean = state.model_state["batch_stats"]["bn1"]["mean"]
     assert float(jnp.abs(mean).max()) > 0
     assert state.model_state["batch_stats"].keys() == {"bn1", *(f"layer{i}_0" for i in (1, 2, 3))}
@@ -102,7 +102,7 @@ def test_rematerialisation_changes_no_number(name, options, shape):
     image = jnp.asarray(RNG.normal(size=(2, *shape)), jnp.float32)
     for remat in (False, True):
         model = models.create(name, 3, remat=remat, **options)
-        variables = model.init(jax.random.key(0), image)
+        variables = jax.jit(model.init)(jax.random.key(0), image)
         state = {k: v for k, v in variables.items() if k != "params"}
 
         def loss(params, model=model, state=state):
@@ -111,7 +111,7 @@ def test_rematerialisation_changes_no_number(name, options, shape):
             )
             return jnp.mean(out**2)
 
-        gradients.append(jax.grad(loss)(variables["params"]))
+        gradients.append(jax.jit(jax.grad(loss))(variables["params"]))
     for a, b in zip(jax.tree.leaves(gradients[0]), jax.tree.leaves(gradients[1])):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
