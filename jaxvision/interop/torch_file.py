@@ -119,9 +119,14 @@ class _Unpickler(pickle._Unpickler):
         # State dicts carry a `_metadata`. Other attributes could only change what is allowed.
         self.stack.pop()
 
+    def _refuse_bytearray(self: Any) -> None:
+        # Its reader fills as much memory as the file says, and no state dict holds one.
+        raise pickle.UnpicklingError("it holds a bytearray")
+
     dispatch: ClassVar[dict[int, Any]] = {
         **pickle._Unpickler.dispatch,
         pickle.BUILD[0]: _drop_attributes,
+        pickle.BYTEARRAY8[0]: _refuse_bytearray,
     }
 
     def find_class(self, module: str, name: str) -> Any:
