@@ -5,6 +5,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+try:
+    import resource
+except ImportError:  # not on Windows
+    resource = None  # type: ignore[assignment]
 from jaxtyping import install_import_hook
 
 # Before anything imports TFDS or JAX: nothing of a test run may land in the user's home. Worker
@@ -24,6 +30,15 @@ install_import_hook(
 SHARED = Path(
     os.environ.get("JAXVISION_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data")
 )
+
+
+# The same examples in every run: a suite that fails by chance teaches nothing.
+settings.register_profile("fixed", derandomize=True)
+settings.load_profile("fixed")
+
+# A test that asks for a machine's whole memory fails by itself instead of taking others with it.
+if resource is not None:
+    resource.setrlimit(resource.RLIMIT_DATA, (12 * 2**30, resource.RLIM_INFINITY))
 
 
 @pytest.fixture(scope="session")
