@@ -1,4 +1,4 @@
-"""The `jaxvision` command: train, evaluate, predict, info, data prepare."""
+"""The `jaxvision` command: train, evaluate, predict, info, data prepare, and `COMMANDS`."""
 
 import argparse
 import errno
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jaxvision import __version__
+from jaxvision.commands import COMMANDS
 from jaxvision.errors import UserError, unknown
 
 _EXAMPLES = """\
@@ -129,6 +130,11 @@ def _parser() -> argparse.ArgumentParser:
     prepare.set_defaults(run=_prepare)
     prepare.add_argument("name", help="digits, shapes or a name of the TFDS catalogue")
     prepare.add_argument("--data-dir", default="", help="where to (default: the TFDS default)")
+
+    for name, module in COMMANDS.items():
+        sub = command(name, module.run, (module.__doc__ or name).splitlines()[0].rstrip("."))
+        sub.epilog = _OVERRIDES
+        module.add_arguments(sub)
     return parser
 
 

@@ -1,0 +1,1 @@
+"""Learning without deep networks: neighbours, linear classifiers, hand-made features, clusters."""
