@@ -64,6 +64,7 @@ KEYS: dict[str, Key] = {
     "model.dtype": Key("float32", "compute type: float32 or bfloat16; parameters stay float32"),
     "model.weights": Key("", "file of initial weights (.safetensors, .pth, .pt, .th)"),
     # -- loss -----------------------------------------------------------------------------------
+    "loss.name": Key("cross_entropy", "classification: cross_entropy, or hinge (multiclass SVM)"),
     "loss.label_smoothing": Key(0.0, "mass given uniformly to all classes"),
     "loss.class_weights": Key([], "weight of each class in the loss (empty: all one)"),
     "loss.l1": Key(0.0, "L1 penalty on kernels, added to the loss"),
@@ -128,6 +129,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.source": ("tfds", "folder", "masks", "idx"),
     "data.on_corrupt": ("error", "skip"),
     "model.dtype": ("float32", "bfloat16"),
+    "loss.name": ("cross_entropy", "hinge"),
     "optimizer.name": ("sgd", "adam", "adamw", "rmsprop", "lamb", "lion", "adafactor"),
     "schedule.name": ("constant", "step", "polynomial", "cosine", "one_cycle", "plateau"),
 }

@@ -1,5 +1,10 @@
 """Losses: pure functions of logits and labels that return one value a sample or pixel."""
 
-from jaxvision.losses.classification import cross_entropy, masked_mean, penalty
+from jaxvision.losses.classification import (
+    cross_entropy,
+    masked_mean,
+    multiclass_hinge,
+    penalty,
+)
 
-__all__ = ["cross_entropy", "masked_mean", "penalty"]
+__all__ = ["cross_entropy", "masked_mean", "multiclass_hinge", "penalty"]

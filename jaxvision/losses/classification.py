@@ -1,7 +1,7 @@
-"""Cross-entropy in every form the tasks need, and weight penalties."""
+"""Cross-entropy in every form the tasks need, the multiclass hinge, and weight penalties."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ def cross_entropy(
     *,
     label_smoothing: float = 0.0,
     class_weights: Sequence[float] | Float[Array, "k"] | None = None,
+    temperature: float = 1.0,
 ) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
     """Softmax cross-entropy of each sample, and the weight each carries in a mean.
 
@@ -25,11 +26,12 @@ def cross_entropy(
       targets: int class indices [*b], or probabilities [*b, k] (as mixup makes them).
       label_smoothing: mass spread uniformly over all classes.
       class_weights: weight of each class.
+      temperature: what logits are divided by; above 1 the probabilities are flatter.
 
     Returns:
       (loss, weight), both float32 [*b]; `loss` already contains the weight.
     """
-    logits = logits.astype(jnp.float32)
+    logits = logits.astype(jnp.float32) / temperature
     count = logits.shape[-1]
     log_p = jax.nn.log_softmax(logits)
     weights = jnp.ones(count) if class_weights is None else jnp.asarray(class_weights, jnp.float32)
@@ -42,6 +44,49 @@ def cross_entropy(
     if label_smoothing:
         loss -= label_smoothing / count * jnp.sum(weights * log_p, -1)
     return loss, weight
+
+
+def multiclass_hinge(
+    logits: Float[Array, "*b k"],
+    targets: Shaped[Array, "*t"],
+    *,
+    margin: float = 1.0,
+    over: Literal["sum", "max"] = "sum",
+    class_weights: Sequence[float] | Float[Array, "k"] | None = None,
+) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
+    """The multiclass SVM's loss: what wrong classes' scores lack of being `margin` below the true.
+
+    `sum`: over all wrong classes, sum of max(0, s_j - s_true + margin); Weston and Watkins,
+    "Support Vector Machines for Multi-Class Pattern Recognition", 1999,
+    https://www.esann.org/sites/default/files/proceedings/legacy/es1999-461.pdf.
+    `max`: of the worst wrong class alone; Crammer and Singer, "On the Algorithmic Implementation of
+    Multiclass Kernel-based Vector Machines", 2001, https://www.jmlr.org/papers/v2/crammer01a.html.
+
+    Args:
+      logits: scores, any floating type; computed in float32.
+      targets: int class indices [*b], or probabilities [*b, k]: the expected loss is taken.
+      margin: by how much the true class must win.
+      over: `sum` or `max`.
+      class_weights: weight of each class.
+
+    Returns:
+      (loss, weight), both float32 [*b], as `cross_entropy` gives them.
+    """
+    logits = logits.astype(jnp.float32)
+    count = logits.shape[-1]
+    weights = jnp.ones(count) if class_weights is None else jnp.asarray(class_weights, jnp.float32)
+
+    def of_class(true: Array) -> Array:
+        score = jnp.take_along_axis(logits, true[..., None], axis=-1)
+        wrong = jnp.arange(count) != true[..., None]
+        violation = jnp.where(wrong, jnp.maximum(logits - score + margin, 0), 0)
+        return weights[true] * (violation.sum(-1) if over == "sum" else violation.max(-1))
+
+    if targets.ndim < logits.ndim:
+        return of_class(targets), weights[targets]
+    each = lambda c: of_class(jnp.full(logits.shape[:-1], c))  # noqa: E731
+    losses = jax.lax.map(each, jnp.arange(count))
+    return jnp.sum(jnp.moveaxis(losses, 0, -1) * targets, -1), jnp.ones(logits.shape[:-1])
 
 
 def masked_mean(

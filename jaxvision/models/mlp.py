@@ -38,6 +38,7 @@ class MLP(nn.Module):
 
 
 VARIANTS = {
+    "linear": Variant(MLP, {"hidden": ()}, "torchvision.ops.MLP(784, [10])", (28, 28, 1)),
     "mlp": Variant(MLP, {"hidden": (100,)}, "torchvision.ops.MLP(3072, [100, 10])", (32, 32, 3)),
     "mlp_256x2": Variant(
         MLP, {"hidden": (256, 256)}, "torchvision.ops.MLP(784, [256, 256, 10])", (28, 28, 1)

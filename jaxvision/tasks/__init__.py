@@ -75,6 +75,14 @@ def create(config: ConfigDict, class_names: tuple[str, ...]) -> Task:
     weights = tuple(config.loss.class_weights)
     if weights and len(weights) != count:
         raise UserError(f"loss.class_weights has {len(weights)} values for {count} classes.")
+    if config.loss.name != "cross_entropy":
+        if config.task != "classification":
+            raise UserError(f"loss.name={config.loss.name!r} is for task='classification'.")
+        if config.loss.label_smoothing:
+            raise UserError("loss.label_smoothing is for loss.name='cross_entropy'; set it to 0.")
+        chosen = {"criterion": config.loss.name}
+    else:
+        chosen = {}
     model = models.create(
         config.model.name,
         count,
@@ -91,4 +99,5 @@ def create(config: ConfigDict, class_names: tuple[str, ...]) -> Task:
         class_weights=weights,
         l1=config.loss.l1,
         l2=config.loss.l2,
+        **chosen,
     )

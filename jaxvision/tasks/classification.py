@@ -1,4 +1,4 @@
-"""Image classification: one class an image, softmax cross-entropy."""
+"""Image classification: one class an image; softmax cross-entropy or the multiclass hinge."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -9,7 +9,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxvision.errors import UserError
-from jaxvision.losses import cross_entropy, masked_mean, penalty
+from jaxvision.losses import cross_entropy, masked_mean, multiclass_hinge, penalty
 from jaxvision.metrics import Mean, TopK
 from jaxvision.tasks import gradients, pictures
 from jaxvision.tasks.inputs import Inputs
@@ -30,6 +30,7 @@ class Classification:
     class_weights: tuple[float, ...] = ()
     l1: float = 0.0
     l2: float = 0.0
+    criterion: str = "cross_entropy"  # or "hinge"
     main_metric: str = "accuracy"
 
     def init(self, key: jax.Array, image_shape: tuple[int, int, int]) -> dict[str, Any]:
@@ -44,12 +45,7 @@ class Classification:
             self.model, params, model_state, batch["image"], dropout_key
         )
         targets = batch["label_probs"] if "label_probs" in batch else batch["label"]
-        losses, weights = cross_entropy(
-            logits,
-            targets,
-            label_smoothing=self.label_smoothing,
-            class_weights=self.class_weights or None,
-        )
+        losses, weights = self._losses(logits, targets, self.label_smoothing)
         loss = masked_mean(losses, weights, batch["mask"])
         labels = targets.argmax(-1) if targets.ndim == 2 else targets
         metrics = {
@@ -57,6 +53,15 @@ class Classification:
             "accuracy": TopK.of(logits, labels, batch["mask"], k=1),
         }
         return loss + penalty(params, l1=self.l1, l2=self.l2), (model_state, metrics)
+
+    def _losses(self, logits: jax.Array, targets: jax.Array, label_smoothing: float = 0.0):
+        """(loss, weight) of each sample."""
+        class_weights = self.class_weights or None
+        if self.criterion == "hinge":
+            return multiclass_hinge(logits, targets, class_weights=class_weights)
+        return cross_entropy(
+            logits, targets, label_smoothing=label_smoothing, class_weights=class_weights
+        )
 
     def gradients(self, state: Any, batch: Batch, key: jax.Array):
         return gradients.of_loss(self.loss, state, batch, key)
@@ -73,9 +78,7 @@ class Classification:
     def metrics(self, variables: Any, batch: Batch) -> dict[str, Any]:
         logits = self.logits(variables, batch["image"])
         mask = batch["mask"]
-        losses, weights = cross_entropy(
-            logits, batch["label"], class_weights=self.class_weights or None
-        )
+        losses, weights = self._losses(logits, batch["label"])
         weights = jnp.where(mask, weights, 0.0)
         mean = Mean(total=jnp.sum(jnp.where(mask, losses, 0.0)), weight=jnp.sum(weights))
         found = {"loss": mean, "accuracy": TopK.of(logits, batch["label"], mask, k=1)}

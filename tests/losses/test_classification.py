@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
-from jaxvision.losses import cross_entropy, masked_mean, penalty
+from jaxvision.losses import cross_entropy, masked_mean, multiclass_hinge, penalty
 
 
 def test_the_lecture_example():
@@ -73,3 +73,37 @@ def test_shapes_are_checked_at_run_time():
         masked_mean(jnp.ones(3), jnp.ones(4), jnp.ones(3, bool))
     with pytest.raises(jaxtyping.TypeCheckError, match="logits"):
         cross_entropy(jnp.ones((2, 3), int), jnp.ones(2, int))
+
+
+def test_temperature_divides_the_logits():
+    logits, labels = jnp.array([[3.2, 5.1, -1.7]]), jnp.array([0])
+    cool, _ = cross_entropy(logits, labels, temperature=4.0)
+    assert float(cool[0]) == pytest.approx(float(cross_entropy(logits / 4, labels)[0][0]))
+    assert float(cool[0]) == pytest.approx(
+        -log_softmax(np.array([0.8, 1.275, -0.425]))[0], abs=1e-6
+    )
+
+
+def test_the_lecture_example_of_the_hinge():
+    # Scores 3.2, 5.1, -1.7, truth the first: max(0, 5.1-3.2+1) + max(0, -1.7-3.2+1) = 2.9.
+    logits = jnp.array([[3.2, 5.1, -1.7], [1.3, 4.9, 2.0], [2.2, 2.5, -3.1]])
+    loss, weight = multiclass_hinge(logits, jnp.array([0, 1, 2]))
+    np.testing.assert_allclose(loss, [2.9, 0.0, 12.9], atol=1e-5)
+    np.testing.assert_array_equal(weight, 1)
+    np.testing.assert_allclose(jax.nn.softmax(logits[0]), [0.13, 0.87, 0.00], atol=0.005)
+    worst, _ = multiclass_hinge(logits, jnp.array([0, 1, 2]), over="max")
+    np.testing.assert_allclose(worst, [2.9, 0.0, 6.6], atol=1e-5)
+    weighted, weight = multiclass_hinge(logits, jnp.array([0, 1, 2]), class_weights=(2.0, 1.0, 0.5))
+    np.testing.assert_allclose(weighted, [5.8, 0.0, 6.45], atol=1e-5)
+    np.testing.assert_array_equal(weight, [2, 1, 0.5])
+
+
+@pytest.mark.parametrize("over", ["sum", "max"])
+def test_hinge_of_probabilities_is_the_expected_hinge(over):
+    rng = np.random.default_rng(0)
+    logits = jnp.asarray(rng.normal(size=(2, 3, 4)), jnp.float32)
+    labels = jnp.asarray(rng.integers(0, 4, (2, 3)))
+    of_labels, _ = multiclass_hinge(logits, labels, over=over)
+    certain, weight = multiclass_hinge(logits, jax.nn.one_hot(labels, 4), over=over)
+    np.testing.assert_allclose(certain, of_labels, rtol=1e-6)
+    assert weight.shape == (2, 3)

@@ -1,0 +1,46 @@
+"""The classification task with the multiclass hinge."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvision import tasks
+from jaxvision.config import default_config
+from jaxvision.errors import UserError
+
+
+def configured(**loss):
+    config = default_config()
+    config.model.name = "mlp"
+    config.loss.name = "hinge"
+    config.loss.update(loss)
+    return config
+
+
+def test_the_loss_is_the_hinge_and_predictions_stay_probabilities():
+    task = tasks.create(configured(), ("a", "b", "c"))
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": jnp.asarray(rng.integers(0, 256, (6, 8, 8, 1)), jnp.uint8),
+        "label": jnp.asarray([0, 1, 2, 0, 1, 2]),
+        "mask": jnp.ones(6, bool),
+    }
+    variables = task.init(jax.random.key(0), (8, 8, 1))
+    loss, _ = task.loss(variables["params"], {}, batch, jax.random.key(1))
+    scores = np.asarray(task.logits(variables, batch["image"]))
+    true = np.take_along_axis(scores, np.asarray(batch["label"])[:, None], 1)
+    expected = (np.maximum(scores - true + 1, 0).sum(-1) - 1).mean()
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+    assert float(task.metrics(variables, batch)["loss"].compute()) == pytest.approx(expected, 1e-5)
+    predicted = task.predict(variables, batch["image"])["probabilities"]
+    np.testing.assert_allclose(predicted.sum(-1), 1, rtol=1e-5)
+
+
+def test_what_the_hinge_cannot_do_is_refused():
+    with pytest.raises(UserError, match=r"label_smoothing is for loss.name='cross_entropy'"):
+        tasks.create(configured(label_smoothing=0.1), ("a", "b"))
+    config = configured()
+    config.task = "segmentation"
+    with pytest.raises(UserError, match=r"loss.name='hinge' is for task='classification'"):
+        tasks.create(config, ("a", "b"))
