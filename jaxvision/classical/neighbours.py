@@ -153,12 +153,12 @@ def _search_l1(
     _, transposed, bias = prepared
 
     def compare(keys: Array, bias: Array) -> Array:
-        return bias + _pairwise_l1(queries, keys)
+        return bias + pairwise_l1(queries, keys)
 
     return _smallest(compare, transposed, bias, len(queries), k)
 
 
-def _pairwise_l1(a: Float[Array, "n d"], b: Float[Array, "d m"]) -> Float[Array, "n m"]:
+def pairwise_l1(a: Float[Array, "n d"], b: Float[Array, "d m"]) -> Float[Array, "n m"]:
     """Sums of absolute differences, without a temporary of n x m x d numbers."""
     dimensions = a.shape[1]
     a, b = (jnp.pad(x, p) for x, p in _to_whole_passes(a, b))

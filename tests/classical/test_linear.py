@@ -40,7 +40,7 @@ def objective(weight, bias, x, y, c, loss, intercept_scaling=1.0):
 @pytest.mark.parametrize("c", [0.01, 1.0])
 def test_softmax_equals_logistic_regression(digits, c):
     x, y = digits
-    peer = LogisticRegression(C=c, tol=1e-10, max_iter=5000).fit(x.astype(float), y)
+    peer = LogisticRegression(C=c, tol=1e-6, max_iter=5000).fit(x.astype(float), y)
     found = linear.fit(x, y, 10, "softmax", c=c)
     assert found.converged
     np.testing.assert_allclose(found.model.weight, peer.coef_.T, atol=5e-3 * abs(peer.coef_).max())
@@ -101,7 +101,7 @@ def test_weston_watkins_reaches_the_minimum_of_the_quadratic_programme():
 def test_two_classes_and_constant_features():
     x = np.array([[0.0, 1], [1, 1], [2, 1], [3, 1]], np.float32)
     y = np.array([0, 0, 1, 1])
-    for loss in linear.LOSSES:
+    for loss in ("softmax", "weston_watkins"):
         found = linear.fit(x, y, 2, loss, c=10.0)
         np.testing.assert_array_equal(linear.scores(found.model, x).argmax(-1), y)
 
