@@ -62,7 +62,7 @@ def dense_sift(
 
     def describe(image: np.ndarray) -> np.ndarray:
         grey = image[..., 0] if image.shape[-1] == 1 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-        found, descriptors = cv2.SIFT_create().compute(np.ascontiguousarray(grey), points)
+        found, descriptors = cv2.SIFT.create().compute(np.ascontiguousarray(grey), points)
         if len(found) != len(points):
             raise UserError(f"OpenCV described {len(found)} of {len(points)} patches.")
         return descriptors.astype(np.uint8)  # whole numbers up to 255 already

@@ -56,7 +56,7 @@ def hog(
             f"{cell[1]}x{cell[0]}, less than a block of {block[1]}x{block[0]}; "
             "make cells or blocks smaller."
         )
-    x = image.astype(jnp.float32)
+    x = jnp.asarray(image, jnp.float32)
     dy, dx = _gradient(jnp.sqrt(x) if square_root else x)
     magnitude, bins = jnp.hypot(dx, dy), _orientation(dx, dy, orientations)
 

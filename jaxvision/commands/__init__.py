@@ -7,4 +7,9 @@ of the command line. Modules are light at import: JAX and what needs it is impor
 
 from types import ModuleType
 
-COMMANDS: dict[str, ModuleType] = {}
+from jaxvision.commands import classify, retrieve
+
+COMMANDS: dict[str, ModuleType] = {
+    "classify": classify,
+    "retrieve": retrieve,
+}

@@ -1,0 +1,131 @@
+"""Splits as arrays, and vectors that stand for their images: pixels or a trained network's."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+from jaxtyping import Float, Int, UInt8
+from ml_collections import ConfigDict
+
+from jaxvision import config as configuration
+from jaxvision import models, tasks
+from jaxvision.data.loader import Share, host_batches, open_stream
+from jaxvision.errors import UserError
+from jaxvision.tasks import gradients
+from jaxvision.tasks.inputs import Inputs
+from jaxvision.train import compilation
+from jaxvision.train.inference import Origin, stored_config, variables_of
+
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images of one size and their classes, in memory."""
+
+    images: UInt8[np.ndarray, "n h w c"]
+    labels: Int[np.ndarray, "n"]
+    class_names: tuple[str, ...]
+
+
+def configured(config: str | None, workdir: str | None, overrides: dict[str, Any]) -> ConfigDict:
+    """The configuration of a config file, or else that of the run in `workdir`.
+
+    Raises:
+      UserError: neither is given, or the configuration is wrong.
+    """
+    if config:
+        return configuration.load(config, overrides)
+    if not workdir:
+        raise UserError("Give --config FILE[:VARIANT], --features WORKDIR, or both.")
+    stored = stored_config(Path(workdir))
+    for key, value in overrides.items():
+        configuration.override(stored, key, value)
+    configuration.validate(stored)
+    return stored
+
+
+def read_split(config: ConfigDict, spec: str, limit: int = 0) -> Split:
+    """The readable records of a split, in order, as evaluation sees them.
+
+    Args:
+      config: whose `data` group says where they are.
+      spec: which split, e.g. `config.data.train`.
+      limit: how many from the beginning (0: all).
+
+    Raises:
+      UserError: the split cannot be read, has no classes, or images differ in size.
+    """
+    if limit < 0:
+        raise UserError(f"Cannot read {limit} images; give a number from 1, or 0 for all.")
+    stream = open_stream(config.data, spec, seed=config.seed, train=False, annotations=("label",))
+    count = min(limit or stream.order.count, stream.order.count)
+    batches = host_batches(
+        stream, Share(_BATCH), 0, -(-count // _BATCH),
+        threads=config.data.threads, workers=config.data.workers,
+    )  # fmt: skip
+    images, labels = [], []
+    for batch in batches:
+        if "label" not in batch:
+            raise UserError("The data have no labels; is this a data set for classification?")
+        images.append(batch["image"][batch["mask"]])
+        labels.append(batch["label"][batch["mask"]])
+    names = tuple(config.data.classes) or stream.source.class_names
+    return Split(np.concatenate(images)[:count], np.concatenate(labels)[:count], names)
+
+
+def pixels(images: UInt8[np.ndarray, "n h w c"]) -> Float[np.ndarray, "n f"]:
+    """Pixels from 0 to 1, row by row."""
+    return images.reshape(len(images), -1).astype(np.float32) / 255
+
+
+def deep(
+    workdir: Path, images: UInt8[np.ndarray, "n h w c"], checkpoint: str = "best"
+) -> Float[np.ndarray, "n f"]:
+    """What the last layer of a trained classifier sees, as in Krizhevsky et al. 2012, section 6.1.
+
+    Args:
+      workdir: of the run.
+      images: as the run's network takes them.
+      checkpoint: `best`, `latest` or a step.
+
+    Raises:
+      UserError: there is no run, it is no classifier's, or its images are of another shape.
+    """
+    config = stored_config(workdir)
+    if config.task != "classification":
+        raise UserError(f"{workdir} is a run of {config.task}; features are of classifiers.")
+    if images.shape[-1] != config.data.channels:
+        raise UserError(
+            f"The run takes images of {config.data.channels} channels, not {images.shape[-1]}; "
+            f"set --config.data.channels={config.data.channels}."
+        )
+    compilation.use_cache(config.compilation_cache)
+    task = tasks.create(config, tuple(config.data.classes))
+    shape = images.shape[1:]
+    variables = variables_of(config, task, Origin(workdir, checkpoint), shape)
+    body = models.create(config.model.name, 0, **config.model.options.to_dict())
+    empty = np.zeros((1, *shape), np.float32)
+    made, wanted = jax.eval_shape(
+        lambda: body.init_with_output(jax.random.key(0), empty, train=False)
+    )
+    if made.ndim != 2 or made.shape[-1] == 0:
+        raise UserError(f"Model {config.model.name!r} does not give its features.")
+    given = traverse_util.flatten_dict(variables)
+    kept = {path: given[path] for path in traverse_util.flatten_dict(wanted)}
+    variables = traverse_util.unflatten_dict(kept)
+    inputs = Inputs(tuple(config.data.mean), tuple(config.data.std))
+    apply = jax.jit(
+        lambda variables, image: gradients.apply_eval(body, variables, inputs.evaluate(image)),
+        compiler_options=compilation.compiler_options(),
+    )
+    found = []
+    for start in range(0, len(images), _BATCH):
+        batch = images[start : start + _BATCH]
+        missing = min(_BATCH, len(images)) - len(batch)  # so that one shape is compiled
+        filled = np.pad(batch, ((0, missing), (0, 0), (0, 0), (0, 0)))
+        found.append(np.asarray(apply(variables, filled), np.float32)[: len(batch)])
+    return np.concatenate(found)
