@@ -182,6 +182,30 @@ def avg_pool2d(
     return (total / divisor).astype(x.dtype)
 
 
+def adaptive_avg_pool2d(x: Float[Array, "b h w c"], output_size: Pair) -> Float[Array, "b oh ow c"]:
+    """The mean over PyTorch's bins, which share a row or column where the sizes do not divide.
+
+    Bin i of n over a side of s is from floor(i * s / n) to ceil((i + 1) * s / n); a map smaller
+    than `output_size` is enlarged by repetition.
+
+    Args:
+      x: the map.
+      output_size: the height and width of the result.
+    """
+    y = accumulable(x)
+    for axis, (side, bins) in enumerate(zip(x.shape[1:3], pair(output_size), strict=True), start=1):
+        if side == bins:
+            continue
+        start = np.arange(bins) * side // bins
+        end = -(-(np.arange(bins) + 1) * side // bins)
+        place = np.arange(side)
+        inside = (start[:, None] <= place) & (place < end[:, None])
+        weights = jnp.asarray(inside / (end - start)[:, None], y.dtype)
+        y = jnp.tensordot(y, weights, ((axis,), (1,)), precision=lax.Precision.HIGHEST)
+        y = jnp.moveaxis(y, -1, axis)
+    return y.astype(x.dtype)
+
+
 def global_average_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
     """The mean over each map, accumulated in float32."""
     return jnp.mean(x, axis=(1, 2))

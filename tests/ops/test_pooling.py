@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from jaxvision.ops import pooling
 from jaxvision.ops.pooling import (
+    adaptive_avg_pool2d,
     avg_pool2d,
     global_average_pool,
     max_pool2d,
@@ -163,6 +164,37 @@ def test_bfloat16_and_vmap(pool):
     expected = jax.grad(loss)(x[0].astype(jnp.float32))
     assert jax.grad(loss)(x[0]).dtype == jnp.bfloat16
     np.testing.assert_allclose(jax.grad(jax.checkpoint(loss))(x[0]), expected, 5e-2, 5e-2)
+
+
+# torch.nn.functional.adaptive_avg_pool2d of the 4x5 map of squares 0, 1, 4, ... over ten.
+ADAPTIVE = {
+    (3, 2): [[1.9167, 3.7167], [7.9167, 11.7167], [18.9167, 24.7167]],
+    (2, 7): [
+        [1.25, 1.55, 2.25, 2.65, 3.15, 4.25, 4.85],
+        [16.25, 17.55, 20.25, 21.65, 23.15, 26.25, 27.85],
+    ],
+    (6, 3): [
+        [0.05, 0.4667, 1.25],
+        [1.55, 2.7167, 4.25],
+        [3.05, 4.9667, 7.25],
+        [11.05, 14.4667, 18.25],
+        [17.55, 21.7167, 26.25],
+        [24.05, 28.9667, 34.25],
+    ],
+}
+
+
+@pytest.mark.parametrize("size", ADAPTIVE)
+def test_adaptive_avg_pool_matches_pytorch(size):
+    x = nhwc(np.arange(20.0).reshape(4, 5) ** 2 / 10)
+    np.testing.assert_allclose(rows(adaptive_avg_pool2d(x, size)), ADAPTIVE[size], atol=1e-4)
+    assert adaptive_avg_pool2d(x.astype(jnp.bfloat16), size).dtype == jnp.bfloat16
+
+
+def test_adaptive_avg_pool_of_sizes_that_divide_is_a_plain_mean():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6, 8, 3)), jnp.float32)
+    np.testing.assert_allclose(adaptive_avg_pool2d(x, (3, 2)), avg_pool2d(x, (2, 4)), 1e-5, 1e-6)
+    np.testing.assert_array_equal(adaptive_avg_pool2d(x, (6, 8)), x)
 
 
 def test_global_average_pool():
