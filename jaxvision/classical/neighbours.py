@@ -56,7 +56,7 @@ def nearest_neighbours(
     if not 1 <= k <= len(keys):
         raise UserError(f"k={k} neighbours of {len(keys)} keys; k is from 1 to {len(keys)}.")
     block = block or (512 if metric == "l1" else 4096)
-    block_q, block_k = min(block, max(len(queries), 1)), min(block, len(keys))
+    block_q, block_k = _even(len(queries), block), _even(len(keys), block)
     search = _search_l1 if metric == "l1" else _search_product
     keys = jnp.asarray(keys, jnp.float32)
     prepared = _blocks_of_keys(keys, block_k, metric)
@@ -71,6 +71,11 @@ def nearest_neighbours(
         return jnp.zeros((0, k)), jnp.zeros((0, k), jnp.int32)
     distances, indices = (jnp.concatenate(parts) for parts in zip(*found))
     return distances, indices
+
+
+def _even(count: int, block: int) -> int:
+    """The size of blocks of at most `block` that leaves least of the last one empty."""
+    return max(-(-count // max(-(-count // block), 1)), 1)
 
 
 def _unit(x: Array) -> Array:

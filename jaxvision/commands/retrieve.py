@@ -48,16 +48,16 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
     else:
         vectors = np.concatenate([features.pixels(queries), features.pixels(train.images)])
     of_queries, of_keys = vectors[: len(queries)], vectors[len(queries) :]
-    _, indices = nearest_neighbours(of_queries, of_keys, options.k, options.metric)
-    indices = np.asarray(indices)
+    found = nearest_neighbours(of_queries, of_keys, options.k, options.metric)
+    indices = np.asarray(found[1])
     same = train.labels[indices] == labels[:, None]
-    images, captions, wrong = [], [], []
-    for query, label, found in zip(queries, labels, indices):
-        images += [query, *train.images[found]]
-        near = train.labels[found]
+    shown, captions, wrong = [], [], []
+    for query, label, row in zip(queries, labels, indices):
+        shown += [query, *train.images[row]]
+        near = train.labels[row]
         captions += [f"query: {test.class_names[label]}", *(train.class_names[n] for n in near)]
         wrong += [False, *(bool(n != label) for n in near)]
-    grid = pictures.captioned_grid(np.stack(images), captions, wrong, columns=options.k + 1)
+    grid = pictures.captioned_grid(np.stack(shown), captions, wrong, columns=options.k + 1)
     Image.fromarray(grid).save(options.output)
     space = f"features of {options.features}" if options.features else "pixels"
     print(
