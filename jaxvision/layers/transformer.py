@@ -3,7 +3,7 @@
 Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021, https://arxiv.org/abs/2010.11929
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.normalization import LayerNorm
+from jaxvision.layers.positions import Grid, relative_bias
 from jaxvision.ops.convolution import Pair, pair
 
 gelu = partial(jax.nn.gelu, approximate=False)
@@ -27,21 +28,19 @@ class DropPath(nn.Module):
     Huang et al., "Deep Networks with Stochastic Depth", 2016, https://arxiv.org/abs/1603.09382
 
     Attributes:
-      rate: the probability that a sample is dropped.
+      rate: the probability that a sample is dropped; may be traced.
     """
 
-    rate: float = 0.0
+    rate: float | Array = 0.0
 
     @nn.compact
     def __call__(self, x: Float[Array, "b ..."], train: bool) -> Float[Array, "b ..."]:
-        if not train or self.rate == 0:
+        if not train or (isinstance(self.rate, (int, float)) and self.rate == 0):
             return x
-        if self.rate == 1:
-            return jnp.zeros_like(x)
-        keep = 1 - self.rate
+        keep = 1 - jnp.asarray(self.rate, jnp.float32)
         shape = (x.shape[0],) + (1,) * (x.ndim - 1)
         kept = jax.random.bernoulli(self.make_rng("dropout"), keep, shape)
-        return jnp.where(kept, x / keep, 0)
+        return jnp.where(kept, x / jnp.maximum(keep, 1e-6).astype(x.dtype), 0)
 
 
 class LayerScale(nn.Module):
@@ -66,11 +65,17 @@ class Attention(nn.Module):
 
     Vaswani et al., "Attention Is All You Need", 2017, https://arxiv.org/abs/1706.03762
 
+    Where the collection "intermediates" is mutable, the weights [b, heads, n, n] are sown in it as
+    `attention`.
+
     Attributes:
       num_heads: how many heads.
       head_dim: channels of a head; None is the input's channels over the heads.
-      qkv_bias: whether `qkv` has a bias.
+      qkv_bias: whether `qkv` has a bias; "qv" are `q_bias` and `v_bias`, for queries and values.
       proj_bias: whether `proj` has a bias.
+      window: rows and columns of the tokens, which then have relative position biases; None is
+        none.
+      class_token: whether the first token of a window is one without a place.
       out_dropout: rate of dropout on the output.
       attn_dropout: rate of dropout on the attention weights.
       dtype: what is computed in; None is what input and parameters promote to.
@@ -79,31 +84,56 @@ class Attention(nn.Module):
 
     num_heads: int
     head_dim: int | None = None
-    qkv_bias: bool = True
+    qkv_bias: bool | str = True
     proj_bias: bool = True
+    window: Grid | None = None
+    class_token: bool = False
     out_dropout: float = 0.0
     attn_dropout: float = 0.0
     dtype: Any = None
     kernel_init: Initializer = _truncated_normal
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n c"], train: bool) -> Float[Array, "b n c"]:
+    def __call__(
+        self,
+        x: Float[Array, "b n c"],
+        train: bool,
+        mask: Float[Array, "b #heads n n"] | None = None,
+    ) -> Float[Array, "b n c"]:
+        """Attends.
+
+        Args:
+          x: tokens.
+          train: whether dropout acts.
+          mask: added to the logits.
+        """
         batch, tokens, channels = x.shape
         if self.head_dim is None and channels % self.num_heads:
             raise ValueError(f"{channels} channels do not divide among {self.num_heads} heads.")
         head_dim = self.head_dim or channels // self.num_heads
         inner = self.num_heads * head_dim
         dense = partial(nn.Dense, dtype=self.dtype, kernel_init=self.kernel_init)
-        qkv = dense(3 * inner, use_bias=self.qkv_bias, name="qkv")(x)
+        qkv = dense(3 * inner, use_bias=self.qkv_bias is True, name="qkv")(x)
         qkv = qkv.reshape(batch, tokens, 3, self.num_heads, head_dim)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        if train and self.attn_dropout > 0:
+        if self.qkv_bias == "qv":
+            by_head = (self.num_heads, head_dim)
+            zeros = nn.initializers.zeros
+            q = q + self.param("q_bias", zeros, (inner,)).reshape(by_head).astype(q.dtype)
+            v = v + self.param("v_bias", zeros, (inner,)).reshape(by_head).astype(v.dtype)
+        bias = mask
+        if self.window is not None:
+            bias = relative_bias(self, self.window, self.num_heads, self.class_token)[None]
+            bias = bias if mask is None else bias + mask
+        wanted = self.is_mutable_collection("intermediates") and not self.is_initializing()
+        if wanted or (train and self.attn_dropout > 0):
             logits = jnp.einsum("bqhd,bkhd->bhqk", q, k).astype(jnp.float32) * head_dim**-0.5
-            weights = nn.softmax(logits).astype(q.dtype)
-            weights = nn.Dropout(self.attn_dropout, deterministic=False)(weights)
+            weights = nn.softmax(logits if bias is None else logits + bias).astype(q.dtype)
+            self.sow("intermediates", "attention", weights)
+            weights = nn.Dropout(self.attn_dropout, deterministic=not train)(weights)
             y = jnp.einsum("bhqk,bkhd->bqhd", weights, v)
         else:
-            y = jax.nn.dot_product_attention(q, k, v)
+            y = jax.nn.dot_product_attention(q, k, v, bias)
         y = dense(channels, use_bias=self.proj_bias, name="proj")(y.reshape(batch, tokens, inner))
         return nn.Dropout(self.out_dropout, deterministic=not train)(y)
 
@@ -140,12 +170,14 @@ class PatchEmbed(nn.Module):
       patch_size: one number or (rows, columns).
       features: channels of a token.
       use_bias: whether `proj` has a bias.
+      norm_epsilon: of a layer norm, `norm`, over the tokens; None is no norm.
       dtype: what is computed in; None is what input and parameters promote to.
     """
 
     patch_size: Pair
     features: int
     use_bias: bool = True
+    norm_epsilon: float | None = None
     dtype: Any = None
 
     @nn.compact
@@ -163,7 +195,10 @@ class PatchEmbed(nn.Module):
             kernel_init=nn.initializers.lecun_normal(),
             name="proj",
         )(x)
-        return y.reshape(y.shape[0], -1, self.features)
+        y = y.reshape(y.shape[0], -1, self.features)
+        if self.norm_epsilon is None:
+            return y
+        return LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype, name="norm")(y)
 
 
 class TransformerBlock(nn.Module):
@@ -175,7 +210,7 @@ class TransformerBlock(nn.Module):
       qkv_bias: whether `attn.qkv` has a bias.
       out_dropout: rate of dropout after the attention's projection and in the MLP.
       attn_dropout: rate of dropout on the attention weights.
-      drop_path: the probability that a sample skips a branch.
+      drop_path: the probability that a sample skips a branch, unless the call gives another.
       init_values: what the layer scales `ls1` and `ls2` start from; None is no layer scale.
       act: the activation of the MLP.
       head_dim: channels of one head; None is the channels over the heads.
@@ -196,11 +231,13 @@ class TransformerBlock(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b n c"], train: bool) -> Float[Array, "b n c"]:
+    def __call__(
+        self, x: Float[Array, "b n c"], train: bool, drop_path: float | Array | None = None
+    ) -> Float[Array, "b n c"]:
         def residual(x: Array, branch: Array, scale_name: str) -> Array:
             if self.init_values is not None:
                 branch = LayerScale(self.init_values, name=scale_name)(branch)
-            return x + DropPath(self.drop_path)(branch, train)
+            return x + DropPath(self.drop_path if drop_path is None else drop_path)(branch, train)
 
         attention = Attention(
             self.num_heads,
@@ -216,3 +253,64 @@ class TransformerBlock(nn.Module):
         norm = partial(LayerNorm, epsilon=self.epsilon, dtype=self.dtype)
         x = residual(x, attention(norm(name="norm1")(x), train), "ls1")
         return residual(x, mlp(norm(name="norm2")(x), train), "ls2")
+
+
+def apply_blocks(
+    module: nn.Module,
+    block: Callable[..., nn.Module],
+    depth: int,
+    x: Float[Array, "b n c"],
+    train: bool,
+    drop_path: float = 0.0,
+    keep: Sequence[int] = (),
+    scan: bool = False,
+    remat: bool = False,
+) -> tuple[Float[Array, "b n c"], list[Float[Array, "b n c"]]]:
+    """Runs equal blocks one after the other, as `blocks_0`, `blocks_1`, ... of `module`.
+
+    With `scan` the program holds one block that runs over the stacked parameters of all: it is
+    compiled in a fraction of the time, at the price of a copy of the parameters. The parameters
+    themselves are the same; initialising and recording attention are never scanned.
+
+    Args:
+      module: the network, inside its compact method.
+      block: makes a block, which is called as `block(x, train, drop_path_rate)`.
+      depth: how many.
+      x: tokens.
+      train: whether dropout and stochastic depth act.
+      drop_path: stochastic depth of the last block; earlier ones have linearly less.
+      keep: the blocks whose outputs are returned too.
+      scan: see above.
+      remat: whether a block is computed again in the backward pass to save memory.
+
+    Returns:
+      The last output; those of `keep`.
+    """
+    rates = [drop_path * index / max(1, depth - 1) for index in range(depth)]
+    names = [f"blocks_{index}" for index in range(depth)]
+    recording = module.is_mutable_collection("intermediates")
+    if not scan or recording or module.is_initializing():
+        kept = []
+        for index, (name, rate) in enumerate(zip(names, rates, strict=True)):
+            call = lambda layer, x, rate=rate: layer(x, train, rate)  # noqa: E731
+            x = (nn.remat(call) if remat else call)(block(name=name), x)
+            if index in keep:
+                kept.append(x)
+        return x, kept
+
+    one = block(parent=None)
+    layers: list[Any] = [module.get_variable("params", name) for name in names]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
+    keys = None
+    if train and module.has_rng("dropout"):
+        keys = jax.random.split(module.make_rng("dropout"), depth)
+
+    def body(x: Array, layer: Any) -> tuple[Any, Any]:
+        params, rate, key = layer
+        rngs = {} if key is None else {"dropout": key}
+        y = one.apply({"params": params}, x, train, rate if drop_path else 0.0, rngs=rngs)
+        return y, y if keep else None
+
+    step = jax.checkpoint(body) if remat else body
+    x, outputs = jax.lax.scan(step, x, (stacked, jnp.asarray(rates), keys))
+    return x, [outputs[index] for index in keep]

@@ -1,31 +1,64 @@
-"""The registry: `create("resnet20_cifar", num_classes=10)`, `names("vit*")`.
+"""The registry: `create("resnet50", num_classes=10)`, `names("vit*")`.
 
-A family is one file that defines `VARIANTS: dict[name, Variant]`; it is listed in `_FAMILIES`.
+A family is one file that defines `VARIANTS: dict[name, Variant]`, and perhaps `ALIASES: dict[alias,
+name]`; it is listed in `_FAMILIES`.
 """
 
 import dataclasses
 import fnmatch
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxvision.errors import unknown
-from jaxvision.models import lenet, mlp, resnet_cifar, unet, vit
+from jaxvision.models import (
+    alexnet,
+    beit,
+    lenet,
+    mixer,
+    mlp,
+    resnet,
+    resnet_cifar,
+    squeezenet,
+    swin,
+    unet,
+    vgg,
+    vit,
+)
 from jaxvision.models.variant import Variant
 
-_FAMILIES = (mlp, lenet, resnet_cifar, vit, unet)
+_FAMILIES = (
+    mlp,
+    lenet,
+    alexnet,
+    vgg,
+    squeezenet,
+    resnet,
+    resnet_cifar,
+    vit,
+    swin,
+    mixer,
+    beit,
+    unet,
+)
 _REGISTRY: dict[str, Variant] = {
     name: entry for family in _FAMILIES for name, entry in family.VARIANTS.items()
 }
-_PRIVATE = ("parent", "name")
+_ALIASES: dict[str, str] = {
+    alias: name for family in _FAMILIES for alias, name in getattr(family, "ALIASES", {}).items()
+}
 
 
 def variant(name: str) -> Variant:
-    """The registry's entry for `name`.
+    """The registry's entry for `name`, which may be an alias (torchvision's name).
 
     Raises:
       UserError: no such model.
     """
+    name = _ALIASES.get(name, name)
     if name not in _REGISTRY:
         raise unknown("model", name, _REGISTRY)
     return _REGISTRY[name]
@@ -36,18 +69,59 @@ def create(name: str, num_classes: int = 1000, **overrides: Any) -> nn.Module:
 
     Args:
       name: one of `names()`.
-      num_classes: length of the output.
+      num_classes: length of the output; 0 gives a classifier's pooled features in its place.
       overrides: fields of the module to replace, e.g. `dtype=jnp.bfloat16`, `dropout=0.1`.
+        `features_only=True` makes it return the tuple of its feature maps, finest first.
 
     Raises:
       UserError: no such model, or it has no such field.
     """
     entry = variant(name)
-    fields = [f.name for f in dataclasses.fields(entry.module) if f.name not in _PRIVATE]
+    known = options(name)
     for key in overrides:
-        if key not in fields:
-            raise unknown(f"option of model {name!r}", key, fields)
+        if key == "features_only" and key not in known:
+            having = [other for other in _REGISTRY if key in options(other)]
+            raise unknown("model with a feature pyramid", name, having)
+        if key not in known:
+            raise unknown(f"option of model {name!r}", key, known)
     return entry.module(num_classes=num_classes, **{**entry.options, **overrides})
+
+
+def options(name: str) -> list[str]:
+    """What `create` takes for this network beside `num_classes`.
+
+    Raises:
+      UserError: no such model.
+    """
+    fields = dataclasses.fields(variant(name).module)
+    return [f.name for f in fields if f.name not in ("num_classes", "parent", "name")]
+
+
+class FeatureLevel(NamedTuple):
+    """One level of a feature pyramid."""
+
+    channels: int
+    stride: int
+
+
+def feature_info(name: str, **overrides: Any) -> tuple[FeatureLevel, ...]:
+    """Channels and strides of the maps that `features_only=True` gives, finest first.
+
+    A stride is the published input's side over the map's; where padding makes that no whole number
+    it is the nearest power of two.
+
+    Raises:
+      UserError: no such model, or it has no feature pyramid.
+    """
+    model = create(name, features_only=True, **overrides)
+    image = jax.ShapeDtypeStruct((1, *variant(name).input_shape), jnp.float32)
+    maps = jax.eval_shape(lambda x: model.init_with_output(jax.random.key(0), x)[0], image)
+
+    def stride(side: int) -> int:
+        ratio = image.shape[1] / side
+        return int(ratio) if ratio == int(ratio) else 2 ** round(math.log2(ratio))
+
+    return tuple(FeatureLevel(x.shape[-1], stride(x.shape[1])) for x in maps)
 
 
 def names(pattern: str = "*") -> list[str]:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxvision.errors import UserError
 from jaxvision.layers.convolution import Conv2d
+from jaxvision.layers.head import Head
 from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import avg_pool2d
 
@@ -40,7 +41,17 @@ class LeNet5(nn.Module):
         x = avg_pool2d(jnp.tanh(conv(16, 3)(x)), 2)
         x = jnp.tanh(conv(120, 6)(x)).mean((1, 2))
         x = jnp.tanh(nn.Dense(84, dtype=self.dtype, name="classifier_0")(x))
-        return nn.Dense(self.num_classes, dtype=self.dtype, name="classifier_2")(x)
+        return Head(self.num_classes, dtype=self.dtype, name="classifier_2")(x)
 
 
-VARIANTS = {"lenet5": Variant(LeNet5, {}, "mmpretrain.models.LeNet5(10)", (32, 32, 1))}
+VARIANTS = {
+    "lenet5": Variant(
+        LeNet5,
+        {},
+        "mmpretrain.models.LeNet5(10)",
+        (32, 32, 1),
+        "LeCun et al. 1998, https://doi.org/10.1109/5.726791",
+        classifier=("classifier.2",),
+        first="features.0",
+    )
+}

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from jaxvision.layers.head import Head
 from jaxvision.models.variant import Variant
 
 
@@ -34,13 +35,24 @@ class MLP(nn.Module):
             # Linear, ReLU and Dropout take one index each in the reference's nn.Sequential.
             x = nn.Dense(width, dtype=self.dtype, name=str(3 * index))(x)
             x = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(x))
-        return nn.Dense(self.num_classes, dtype=self.dtype, name=str(3 * len(self.hidden)))(x)
+        return Head(self.num_classes, dtype=self.dtype, name=str(3 * len(self.hidden)))(x)
+
+
+def _mlp(hidden: Sequence[int], shape: tuple[int, int, int]) -> Variant:
+    inputs = shape[0] * shape[1] * shape[2]
+    return Variant(
+        MLP,
+        {"hidden": hidden},
+        f"torchvision.ops.MLP({inputs}, {[*hidden, 10]})",
+        shape,
+        "Rumelhart et al. 1986, https://doi.org/10.1038/323533a0",
+        classifier=(str(3 * len(hidden)),),
+        first="0",
+    )
 
 
 VARIANTS = {
-    "linear": Variant(MLP, {"hidden": ()}, "torchvision.ops.MLP(784, [10])", (28, 28, 1)),
-    "mlp": Variant(MLP, {"hidden": (100,)}, "torchvision.ops.MLP(3072, [100, 10])", (32, 32, 3)),
-    "mlp_256x2": Variant(
-        MLP, {"hidden": (256, 256)}, "torchvision.ops.MLP(784, [256, 256, 10])", (28, 28, 1)
-    ),
+    "linear": _mlp((), (28, 28, 1)),
+    "mlp": _mlp((100,), (32, 32, 3)),
+    "mlp_256x2": _mlp((256, 256), (28, 28, 1)),
 }

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxvision.errors import UserError
 from jaxvision.layers.convolution import Conv2d
+from jaxvision.layers.head import Head
 from jaxvision.layers.normalization import BatchNorm
 from jaxvision.models.variant import Variant
 
@@ -56,6 +57,7 @@ class ResNetCifar(nn.Module):
       width: channels of the first stage; doubled twice.
       projection: see `BasicBlock`.
       remat: recompute each block in the backward pass to save memory.
+      features_only: return the maps of the three stages, of strides 1, 2 and 4.
     """
 
     num_classes: int = 10
@@ -64,16 +66,20 @@ class ResNetCifar(nn.Module):
     projection: bool = False
     dropout: float = 0.0
     remat: bool = False
+    features_only: bool = False
     dtype: jnp.dtype | None = None
 
     @nn.compact
-    def __call__(self, image: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b k"]:
+    def __call__(
+        self, image: Float[Array, "b h w c"], train: bool = False
+    ) -> Float[Array, "b k"] | tuple[Float[Array, "b i j d"], ...]:
         if self.depth < 8 or self.depth % 6 != 2:
             near = max(8, 6 * round((self.depth - 2) / 6) + 2)
             raise UserError(f"depth={self.depth} is not 6n + 2; {near} is.")
         block = nn.remat(BasicBlock, static_argnums=(2,)) if self.remat else BasicBlock
         x = Conv2d(self.width, 3, use_bias=False, dtype=self.dtype, name="conv1")(image)
         x = nn.relu(BatchNorm(dtype=self.dtype, name="bn1")(x, train))
+        features = []
         for stage in range(3):
             for index in range((self.depth - 2) // 6):
                 stride = 2 if stage and index == 0 else 1
@@ -84,8 +90,11 @@ class ResNetCifar(nn.Module):
                     self.dtype,
                     name=f"layer{stage + 1}_{index}",
                 )(x, train)
+            features.append(x)
+        if self.features_only:
+            return tuple(features)
         x = nn.Dropout(self.dropout, deterministic=not train)(x.mean((1, 2)))
-        return nn.Dense(self.num_classes, dtype=self.dtype, name="linear")(x)
+        return Head(self.num_classes, dtype=self.dtype, name="linear")(x)
 
 
 VARIANTS = {
@@ -94,6 +103,9 @@ VARIANTS = {
         {"depth": depth},
         f"akamaster/pytorch_resnet_cifar10 resnet{depth}()",
         (32, 32, 3),
+        "He et al. 2015, https://arxiv.org/abs/1512.03385",
+        classifier=("linear",),
+        first="conv1",
     )
     for depth in (8, 14, 20, 32, 44, 56, 110, 1202)
 }

@@ -6,6 +6,7 @@ form of the paper (`padding=0`) and the same-padding form with batch normalisati
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -216,30 +217,23 @@ def with_aliases(state: StateDict) -> StateDict:
     return state | aliases
 
 
+def _unet(reference: str, shape: tuple[int, int, int], **options: Any) -> Variant:
+    return Variant(
+        UNet,
+        options,
+        f"unet.UNet({shape[2]}, 2, dimensions=2, {reference})",
+        shape,
+        "Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597",
+        first="encoder.encoding_blocks.0.conv1.conv_layer",
+        convert=without_aliases,
+        export=with_aliases,
+    )
+
+
 VARIANTS = {
-    "unet": Variant(
-        UNet,
-        {},
-        "unet.UNet(3, 2, dimensions=2, normalization='batch', padding=1)",
-        (256, 256, 3),
-        without_aliases,
-        with_aliases,
-    ),
-    "unet_valid": Variant(
-        UNet,
-        {"padding": 0, "normalise": False},
-        "unet.UNet(1, 2, dimensions=2, padding=0)",
-        (572, 572, 1),
-        without_aliases,
-        with_aliases,
-    ),
-    "unet_small": Variant(
-        UNet,
-        {"width": 32},
-        "unet.UNet(3, 2, dimensions=2, out_channels_first_layer=32, normalization='batch', "
-        "padding=1)",
-        (256, 256, 3),
-        without_aliases,
-        with_aliases,
+    "unet": _unet("normalization='batch', padding=1", (256, 256, 3)),
+    "unet_valid": _unet("padding=0", (572, 572, 1), padding=0, normalise=False),
+    "unet_small": _unet(
+        "out_channels_first_layer=32, normalization='batch', padding=1", (256, 256, 3), width=32
     ),
 }

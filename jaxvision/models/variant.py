@@ -1,6 +1,7 @@
 """What the registry knows of a network."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,6 +9,11 @@ import numpy as np
 from flax import linen as nn
 
 StateDict = dict[str, np.ndarray]
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def _as_it_is(state: StateDict, shapes: Shapes) -> StateDict:
+    return state
 
 
 @dataclass(frozen=True)
@@ -17,8 +23,14 @@ class Variant:
     Attributes:
       reference: the PyTorch class whose state_dict the parameter tree mirrors.
       input_shape: (h, w, c) of the published network.
+      paper: authors and year, and the address.
+      classifier: the reference's names of the layers whose outputs are the classes: published
+        weights of another number of classes leave them as they were initialised.
+      first: the reference's name of the layer that sees the image's channels.
       convert: brings a published state_dict whose names differ from the reference's to the
         reference's names, and leaves others alone.
+      resize: fits what depends on the image's size (position embeddings) to the wanted shapes,
+        both by the reference's names and in its layout.
       export: completes a state_dict of ours with what the reference's holds beside it.
     """
 
@@ -26,5 +38,19 @@ class Variant:
     options: Mapping[str, Any] = field(default_factory=dict)
     reference: str = ""
     input_shape: tuple[int, int, int] = (224, 224, 3)
+    paper: str = ""
+    classifier: tuple[str, ...] = ()
+    first: str = ""
     convert: Callable[[StateDict], StateDict] = dict
+    resize: Callable[[StateDict, Shapes], StateDict] = _as_it_is
     export: Callable[[StateDict], StateDict] = dict
+
+
+def renamed(state: StateDict, patterns: Sequence[tuple[str, str]]) -> StateDict:
+    """A state_dict with each regular expression replaced, one after the other, in its names."""
+    out = {}
+    for name, value in state.items():
+        for pattern, replacement in patterns:
+            name = re.sub(pattern, replacement, name)
+        out[name] = value
+    return out

@@ -1,33 +1,52 @@
 """Vision Transformer: Dosovitskiy et al., An Image is Worth 16x16 Words, 2020.
 
-https://arxiv.org/abs/2010.11929. Reference: `timm.models.vision_transformer.VisionTransformer`;
-state_dicts of lucidrains/vit-pytorch are converted by `from_vit_pytorch`.
+https://arxiv.org/abs/2010.11929. DeiT, with its distillation token: Touvron et al., Training
+data-efficient image transformers & distillation through attention, 2020,
+https://arxiv.org/abs/2012.12877.
+
+References: `timm.models.vision_transformer.VisionTransformer` and
+`timm.models.deit.VisionTransformerDistilled`. State_dicts of torchvision's `vit_b_16` ... and of
+lucidrains/vit-pytorch are brought to timm's names by `convert`.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from jaxvision.errors import UserError, unknown
+from jaxvision.layers.head import Head
 from jaxvision.layers.normalization import LayerNorm
-from jaxvision.layers.transformer import PatchEmbed, TransformerBlock, gelu
-from jaxvision.models.variant import StateDict, Variant
+from jaxvision.layers.positions import learned_positions, resample_positions, square_grid
+from jaxvision.layers.transformer import PatchEmbed, TransformerBlock, apply_blocks, gelu
+from jaxvision.models.variant import Shapes, StateDict, Variant, renamed
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"gelu": gelu, "relu": nn.relu}
+Output = Float[Array, "b k"] | dict[str, Float[Array, "b k"]] | tuple[Float[Array, "b h w c"], ...]
 
 
 class VisionTransformer(nn.Module):
     """Patches, a class token, learned positions, pre-norm blocks, a linear head on the token.
 
+    Images may have any size that divides into patches: positions that were made for another grid
+    are resampled. A distilled network returns the mean of its two heads, and in training a dict of
+    `logits` (class token) and `distilled` (distillation token).
+
     Attributes:
       patch_size: side of a patch; the image's sides must be multiples of it.
       head_dim: channels of one attention head (None: width / num_heads).
       activation: of the MLP, "gelu" (exact) or "relu".
+      distilled: whether there is a distillation token, with a head of its own.
+      dropout: rate in the embedding, the projections and before the head.
       drop_path: stochastic depth of the last block; earlier ones have linearly less.
+      scan: compile one block that runs over the stacked parameters of all.
       remat: recompute each block in the backward pass to save memory.
+      features_only: return the maps [b, h, w, c] that the blocks of `out_blocks` put out.
+      out_blocks: their indices; None is the end of each quarter of the depth.
     """
 
     num_classes: int = 1000
@@ -40,42 +59,110 @@ class VisionTransformer(nn.Module):
     activation: str = "gelu"
     qkv_bias: bool = True
     norm_epsilon: float = 1e-6
+    distilled: bool = False
     dropout: float = 0.0
     drop_path: float = 0.0
+    scan: bool = False
     remat: bool = False
+    features_only: bool = False
+    out_blocks: Sequence[int] | None = None
     dtype: jnp.dtype | None = None
 
     @nn.compact
-    def __call__(self, image: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b k"]:
+    def __call__(self, image: Float[Array, "b h w c"], train: bool = False) -> Output:
         if self.activation not in _ACTIVATIONS:
             raise unknown("activation", self.activation, _ACTIVATIONS)
-        if any(side % self.patch_size for side in image.shape[1:3]):
-            raise UserError(
-                f"Images of {image.shape[1]}x{image.shape[2]} do not divide into patches of "
-                f"{self.patch_size}x{self.patch_size}; resize or pad them to a multiple."
-            )
-        batch = image.shape[0]
-        x = PatchEmbed(self.patch_size, self.width, dtype=self.dtype, name="patch_embed")(image)
-        token = self.param("cls_token", nn.initializers.zeros, (1, 1, self.width))
-        x = jnp.concatenate([jnp.tile(token, (batch, 1, 1)).astype(x.dtype), x], axis=1)
-        positions = self.param("pos_embed", nn.initializers.normal(0.02), (1, *x.shape[1:]))
-        x = nn.Dropout(self.dropout, deterministic=not train)(x + positions.astype(x.dtype))
-        block = nn.remat(TransformerBlock, static_argnums=(2,)) if self.remat else TransformerBlock
-        for index in range(self.depth):
-            x = block(
-                num_heads=self.num_heads,
-                head_dim=self.head_dim,
-                mlp_ratio=self.mlp_ratio,
-                act=_ACTIVATIONS[self.activation],
-                qkv_bias=self.qkv_bias,
-                epsilon=self.norm_epsilon,
-                out_dropout=self.dropout,
-                drop_path=self.drop_path * index / max(1, self.depth - 1),
-                dtype=self.dtype,
-                name=f"blocks_{index}",
-            )(x, train)
+        grid = patch_grid(image.shape, self.patch_size)
+        drop = nn.Dropout(self.dropout, deterministic=not train)
+        names = ("cls_token", "dist_token") if self.distilled else ("cls_token",)
+        patches = PatchEmbed(self.patch_size, self.width, dtype=self.dtype, name="patch_embed")
+        x = prepend(self, names, patches(image))
+        x = x + learned_positions(self, "pos_embed", grid, self.width, len(names)).astype(x.dtype)
+        block = partial(
+            TransformerBlock,
+            num_heads=self.num_heads,
+            head_dim=self.head_dim,
+            mlp_ratio=self.mlp_ratio,
+            act=_ACTIVATIONS[self.activation],
+            qkv_bias=self.qkv_bias,
+            epsilon=self.norm_epsilon,
+            out_dropout=self.dropout,
+            dtype=self.dtype,
+        )
+        keep = kept_blocks(self.depth, self.out_blocks) if self.features_only else ()
+        x, kept = apply_blocks(
+            self,
+            block,
+            self.depth,
+            drop(x),
+            train,
+            drop_path=self.drop_path,
+            keep=keep,
+            scan=self.scan,
+            remat=self.remat,
+        )
+        if self.features_only:
+            return tuple(as_map(tokens, grid, len(names)) for tokens in kept)
         x = LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype, name="norm")(x)
-        return nn.Dense(self.num_classes, dtype=self.dtype, name="head")(x[:, 0])
+        head = partial(Head, self.num_classes, dtype=self.dtype)
+        logits = head(name="head")(drop(x[:, 0]))
+        if not self.distilled:
+            return logits
+        distilled = head(name="head_dist")(drop(x[:, 1]))
+        if train and self.num_classes:
+            return {"logits": logits, "distilled": distilled}
+        return (logits + distilled) / 2
+
+
+def patch_grid(shape: Sequence[int], patch: int) -> tuple[int, int]:
+    """Rows and columns of the patches of images [b, h, w, c].
+
+    Raises:
+      UserError: the images do not divide into patches.
+    """
+    if any(side % patch for side in shape[1:3]):
+        raise UserError(
+            f"Images of {shape[1]}x{shape[2]} do not divide into patches of "
+            f"{patch}x{patch}; resize or pad them to a multiple."
+        )
+    return shape[1] // patch, shape[2] // patch
+
+
+def prepend(
+    module: nn.Module, names: Sequence[str], x: Float[Array, "b n c"]
+) -> Float[Array, "b m c"]:
+    """Puts learned tokens, parameters of `module`, before the others."""
+    normal = nn.initializers.normal(1e-6)
+    tokens = [module.param(name, normal, (1, 1, x.shape[-1])) for name in names]
+    tokens = [jnp.tile(token, (x.shape[0], 1, 1)).astype(x.dtype) for token in tokens]
+    return jnp.concatenate([*tokens, x], axis=1)
+
+
+def kept_blocks(depth: int, chosen: Sequence[int] | None) -> tuple[int, ...]:
+    """`chosen`, or the last block of each quarter.
+
+    Raises:
+      UserError: there is no such block.
+    """
+    if chosen is None:
+        return tuple(sorted({max(0, depth * quarter // 4 - 1) for quarter in (1, 2, 3, 4)}))
+    if wrong := [index for index in chosen if not 0 <= index < depth]:
+        raise UserError(f"out_blocks has {wrong[0]}; the blocks are 0 to {depth - 1}.")
+    return tuple(chosen)
+
+
+def as_map(tokens: Float[Array, "b n c"], grid: tuple[int, int], prefix: int) -> Array:
+    """Tokens as a map [b, h, w, c], without the first `prefix`."""
+    return tokens[:, prefix:].reshape(tokens.shape[0], *grid, -1)
+
+
+def resize_positions(state: StateDict, shapes: Shapes, prefix: int) -> StateDict:
+    """A state_dict whose `pos_embed` is resampled to the wanted number of tokens."""
+    wanted, found = shapes.get("pos_embed"), state.get("pos_embed")
+    if wanted is None or found is None or wanted == found.shape:
+        return state
+    new = square_grid(wanted[1] - prefix)
+    return state | {"pos_embed": np.asarray(resample_positions(jnp.asarray(found), new, prefix))}
 
 
 _VIT_PYTORCH = (
@@ -101,11 +188,7 @@ def from_vit_pytorch(state: StateDict) -> StateDict:
     """
     if "to_patch_embedding.1.weight" not in state:
         return state
-    out = {}
-    for name, value in state.items():
-        for pattern, replacement in _VIT_PYTORCH:
-            name = re.sub(pattern, replacement, name)
-        out[name] = value
+    out = renamed(state, _VIT_PYTORCH)
     weight = out["patch_embed.proj.weight"]
     width, size = weight.shape
     channels = 1 if round(size**0.5) ** 2 == size else 3
@@ -116,20 +199,84 @@ def from_vit_pytorch(state: StateDict) -> StateDict:
     return out
 
 
-def _vit(width: int, depth: int, heads: int, patch: int, timm_name: str) -> Variant:
-    options = {"width": width, "depth": depth, "num_heads": heads, "patch_size": patch}
-    return Variant(VisionTransformer, options, f"timm {timm_name}", (224, 224, 3), from_vit_pytorch)
+_TORCHVISION = (
+    (r"^class_token$", "cls_token"),
+    (r"^conv_proj\.", "patch_embed.proj."),
+    (r"^encoder\.pos_embedding$", "pos_embed"),
+    (r"^encoder\.layers\.encoder_layer_(\d+)\.", r"blocks.\1."),
+    (r"\.ln_(\d)\.", r".norm\1."),
+    (r"\.self_attention\.in_proj_", ".attn.qkv."),
+    (r"\.self_attention\.out_proj\.", ".attn.proj."),
+    (r"\.mlp\.0\.", ".mlp.fc1."),
+    (r"\.mlp\.3\.", ".mlp.fc2."),
+    (r"\.mlp\.linear_(\d)\.", r".mlp.fc\1."),
+    (r"^encoder\.ln\.", "norm."),
+    (r"^heads\.head\.", "head."),
+)
 
+
+def convert(state: StateDict) -> StateDict:
+    """State_dicts of torchvision and lucidrains/vit-pytorch by timm's names; others unchanged."""
+    if "conv_proj.weight" in state:
+        return renamed(state, _TORCHVISION)
+    return from_vit_pytorch(state)
+
+
+def _vit(name: str, *, paper: str = "", distilled: bool = False) -> Variant:
+    size, patch, side = re.findall(r"_([a-z]+)(?:_distilled)?_patch(\d+)_(\d+)", name)[0]
+    width, depth, heads = _SIZES[size]
+    options = {"width": width, "depth": depth, "num_heads": heads, "patch_size": int(patch)}
+    return Variant(
+        VisionTransformer,
+        options | ({"distilled": True} if distilled else {}),
+        f"timm {name}",
+        (int(side), int(side), 3),
+        paper or "Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929",
+        classifier=("head", "head_dist") if distilled else ("head",),
+        first="patch_embed.proj",
+        convert=convert,
+        resize=partial(resize_positions, prefix=2 if distilled else 1),
+    )
+
+
+_SIZES = {
+    "tiny": (192, 12, 3),
+    "small": (384, 12, 6),
+    "base": (768, 12, 12),
+    "large": (1024, 24, 16),
+    "huge": (1280, 32, 16),
+}
+_TOUVRON = "Touvron et al. 2020, https://arxiv.org/abs/2012.12877"
 
 VARIANTS = {
-    name: _vit(*shape, name)
-    for name, shape in {
-        "vit_tiny_patch16_224": (192, 12, 3, 16),
-        "vit_small_patch16_224": (384, 12, 6, 16),
-        "vit_base_patch16_224": (768, 12, 12, 16),
-        "vit_large_patch16_224": (1024, 24, 16, 16),
-    }.items()
-} | {
+    **{
+        name: _vit(name)
+        for name in (
+            "vit_tiny_patch16_224",
+            "vit_tiny_patch16_384",
+            "vit_small_patch32_224",
+            "vit_small_patch16_224",
+            "vit_small_patch16_384",
+            "vit_base_patch32_224",
+            "vit_base_patch16_224",
+            "vit_base_patch16_384",
+            "vit_base_patch8_224",
+            "vit_large_patch32_224",
+            "vit_large_patch16_224",
+            "vit_large_patch16_384",
+            "vit_huge_patch14_224",
+        )
+    },
+    **{
+        f"deit_{size}_patch16_224": _vit(f"deit_{size}_patch16_224", paper=_TOUVRON)
+        for size in ("tiny", "small", "base")
+    },
+    **{
+        f"deit_{size}_distilled_patch16_224": _vit(
+            f"deit_{size}_distilled_patch16_224", paper=_TOUVRON, distilled=True
+        )
+        for size in ("tiny", "small", "base")
+    },
     "vit_mnist": Variant(
         VisionTransformer,
         {
@@ -145,6 +292,21 @@ VARIANTS = {
         },
         "researchase/vit-mnist-explorations (lucidrains/vit-pytorch)",
         (28, 28, 1),
-        from_vit_pytorch,
+        "Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929",
+        classifier=("head",),
+        first="patch_embed.proj",
+        convert=convert,
+        resize=partial(resize_positions, prefix=1),
     ),
+}
+# torchvision's names of the same networks.
+ALIASES = {
+    f"vit_{letter}_{patch}": f"vit_{size}_patch{patch}_224"
+    for letter, size, patch in (
+        ("b", "base", 16),
+        ("b", "base", 32),
+        ("l", "large", 16),
+        ("l", "large", 32),
+        ("h", "huge", 14),
+    )
 }

@@ -7,22 +7,34 @@ import pytest
 
 from jaxvision import models
 from jaxvision.errors import UserError
+from jaxvision.interop.torch_weights import torch_name
 from jaxvision.models.unet import with_aliases, without_aliases
 
-# What makes a variant small enough to run here, and what its logits are per image.
+# One network of each module: what is true of its options is true of all its variants.
+FAMILIES = {models.variant(name).module: name for name in reversed(models.names())}.values()
+# Inputs and depths that are enough to run a network in seconds; others keep the published ones.
 SMALL = {
-    "mlp": {},
-    "mlp_256x2": {},
-    "lenet5": {},
-    **{name: {"depth": 8, "width": 4} for name in models.names("resnet*_cifar")},
-    **{name: {"depth": 1, "width": 24, "num_heads": 2} for name in models.names("vit_*")},
-    **{name: {"depth": 2, "width": 4} for name in models.names("unet*")},
+    "beit_base_patch16_224": {"depth": 2, "width": 24, "num_heads": 2},
+    "deit_base_distilled_patch16_224": {"depth": 2, "width": 24, "num_heads": 2},
+    "mixer_b16_224": {"depth": 2, "width": 24},
+    "resnet101": {"depths": (1, 1, 1, 1)},
+    "resnet110_cifar": {"depth": 8, "width": 4},
+    "swin_base_patch4_window12_384": {"depths": (1, 2, 1, 1), "width": 12},
+    "unet": {"depth": 2, "width": 4},
 }
+
+
+def having(option):
+    return [name for name in FAMILIES if option in models.options(name)]
 
 
 def shape_of(name):
     height, width, channels = models.variant(name).input_shape
-    return (2, min(height, 64), min(width, 64), channels)
+    return (2, height, width, channels)
+
+
+def is_classifier(name):
+    return bool(models.variant(name).classifier)
 
 
 def variables_of(model, image):
@@ -32,20 +44,24 @@ def variables_of(model, image):
     return jax.tree.map(lambda p: jnp.asarray(abs(rng.normal(0, 0.1, p.shape)), p.dtype), like)
 
 
-def shapes(model, shape, train=False):
-    """The logits' shape, without running anything."""
+def outputs(model, shape, train=False, dtype=jnp.float32):
+    """What is returned, by shape, without running anything."""
 
     def apply(key, image):
         variables = model.init(key, image, train=False)
         rngs = {"dropout": key}
         return model.apply(variables, image, train=train, rngs=rngs, mutable=["batch_stats"])[0]
 
-    return jax.eval_shape(apply, jax.random.key(0), jnp.zeros(shape)).shape
+    return jax.eval_shape(apply, jax.random.key(0), jnp.zeros(shape, dtype))
+
+
+def shapes(model, shape, train=False):
+    return outputs(model, shape, train).shape
 
 
 def test_names():
     assert models.names() == sorted(models.names())
-    assert models.names("resnet5*") == ["resnet56_cifar"]
+    assert models.names("resnet5*") == ["resnet50", "resnet56_cifar"]
     assert models.list("vit_m*") == ["vit_mnist"]
     assert models.list is models.names
     assert models.names("nothing") == []
@@ -71,33 +87,104 @@ def test_wrong_values_of_options():
         models.create("vit_mnist", activation="gleu").init(jax.random.key(0), image)
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_says_where_it_comes_from(name):
+    entry = models.variant(name)
+    assert entry.reference
+    assert "http" in entry.paper
+    assert entry.first
+    assert entry.module.__doc__
+
+
 @pytest.mark.parametrize("train", [False, True])
-@pytest.mark.parametrize("name", SMALL)
-def test_every_variant_applies(name, train):
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_applies(name, train):
     # By shape: numbers are compared with the references in test_parity.py.
     batch, *size, _ = shape_of(name)
-    expected = (batch, *size, 7) if name.startswith("unet") else (batch, 7)
-    if name == "unet_valid":
-        expected = (batch, 24, 24, 7)
-    assert shapes(models.create(name, 7, **SMALL[name]), shape_of(name), train) == expected
+    found = outputs(models.create(name, 7), shape_of(name), train)
+    for logits in found.values() if isinstance(found, dict) else [found]:
+        if is_classifier(name):
+            assert logits.shape == (batch, 7)
+        else:
+            assert logits.shape == (batch, *size, 7)
 
 
-def test_every_variant_is_tried():
-    assert sorted(SMALL) == models.names()
+@pytest.mark.parametrize("name", [n for n in FAMILIES if is_classifier(n)])
+def test_no_classes_give_pooled_features(name):
+    model = models.create(name, 0)
+    batch, width = shapes(model, shape_of(name))
+    assert batch == 2
+    assert width > 7
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(shape_of(name)))
+    names = {torch_name(path) for path in paths(variables)}
+    for layer in models.variant(name).classifier:
+        assert not any(n.startswith(layer + ".") for n in names)
 
 
-@pytest.mark.parametrize("name", [n for n in SMALL if not n.startswith(("mlp", "vit"))])
+def paths(variables):
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    return ["/".join(part.key for part in path) for path, _ in leaves]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_names_of_first_and_last_layers_exist(name):
+    model = models.create(name, 7)
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(shape_of(name)))
+    names = {torch_name(path) for path in paths(variables)}
+    entry = models.variant(name)
+    for layer in (entry.first, *entry.classifier):
+        assert f"{layer}.weight" in names
+
+
+@pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("channels", [1, 4])
 def test_other_channels(name, channels):
-    assert shapes(models.create(name, 5, **SMALL[name]), (*shape_of(name)[:3], channels))[-1] == 5
+    model, shape = models.create(name, 5, **SMALL.get(name, {})), shape_of(name)
+    if "mlp" in name:
+        pytest.skip("its first layer is made for all pixels at once")
+    assert shapes(model, (*shape[:3], channels))[-1] == 5
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", FAMILIES)
 def test_bfloat16(name):
-    model, image = models.create(name, 5, dtype=jnp.bfloat16, **SMALL[name]), shape_of(name)
-    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(image))
+    model, image = models.create(name, 5, dtype=jnp.bfloat16), jnp.zeros(shape_of(name))
+    variables = jax.eval_shape(model.init, jax.random.key(0), image)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
-    assert jax.eval_shape(model.apply, variables, jnp.zeros(image)).dtype == jnp.bfloat16
+    assert jax.eval_shape(model.apply, variables, image).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("name", having("features_only"))
+def test_feature_pyramids(name):
+    levels = models.feature_info(name)
+    strides = [level.stride for level in levels]
+    assert strides == sorted(strides)
+    model = models.create(name, features_only=True)
+    maps = outputs(model, shape_of(name))
+    assert tuple(x.shape[-1] for x in maps) == tuple(level.channels for level in levels)
+    # Nothing above the last level is made.
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(shape_of(name)))
+    names = {torch_name(path) for path in paths(variables)}
+    for layer in models.variant(name).classifier:
+        assert not any(n.startswith(layer + ".") for n in names)
+
+
+def test_feature_info():
+    assert models.feature_info("resnet50") == (
+        (64, 2),
+        (256, 4),
+        (512, 8),
+        (1024, 16),
+        (2048, 32),
+    )
+    assert models.feature_info("resnet50", output_stride=8)[-1] == (2048, 8)
+    assert models.feature_info("vit_huge_patch14_224")[0] == (1280, 14)
+    with pytest.raises(UserError, match=r"feature pyramid 'lenet5'"):
+        models.create("lenet5", features_only=True)
+
+
+def test_aliases():
+    assert models.variant("vit_b_16") is models.variant("vit_base_patch16_224")
+    assert models.create("swin_t", 5) == models.create("swin_tiny_patch4_window7_224", 5)
 
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (1, 5), (100, 36)])
@@ -144,11 +231,35 @@ def test_vit_takes_its_grid_from_the_image():
     assert variables["params"]["pos_embed"].shape == (1, 2 * 4 + 1, 192)
     with pytest.raises(UserError, match=r"40x32 .* 16x16"):
         model.init(jax.random.key(0), jnp.zeros((1, 40, 32, 3)))
+    with pytest.raises(UserError, match=r"out_blocks has 4; the blocks are 0 to 3"):
+        models.create("vit_mnist", depth=4, out_blocks=(4,), features_only=True).init(
+            jax.random.key(0), jnp.zeros((1, 28, 28, 1))
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("vit_mnist", ((28, 28), (36, 20))),
+        ("beit_base_patch16_224", ((64, 64), (96, 48))),
+        ("swin_base_patch4_window12_384", ((64, 64), (97, 50))),
+    ],
+)
+def test_transformers_apply_at_another_size_than_they_were_made_for(name, sizes):
+    model = models.create(name, 5, **SMALL.get(name, {}))
+    made, other = (jnp.zeros((1, *size, 1)) for size in sizes)
+    variables = jax.eval_shape(model.init, jax.random.key(0), made)
+    assert jax.eval_shape(model.apply, variables, other).shape == (1, 5)
 
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("resnet8_cifar", {}), ("vit_mnist", {"depth": 1, "num_heads": 1}), ("unet", {"depth": 1})],
+    [
+        ("resnet8_cifar", {}),
+        ("vit_mnist", {"depth": 2, "num_heads": 1}),
+        ("vit_mnist", {"depth": 2, "num_heads": 1, "scan": True}),
+        ("unet", {"depth": 1}),
+    ],
 )
 def test_remat_changes_nothing(name, options):
     options, shape = {"width": 2 if name != "vit_mnist" else 8, **options}, (2, 8, 8, 3)
@@ -171,7 +282,8 @@ def test_remat_changes_nothing(name, options):
 
 @pytest.mark.parametrize("name", ["mlp", "resnet8_cifar", "vit_mnist"])
 def test_dropout_acts_in_training_only(name):
-    model = models.create(name, 10, dropout=0.5, **SMALL[name])
+    small = {"depth": 2} if name == "vit_mnist" else {}
+    model = models.create(name, 10, dropout=0.5, **small)
     image = jnp.asarray(np.random.default_rng(0).normal(size=shape_of(name)), jnp.float32)
     variables = variables_of(model, image)
     apply = jax.jit(

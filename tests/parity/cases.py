@@ -1,38 +1,40 @@
-"""What is compared with the PyTorch references: variants, sizes and where the golden files are.
+"""What is compared with the PyTorch references: one file a family in `families/`.
 
+Each holds, without importing torch:
+  PARAMETERS: exact count of every variant of the family, as of the reference with CLASSES classes
+    (1000 where there is no CLASSES).
+  CASES: what runs against golden files: each variant whose code path differs.
+and, importing it where used:
+  build(name, case): the reference as a `torch.nn.Module`.
+  feature_map(value, case), optional: what a layer of the reference puts out, as [b, h, w, c].
 Sizes are small and deep networks cut short: every line of a network runs, in seconds.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import importlib
+import pkgutil
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+
+from parity import families
+from parity.case import Case
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
-@dataclass(frozen=True)
-class Case:
-    """One network on one batch.
-
-    Attributes:
-      image: its shape in PyTorch's layout, [b, c, h, w].
-      options: for `models.create`.
-    """
-
-    image: tuple[int, int, int, int]
-    classes: int = 10
-    options: Mapping[str, Any] = field(default_factory=dict)
+FAMILIES: list[ModuleType] = [
+    importlib.import_module(f"parity.families.{module.name}")
+    for module in pkgutil.iter_modules(families.__path__)
+]
+CASES: dict[str, Case] = {n: case for family in FAMILIES for n, case in family.CASES.items()}
+PARAMETERS: dict[str, int] = {n: c for family in FAMILIES for n, c in family.PARAMETERS.items()}
+LOGITS, GRADIENTS, FEATURES = 240, 6, 60  # how many elements are kept, per tensor
 
 
-CASES = {
-    "mlp": Case((8, 3, 32, 32)),
-    "mlp_256x2": Case((8, 1, 28, 28)),
-    "lenet5": Case((8, 1, 32, 32)),
-    "resnet20_cifar": Case((4, 3, 32, 32)),
-    "vit_tiny_patch16_224": Case((4, 3, 64, 64), options={"depth": 4}),
-    "vit_mnist": Case((4, 1, 28, 28)),
-    "unet": Case((2, 3, 64, 48), 3, {"width": 8, "depth": 3}),
-    "unet_valid": Case((2, 1, 60, 44), 2, {"width": 8, "depth": 2}),
-}
-LOGITS, GRADIENTS = 240, 6  # how many elements of the logits and of each gradient are kept
+def family(name: str) -> ModuleType:
+    """The module that has the case."""
+    return next(f for f in FAMILIES if name in f.CASES)
+
+
+def variant(name: str) -> str:
+    """The registry's name of a case's network."""
+    return CASES[name].variant or name

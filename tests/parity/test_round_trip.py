@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from parity.cases import CASES
+from parity.cases import CASES, family, variant
 from parity.deterministic import image
 
 from jaxvision import models
@@ -20,18 +20,17 @@ torch = pytest.importorskip("torch", reason="needs PyTorch; see tests/parity/REA
 def test_round_trip(name, tmp_path):
     if missing := [p for p in ("torchvision", "timm", "unet") if not find_spec(p)]:
         pytest.skip(f"needs {', '.join(missing)}; see tests/parity/README.md")
-    from parity import references
     from parity.generate import prepared
     from safetensors.torch import load_file
 
-    case, entry = CASES[name], models.variant(name)
+    case, entry = CASES[name], models.variant(variant(name))
     reference = prepared(name, case).eval()
     x = image(case.image)
     with torch.no_grad():
         expected = reference(torch.from_numpy(x)).movedim(1, -1).numpy()
 
     torch.save({"state_dict": reference.state_dict(), "epoch": 3}, tmp_path / "reference.pt")
-    model = models.create(name, case.classes, **case.options)
+    model = models.create(variant(name), case.classes, **case.options)
     x_ours = jnp.asarray(x.transpose(0, 2, 3, 1))
     like = jax.eval_shape(lambda: model.init(jax.random.key(0), x_ours, train=False))
     variables = torch_weights.load(tmp_path / "reference.pt", like, entry.convert)
@@ -44,7 +43,7 @@ def test_round_trip(name, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, variables, again)
     if name == "vit_mnist":
         return  # goes back under timm's names, not under those that it came by
-    fresh = references.build(name, case).eval()
+    fresh = family(name).build(name, case).eval()
     fresh.load_state_dict(state, strict=True)
     with torch.no_grad():
         returned = fresh(torch.from_numpy(x)).movedim(1, -1).numpy()

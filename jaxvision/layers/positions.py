@@ -1,0 +1,143 @@
+"""Positions of tokens on a grid: learned embeddings and relative biases, for grids of any size."""
+
+import math
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from jaxvision.ops.resize import resize_matrix
+
+Grid = tuple[int, int]
+
+
+def square_grid(tokens: int) -> Grid:
+    """The square grid of so many tokens; there must be one."""
+    side = math.isqrt(tokens)
+    if side * side != tokens:
+        raise ValueError(f"{tokens} tokens do not lie on a square grid.")
+    return side, side
+
+
+def resample_positions(
+    positions: Float[Array, "1 n c"], new: Grid, prefix: int = 1, old: Grid | None = None
+) -> Float[Array, "1 m c"]:
+    """Position embeddings for another grid, by antialiased bicubic interpolation as in timm.
+
+    Args:
+      positions: of `prefix` tokens that have no place (class token), then of the grid row by row.
+      new: rows and columns.
+      prefix: how many positions stay as they are.
+      old: rows and columns of `positions`; a square grid by default.
+    """
+    count = positions.shape[1] - prefix
+    if old is None:
+        old = new if count == new[0] * new[1] else square_grid(count)
+    if old == new:
+        return positions
+    rows, columns = (
+        jnp.asarray(resize_matrix(a, b, "bicubic", antialias=True)) for a, b in zip(old, new)
+    )
+    grid = jnp.reshape(positions[:, prefix:], (*old, -1)).astype(jnp.float32)
+    grid = jnp.einsum("ih,jw,hwc->ijc", rows, columns, grid, precision=lax.Precision.HIGHEST)
+    grid = grid.reshape(1, new[0] * new[1], -1).astype(positions.dtype)
+    return jnp.concatenate([jnp.asarray(positions[:, :prefix]), grid], axis=1)
+
+
+def learned_positions(
+    module: nn.Module, name: str, grid: Grid, channels: int, prefix: int
+) -> Float[Array, "1 n c"]:
+    """The parameter `name` of `module` for a grid; resampled where it was made for another."""
+    shape = (1, prefix + grid[0] * grid[1], channels)
+    if module.has_variable("params", name):
+        shape = module.get_variable("params", name).shape
+    positions = module.param(name, nn.initializers.normal(0.02), shape)
+    return resample_positions(positions, grid, prefix)
+
+
+def relative_index(window: Grid, class_token: bool = False) -> Int[np.ndarray, "n n"]:
+    """Which row of the table of relative biases is for each (query, key) of a window.
+
+    The table has a row for each of the (2h - 1)(2w - 1) offsets, then with a class token the three
+    of (class, token), (token, class) and (class, class).
+    """
+    height, width = window
+    places = np.stack(np.meshgrid(np.arange(height), np.arange(width), indexing="ij"), -1)
+    places = places.reshape(-1, 2)
+    offset = places[:, None] - places[None] + np.array([height - 1, width - 1])
+    index = offset[..., 0] * (2 * width - 1) + offset[..., 1]
+    if not class_token:
+        return index
+    rows = (2 * height - 1) * (2 * width - 1)
+    index = np.pad(index, ((1, 0), (1, 0)))
+    index[0], index[:, 0], index[0, 0] = rows, rows + 1, rows + 2
+    return index
+
+
+def _stretched(old: int, new: int) -> np.ndarray:
+    """Places of `old` offsets in the new window: dense at its middle, in geometric progression."""
+    low, high, ratio = 1.01, 1.5, 1.01
+    while high - low > 1e-6:
+        ratio = (low + high) / 2
+        if (1 - ratio ** (old // 2)) / (1 - ratio) > new // 2:
+            high = ratio
+        else:
+            low = ratio
+    places = np.cumsum(ratio ** np.arange(old // 2))
+    return np.concatenate([-places[::-1], [0.0], places])
+
+
+def _bias_matrix(old: int, new: int) -> np.ndarray:
+    """Linear interpolation from the stretched places; beyond the last, the last."""
+    if old == new:
+        return np.eye(old, dtype=np.float32)
+    places, targets = _stretched(old, new), np.arange(new) - float(new // 2)
+    return np.stack(
+        [np.interp(targets, places, row) for row in np.eye(old)], axis=1, dtype=np.float32
+    )
+
+
+def resize_relative_bias(
+    table: Float[Array, "n heads"], new: Grid, class_token: bool = False, old: Grid | None = None
+) -> Float[Array, "m heads"]:
+    """The table of relative biases for another window, interpolated as in BEiT's code and timm.
+
+    Bao et al. 2021, https://arxiv.org/abs/2106.08254: near offsets matter more, so the old ones are
+    laid out in a geometric progression before they are interpolated linearly.
+
+    Args:
+      table: one row an offset, see `relative_index`.
+      new: rows and columns of the window.
+      class_token: whether the last three rows are those of the class token.
+      old: the window of `table`; a square one by default.
+    """
+    extra = 3 if class_token else 0
+    count = table.shape[0] - extra
+    if count == (2 * new[0] - 1) * (2 * new[1] - 1) and old is None:
+        return table
+    if old is None:
+        side = (square_grid(count)[0] + 1) // 2
+        old = (side, side)
+    rows, columns = (jnp.asarray(_bias_matrix(2 * a - 1, 2 * b - 1)) for a, b in zip(old, new))
+    grid = jnp.reshape(table[:count], (2 * old[0] - 1, 2 * old[1] - 1, -1))
+    grid = jnp.einsum("ih,jw,hwc->ijc", rows, columns, grid, precision=lax.Precision.HIGHEST)
+    grid = grid.reshape(-1, table.shape[1]).astype(table.dtype)
+    return jnp.concatenate([grid, jnp.asarray(table[count:])])
+
+
+def relative_bias(
+    module: nn.Module, window: Grid, heads: int, class_token: bool = False
+) -> Float[Array, "heads n n"]:
+    """The bias of each (query, key) from the parameter `relative_position_bias_table` of `module`.
+
+    A table that was made for another window, which must have been a square one, is resized.
+    """
+    name, extra = "relative_position_bias_table", 3 if class_token else 0
+    shape = ((2 * window[0] - 1) * (2 * window[1] - 1) + extra, heads)
+    if module.has_variable("params", name):
+        shape = module.get_variable("params", name).shape
+    table = module.param(name, nn.initializers.truncated_normal(0.02), shape)
+    table = resize_relative_bias(table, window, class_token)
+    return jnp.moveaxis(table[relative_index(window, class_token)], -1, 0)

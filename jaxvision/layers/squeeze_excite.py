@@ -1,0 +1,27 @@
+"""Squeeze-and-excitation: Hu et al. 2017, https://arxiv.org/abs/1709.01507."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxvision.layers.convolution import Conv2d
+
+
+class SqueezeExcite(nn.Module):
+    """Scales each channel by what two 1x1 convolutions make of the channels' means.
+
+    Attributes:
+      hidden: channels between the two, `fc1` and `fc2`.
+      dtype: what is computed in; None is what input and parameters promote to.
+    """
+
+    hidden: int
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        mean = jnp.mean(x, (1, 2), keepdims=True)
+        y = nn.relu(Conv2d(self.hidden, 1, dtype=self.dtype, name="fc1")(mean))
+        return x * nn.sigmoid(Conv2d(x.shape[-1], 1, dtype=self.dtype, name="fc2")(y))

@@ -1,0 +1,161 @@
+"""BEiT: Bao et al., BERT Pre-Training of Image Transformers, 2021.
+
+https://arxiv.org/abs/2106.08254. Reference: `timm.models.beit.Beit`, the classifier: a ViT whose
+blocks have relative position biases in place of position embeddings, biases on queries and values
+alone, and layer scale; it is the mean of the patches, not the class token, that is classified.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from functools import partial
+
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from jaxvision.layers.head import Head
+from jaxvision.layers.normalization import LayerNorm
+from jaxvision.layers.positions import resize_relative_bias
+from jaxvision.layers.transformer import Attention, DropPath, Mlp, PatchEmbed, apply_blocks
+from jaxvision.models.variant import Shapes, StateDict, Variant
+from jaxvision.models.vit import as_map, kept_blocks, patch_grid, prepend
+
+
+class BeitBlock(nn.Module):
+    """Attention with relative biases and an MLP, each scaled channel by channel.
+
+    Attributes:
+      grid: rows and columns of the patches.
+      init_values: what the layer scales start from.
+    """
+
+    num_heads: int
+    grid: tuple[int, int]
+    init_values: float = 0.1
+    dropout: float = 0.0
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b n c"], train: bool, drop_path: float | Array = 0.0
+    ) -> Float[Array, "b n c"]:
+        def residual(branch: Array, name: str) -> Array:
+            start = nn.initializers.constant(self.init_values)
+            gamma = self.param(name, start, (x.shape[-1],))
+            return x + DropPath(drop_path)(branch * gamma.astype(branch.dtype), train)
+
+        norm = lambda name: LayerNorm(dtype=self.dtype, name=name)  # noqa: E731
+        attention = Attention(
+            self.num_heads,
+            qkv_bias="qv",
+            window=self.grid,
+            class_token=True,
+            out_dropout=self.dropout,
+            dtype=self.dtype,
+            name="attn",
+        )
+        x = residual(attention(norm("norm1")(x), train), "gamma_1")
+        mlp = Mlp(4 * x.shape[-1], dropout=self.dropout, dtype=self.dtype, name="mlp")
+        return residual(mlp(norm("norm2")(x), train), "gamma_2")
+
+
+class Beit(nn.Module):
+    """The classifier. Images may have any size that divides into patches.
+
+    Attributes:
+      init_values: what the layer scales start from.
+      patch_size, width, depth, num_heads, dropout, drop_path, scan, remat, features_only,
+        out_blocks: as in `vit.VisionTransformer`.
+    """
+
+    num_classes: int = 1000
+    patch_size: int = 16
+    width: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    init_values: float = 0.1
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    scan: bool = False
+    remat: bool = False
+    features_only: bool = False
+    out_blocks: Sequence[int] | None = None
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(
+        self, image: Float[Array, "b h w c"], train: bool = False
+    ) -> Float[Array, "b k"] | tuple[Float[Array, "b i j d"], ...]:
+        grid = patch_grid(image.shape, self.patch_size)
+        drop = nn.Dropout(self.dropout, deterministic=not train)
+        patches = PatchEmbed(self.patch_size, self.width, dtype=self.dtype, name="patch_embed")
+        x, kept = apply_blocks(
+            self,
+            partial(BeitBlock, self.num_heads, grid, self.init_values, self.dropout, self.dtype),
+            self.depth,
+            drop(prepend(self, ("cls_token",), patches(image))),
+            train,
+            drop_path=self.drop_path,
+            keep=kept_blocks(self.depth, self.out_blocks) if self.features_only else (),
+            scan=self.scan,
+            remat=self.remat,
+        )
+        if self.features_only:
+            return tuple(as_map(tokens, grid, 1) for tokens in kept)
+        x = LayerNorm(dtype=self.dtype, name="fc_norm")(x[:, 1:].mean(1))
+        return Head(self.num_classes, dtype=self.dtype, name="head")(drop(x))
+
+
+def convert(state: StateDict) -> StateDict:
+    """Without the indices that older files of the reference hold."""
+    return {n: v for n, v in state.items() if not n.endswith("relative_position_index")}
+
+
+def resize(state: StateDict, shapes: Shapes) -> StateDict:
+    """A state_dict whose tables of relative biases fit the wanted grids, which are square."""
+    resized = {}
+    for name, value in state.items():
+        wanted = shapes.get(name)
+        if name.endswith("relative_position_bias_table") and wanted and wanted != value.shape:
+            side = (math.isqrt(wanted[0] - 3) + 1) // 2
+            resized[name] = np.asarray(resize_relative_bias(jnp.asarray(value), (side, side), True))
+    return state | resized
+
+
+_SIZES = {"base": (768, 12, 12, 0.1), "large": (1024, 24, 16, 1e-5)}
+
+
+def _beit(name: str) -> Variant:
+    size, patch, side = re.findall(r"_([a-z]+)_patch(\d+)_(\d+)", name)[0]
+    width, depth, heads, scale = _SIZES[size]
+    return Variant(
+        Beit,
+        {
+            "width": width,
+            "depth": depth,
+            "num_heads": heads,
+            "patch_size": int(patch),
+            "init_values": scale,
+        },
+        f"timm {name}",
+        (int(side), int(side), 3),
+        "Bao et al. 2021, https://arxiv.org/abs/2106.08254",
+        classifier=("head",),
+        first="patch_embed.proj",
+        convert=convert,
+        resize=resize,
+    )
+
+
+VARIANTS = {
+    name: _beit(name)
+    for name in (
+        "beit_base_patch16_224",
+        "beit_base_patch16_384",
+        "beit_large_patch16_224",
+        "beit_large_patch16_384",
+        "beit_large_patch16_512",
+    )
+}

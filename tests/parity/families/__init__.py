@@ -1,0 +1,1 @@
+"""References of the families of networks; see `parity.cases`."""
