@@ -1,0 +1,53 @@
+"""A convolution, batch normalisation and an activation, named `conv` and `bn`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from jaxvision.layers.convolution import Conv2d
+from jaxvision.layers.normalization import BatchNorm
+from jaxvision.ops.convolution import Padding, Pair
+
+
+class ConvNormAct(nn.Module):
+    """torchvision's `BasicConv2d`, timm's `ConvNormAct`, pytorchcv's `ConvBlock`.
+
+    Attributes:
+      features, kernel_size, stride, padding, dilation, groups: see `Conv2d`.
+      use_bias: whether the convolution has a bias; None is when there is no norm.
+      norm: whether there is batch normalisation.
+      epsilon: added to its variance.
+      act: the activation; None is none.
+      dtype: what is computed in; None is what input and parameters promote to.
+    """
+
+    features: int
+    kernel_size: Pair = 1
+    stride: Pair = 1
+    padding: Padding | None = None
+    dilation: Pair = 1
+    groups: int = 1
+    use_bias: bool | None = None
+    norm: bool = True
+    epsilon: float = 1e-5
+    act: Callable[[Array], Array] | None = nn.relu
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b i j d"]:
+        x = Conv2d(
+            self.features,
+            self.kernel_size,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+            use_bias=not self.norm if self.use_bias is None else self.use_bias,
+            dtype=self.dtype,
+            name="conv",
+        )(x)
+        if self.norm:
+            x = BatchNorm(epsilon=self.epsilon, dtype=self.dtype, name="bn")(x, train)
+        return x if self.act is None else self.act(x)
