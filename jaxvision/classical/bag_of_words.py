@@ -11,7 +11,6 @@ https://doi.org/10.1023/B:VISI.0000029664.99615.94, of OpenCV. Vocabularies are 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Literal
 
 import cv2
 import jax
@@ -99,7 +98,7 @@ def pyramid_histogram(
     words: Int[Array, "b p"],
     cells: Float[Array | np.ndarray, "p cells"],
     num_words: int,
-    norm: Literal["none", "l1", "l2", "power"] = "l1",
+    norm: str = "l1",
 ) -> Float[Array, "b f"]:
     """Weighted histograms of the words in every cell, one after another: f = cells * words.
 

@@ -6,7 +6,6 @@ are counted whole, without interpolation between bins and cells.
 """
 
 from functools import partial
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +25,7 @@ def hog(
     orientations: int = 9,
     cell: tuple[int, int] = (8, 8),
     block: tuple[int, int] = (3, 3),
-    norm: Literal["L1", "L1-sqrt", "L2", "L2-Hys"] = "L2-Hys",
+    norm: str = "L2-Hys",
     square_root: bool = False,
 ) -> Float[Array, "b f"]:
     """Histograms of gradient orientations in cells, normalised in overlapping blocks of cells.

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 from jaxvision.errors import UserError
 
@@ -109,7 +109,7 @@ def _assign(blocks: Array, centers: Array) -> Array:
 
 
 def assign(
-    points: Float[Array | np.ndarray, "n d"], centers: Float[Array | np.ndarray, "k d"]
+    points: Num[Array | np.ndarray, "n d"], centers: Float[Array | np.ndarray, "k d"]
 ) -> Int[Array, "n"]:
     """The nearest centre of each point, by the Euclidean distance; of equals the first."""
     if len(points) == 0:

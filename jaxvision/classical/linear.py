@@ -6,7 +6,7 @@ Scores are `x @ weight + bias`. The convex objectives are those of scikit-learn,
 
 import math
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +58,7 @@ def fit(
     x: Float[Array | np.ndarray, "n d"],
     labels: Int[Array | np.ndarray, "n"],
     num_classes: int,
-    loss: Literal["softmax", "squared_hinge", "crammer_singer", "weston_watkins"] = "softmax",
+    loss: str = "softmax",
     *,
     c: float = 1.0,
     intercept_scaling: float = 1.0,

@@ -5,7 +5,6 @@ https://doi.org/10.1109/TIT.1967.1053964
 """
 
 from functools import partial
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +27,7 @@ def nearest_neighbours(
     queries: Float[Array | np.ndarray, "q d"],
     keys: Float[Array | np.ndarray, "n d"],
     k: int,
-    metric: Literal["l1", "l2", "cosine"] = "l2",
+    metric: str = "l2",
     *,
     block: int = 0,
 ) -> tuple[Float[Array, "q k"], Int[Array, "q k"]]:
@@ -187,7 +186,7 @@ def vote(
     labels: Int[Array, "q k"],
     distances: Float[Array, "q k"],
     num_classes: int,
-    weights: Literal["uniform", "distance"] = "uniform",
+    weights: str = "uniform",
 ) -> Int[Array, "q"]:
     """The class with most votes of each row's neighbours; of equals the smallest class.
 

@@ -104,14 +104,23 @@ class Result:
 
 def check(options: argparse.Namespace) -> None:
     """Raises UserError where the options contradict each other or name nothing known."""
-    if options.method not in METHODS:
-        raise unknown("method", options.method, METHODS)
+    from jaxvision.classical import bag_of_words, neighbours
+
+    for name, valid in (
+        ("method", METHODS),
+        ("metric", neighbours.METRICS),
+        ("weights", neighbours.WEIGHTS),
+        ("loss", _SVMS),
+        ("norm", bag_of_words.NORMS),
+        ("kernel", ("linear", "intersection")),
+    ):
+        if getattr(options, name) not in valid:
+            raise unknown(name, getattr(options, name), valid)
     if options.features and "-" in options.method:
         raise UserError(f"{options.method} has features of its own; leave --features out.")
-    if options.loss not in _SVMS:
-        raise unknown("loss", options.loss, _SVMS)
-    if options.kernel not in ("linear", "intersection"):
-        raise unknown("kernel", options.kernel, ("linear", "intersection"))
+    for name in ("k", "cell", "words", "levels", "patch", "step"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name}={getattr(options, name)} must be at least 1.")
 
 
 def classify(train: "Split", test: "Split", options: argparse.Namespace) -> Result:
@@ -165,7 +174,7 @@ def _by_a_line(x, z, train: "Split", options: argparse.Namespace, clock: _Clock)
 
     from jaxvision.classical import linear
 
-    loss: Any = "softmax" if options.method == "softmax" else options.loss
+    loss = "softmax" if options.method == "softmax" else options.loss
     c = default_c(options.method, len(x)) if options.c is None else options.c
     classes = len(train.class_names)
     found = linear.fit(x, train.labels, classes, loss, c=c, tolerance=options.tolerance)

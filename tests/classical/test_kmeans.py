@@ -21,10 +21,10 @@ def test_equals_sklearn_from_the_same_start(points, block, monkeypatch):
     monkeypatch.setattr(module, "_BLOCK", block)
     jax.clear_caches()
     starts = points[:10]
-    peer = sklearn.cluster.KMeans(10, init=starts.astype(float), n_init=1, tol=0).fit(
+    peer = sklearn.cluster.KMeans(10, init=starts.astype(float), n_init=1, tol=0.0).fit(
         points.astype(float)
     )
-    found = kmeans(points, 10, starts=starts, tol=0)
+    found = kmeans(points, 10, starts=starts, tol=0.0)
     np.testing.assert_array_equal(found.labels, peer.labels_)
     np.testing.assert_allclose(found.centers, peer.cluster_centers_, atol=1e-4)
     assert found.inertia == pytest.approx(peer.inertia_, rel=1e-5)
@@ -44,10 +44,10 @@ def test_tolerance_and_max_iter_stop_as_in_sklearn(points):
 def test_an_empty_cluster_takes_the_farthest_point():
     points = np.array([[0.0, 0], [0, 1], [1, 0], [1, 1], [9, 9], [30, 0]], np.float32)
     starts = np.array([[0.5, 0.5], [10, 10], [500, 500], [600, 600]], np.float32)
-    peer = sklearn.cluster.KMeans(4, init=starts.astype(float), n_init=1, tol=0).fit(
+    peer = sklearn.cluster.KMeans(4, init=starts.astype(float), n_init=1, tol=0.0).fit(
         points.astype(float)
     )
-    found = kmeans(points, 4, starts=starts, tol=0)
+    found = kmeans(points, 4, starts=starts, tol=0.0)
     assert len(set(np.asarray(found.labels))) == 4
     assert found.inertia == pytest.approx(peer.inertia_, abs=1e-4)
 

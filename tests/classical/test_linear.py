@@ -115,4 +115,4 @@ def test_bad_input_is_refused():
     with pytest.raises(UserError, match="3 samples with 2 labels"):
         linear.fit(x, y[:2], 3)
     with pytest.raises(UserError, match="c must be positive, got 0"):
-        linear.fit(jnp.asarray(x), y, 3, c=0)
+        linear.fit(jnp.asarray(x), y, 3, c=0.0)

@@ -79,8 +79,8 @@ def test_svm_equals_sklearn(splits, tmp_path):
         ("softmax", (), 0.93),
         ("svm", ("--loss", "weston_watkins"), 0.93),
         ("hog-svm", ("--cell", 2), 0.9),
-        ("bow-svm", ("--words", 100), 0.93),
-        ("bow-svm", ("--words", 50, "--kernel", "intersection"), 0.93),
+        ("bow-svm", ("--words", 50, "--step", 8), 0.9),
+        ("bow-svm", ("--words", 50, "--step", 8, "--kernel", "intersection"), 0.9),
     ],
 )
 def test_every_method_learns_the_digits(method, options, least, tmp_path):
@@ -127,6 +127,8 @@ def test_queries_are_of_different_classes():
         (("knn", "--config", DIGITS, "--k", "2000"), "k is from 1 to 1437"),
         (("svm", "--config", DIGITS, "--loss", "hinge"), r"Did you mean 'squared_hinge'"),
         (("bow-svm", "--config", DIGITS, "--kernel", "rbf"), "Valid: intersection, linear"),
+        (("knn", "--config", DIGITS, "--weights", "distances"), r"Did you mean 'distance'"),
+        (("bow-svm", "--config", DIGITS, "--words", "0"), "--words=0 must be at least 1"),
         (("hog-svm", "--config", DIGITS, "--features", "x"), "leave --features out"),
         (("knn", "--features", "/nowhere"), "No run in /nowhere"),
         (("knn", "--config", DIGITS, "--matric", "l1"), "Did you mean 'metric'"),
