@@ -21,6 +21,7 @@ examples:
   jaxvision train --config my_config.py --config.optimizer.learning_rate=0.01
   jaxvision evaluate --workdir runs/try --split "test[:50%]"
   jaxvision predict --workdir runs/try photo.jpg folder/ --output predictions
+  jaxvision predict --model resnet50 --pretrained photo.jpg --output predictions
   jaxvision info models "resnet*"
 
 A run is resumed by running it again with the same --workdir. Every configuration key can be set as
@@ -107,18 +108,25 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--workdir", help="folder of a run")
         sub.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
         sub.add_argument("--config", metavar="FILE[:VARIANT]", help="config file, with --weights")
-        sub.add_argument("--weights", help="weights file (.safetensors, .pth, .pt, .th)")
+        sub.add_argument("--model", help="network to use with published weights, e.g. resnet50")
+        sub.add_argument("--pretrained", action="store_true", help="its default weights")
+        sub.add_argument(
+            "--weights", help="file (.safetensors, .pth, .pt, .th), tag (tv_in1k) or Hub name"
+        )
         if name == "evaluate":
             sub.add_argument("--split", help="e.g. test, 'train[90%%:]' (default: data.test)")
             sub.add_argument("--json", metavar="FILE", help="also write the metrics there")
         else:
             sub.add_argument("inputs", nargs="+", help="image files and folders")
             sub.add_argument("--output", help="folder for predictions.json and pictures")
-            sub.add_argument("--top", type=int, default=3, help="classes in the table (default 3)")
+            sub.add_argument("--top", type=int, default=5, help="classes in the table (default 5)")
 
     info = command("info", _info, "Versions, devices, models, data sets, configuration keys")
     info.add_argument(
-        "topic", nargs="?", default="devices", help="devices (default), models, data or config"
+        "topic",
+        nargs="?",
+        default="devices",
+        help="devices (default), models, weights, data or config",
     )
     info.add_argument("pattern", nargs="?", default="*", help="shell pattern of names")
 
@@ -204,7 +212,7 @@ def _train(options: argparse.Namespace, overrides: dict[str, str]) -> None:
 def _origin(options: argparse.Namespace, overrides: dict[str, str]) -> Any:
     """(configuration, where the weights are) of `evaluate` and `predict`."""
     from jaxvision import config as configuration
-    from jaxvision.train.inference import Origin, stored_config
+    from jaxvision.train.inference import Origin, published_config, stored_config
 
     if options.workdir and not (options.config or options.weights):
         config = stored_config(Path(options.workdir))
@@ -212,9 +220,14 @@ def _origin(options: argparse.Namespace, overrides: dict[str, str]) -> Any:
             configuration.override(config, key, value)
         configuration.validate(config)
         return config, Origin(Path(options.workdir), options.checkpoint)
-    if options.config and options.weights and not options.workdir:
-        return configuration.load(options.config, overrides), Origin(weights=options.weights)
-    raise UserError("Give either --workdir, or --config and --weights.")
+    weights = options.weights or ("default" if options.pretrained else "")
+    if weights and options.config and not (options.workdir or options.model):
+        return configuration.load(options.config, overrides), Origin(weights=weights)
+    if weights and options.model and not (options.workdir or options.config):
+        return published_config(options.model, weights, overrides), Origin(weights=weights)
+    raise UserError(
+        "Give one of --workdir; --config and --weights; --model and --pretrained or --weights."
+    )
 
 
 def _evaluate(options: argparse.Namespace, overrides: dict[str, str]) -> None:
@@ -290,6 +303,16 @@ def _info(options: argparse.Namespace, overrides: dict[str, str]) -> None:
             entry = models.variant(name)
             table.add_row(name, "x".join(map(str, entry.input_shape)), entry.reference)
         console.print(table)
+    elif options.topic == "weights":
+        from jaxvision import models
+        from jaxvision.interop.published import published
+
+        table = Table("model", "tag", "size", "classes", "where")
+        for name in models.names(options.pattern):
+            for tag, file in published(name).items():
+                where = file.hub or file.url
+                table.add_row(name, tag, str(file.size), str(file.classes), where)
+        console.print(table)
     elif options.topic == "data":
         import tensorflow_datasets as tfds
 
@@ -308,7 +331,7 @@ def _info(options: argparse.Namespace, overrides: dict[str, str]) -> None:
                 table.add_row(path, str(KEYS[path].default), KEYS[path].meaning)
         console.print(table)
     else:
-        raise unknown("topic", options.topic, ("devices", "models", "data", "config"))
+        raise unknown("topic", options.topic, ("devices", "models", "weights", "data", "config"))
 
 
 def _prepare(options: argparse.Namespace, overrides: dict[str, str]) -> None:

@@ -62,13 +62,26 @@ KEYS: dict[str, Key] = {
     "model.name": Key("resnet8_cifar", "a name of `jaxvision info models`"),
     "model.options": Key(_FREE, "fields of the model to override, e.g. {'dropout': 0.1}"),
     "model.dtype": Key("float32", "compute type: float32 or bfloat16; parameters stay float32"),
-    "model.weights": Key("", "file of initial weights (.safetensors, .pth, .pt, .th)"),
+    "model.weights": Key(
+        "", "initial weights: a file, 'default', a tag (`jaxvision info weights`) or a Hub name"
+    ),
+    "model.reset_classifier": Key(
+        False, "with weights: a fresh classifier even where the file's fits the number of classes"
+    ),
     # -- loss -----------------------------------------------------------------------------------
     "loss.name": Key("cross_entropy", "classification: cross_entropy, or hinge (multiclass SVM)"),
     "loss.label_smoothing": Key(0.0, "mass given uniformly to all classes"),
     "loss.class_weights": Key([], "weight of each class in the loss (empty: all one)"),
     "loss.l1": Key(0.0, "L1 penalty on kernels, added to the loss"),
     "loss.l2": Key(0.0, "L2 penalty (half squared norm) on kernels, added to the loss"),
+    "loss.auxiliary_weight": Key(0.3, "weight of the losses of auxiliary heads (GoogLeNet: 0.3)"),
+    # -- distillation ---------------------------------------------------------------------------
+    "distillation.model": Key("", "classification: the network to learn from (empty: off)"),
+    "distillation.options": Key(_FREE, "fields of the teacher to override"),
+    "distillation.weights": Key("", "the teacher's weights: a file, a tag or a Hub name"),
+    "distillation.kind": Key("hard", "hard: the teacher's class; soft: its probabilities"),
+    "distillation.weight": Key(0.5, "share of the teacher in the loss; the labels have the rest"),
+    "distillation.temperature": Key(1.0, "soft: what logits are divided by"),
     # -- optimiser ------------------------------------------------------------------------------
     "optimizer.name": Key("adamw", "sgd, adam, adamw, rmsprop, lamb, lion or adafactor"),
     "optimizer.learning_rate": Key(1e-3, "peak learning rate"),
@@ -86,6 +99,9 @@ KEYS: dict[str, Key] = {
     "optimizer.clip_norm": Key(0.0, "clip the global norm of the gradient (0: off)"),
     "optimizer.clip_value": Key(0.0, "clip each entry of the gradient (0: off)"),
     "optimizer.lr_multipliers": Key([], "[(regex, factor)] on parameter paths; first match wins"),
+    "optimizer.layer_decay": Key(
+        1.0, "factor on the learning rate from each layer to the one before it (fine-tuning)"
+    ),
     "optimizer.freeze": Key([], "regexes of parameter paths that are not trained"),
     "optimizer.accumulate": Key(1, "micro-batches a step; the batch is split among them"),
     "optimizer.ema": Key(0.0, "decay of the averaged weights that evaluation uses (0: off)"),
@@ -130,10 +146,11 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.on_corrupt": ("error", "skip"),
     "model.dtype": ("float32", "bfloat16"),
     "loss.name": ("cross_entropy", "hinge"),
+    "distillation.kind": ("hard", "soft"),
     "optimizer.name": ("sgd", "adam", "adamw", "rmsprop", "lamb", "lion", "adafactor"),
     "schedule.name": ("constant", "step", "polynomial", "cosine", "one_cycle", "plateau"),
 }
-_BELOW_ONE = ("loss.label_smoothing", "optimizer.ema")
+_BELOW_ONE = ("loss.label_smoothing", "optimizer.ema", "distillation.weight")
 _POSITIVE = ("train.batch_size", "train.log_every", "optimizer.accumulate", "checkpoint.keep")
 
 
@@ -327,6 +344,10 @@ def validate(config: ConfigDict) -> None:
         raise UserError(
             f"train.batch_size={flat['train.batch_size']} cannot be split into "
             f"optimizer.accumulate={flat['optimizer.accumulate']} equal micro-batches."
+        )
+    if not 0 < flat["optimizer.layer_decay"] <= 1:
+        raise UserError(
+            f"optimizer.layer_decay is above 0 and at most 1, got {flat['optimizer.layer_decay']}."
         )
     for path in _BELOW_ONE:
         if not 0 <= flat[path] < 1:

@@ -7,9 +7,10 @@ of the command line. Modules are light at import: JAX and what needs it is impor
 
 from types import ModuleType
 
-from jaxvision.commands import classify, retrieve
+from jaxvision.commands import classify, export_torch, retrieve
 
 COMMANDS: dict[str, ModuleType] = {
     "classify": classify,
     "retrieve": retrieve,
+    "export-torch": export_torch,
 }

@@ -15,7 +15,7 @@ A number at the end of a module's name is an index in the reference: `blocks_0` 
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +99,31 @@ def _safetensors(path: Path) -> StateDict:
         raise UserError(f"Cannot read {path}: {error}") from error
 
 
-def to_variables(state: Mapping[str, np.ndarray], like: Any, where: str = "the weights") -> Any:
+def torch_shapes(variables: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes of variables, by PyTorch name and in PyTorch's layout."""
+    found = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        ours = "/".join(str(part.key) for part in path)
+        layout = to_torch_layout(ours, np.broadcast_to(np.float32(0), leaf.shape))
+        found[torch_name(ours)] = layout.shape
+    return found
+
+
+def to_variables(
+    state: Mapping[str, np.ndarray],
+    like: Any,
+    where: str = "the weights",
+    keep: Set[str] = frozenset(),
+    ignore: tuple[str, ...] = (),
+) -> Any:
     """Variables shaped like `like`, filled from a state_dict.
 
     Args:
       state: tensors by PyTorch name.
       like: variables (arrays or shapes) of the model, `{"params": ..., "batch_stats": ...}`.
       where: named in errors.
+      keep: names that the state_dict may lack; they are then as in `like`.
+      ignore: how names begin that it may have although the model does not.
 
     Raises:
       UserError: lists the missing, unexpected and mis-shaped names.
@@ -119,7 +137,8 @@ def to_variables(state: Mapping[str, np.ndarray], like: Any, where: str = "the w
         name = torch_name(ours)
         used.add(name)
         if name not in state:
-            missing.append(name)
+            if name not in keep:
+                missing.append(name)
             return leaf
         value = from_torch_layout(ours, np.asarray(state[name]))
         if value.shape != leaf.shape:
@@ -129,7 +148,9 @@ def to_variables(state: Mapping[str, np.ndarray], like: Any, where: str = "the w
         return value.astype(leaf.dtype)
 
     filled = jax.tree_util.tree_map_with_path(fill, like)
-    unexpected = [n for n in state if n not in used and not n.endswith(_UNUSED)]
+    unexpected = [
+        n for n in state if n not in used and not n.endswith(_UNUSED) and not n.startswith(ignore)
+    ]
     if missing or misshaped or unexpected:
         raise UserError(_mismatch(where, missing, misshaped, unexpected))
     return filled

@@ -17,6 +17,9 @@ from jaxvision.errors import unknown
 from jaxvision.models import (
     alexnet,
     beit,
+    bninception,
+    googlenet,
+    inception,
     lenet,
     mixer,
     mlp,
@@ -36,6 +39,9 @@ _FAMILIES = (
     alexnet,
     vgg,
     squeezenet,
+    googlenet,
+    bninception,
+    inception,
     resnet,
     resnet_cifar,
     vit,
@@ -47,7 +53,7 @@ _FAMILIES = (
 _REGISTRY: dict[str, Variant] = {
     name: entry for family in _FAMILIES for name, entry in family.VARIANTS.items()
 }
-_ALIASES: dict[str, str] = {
+ALIASES: dict[str, str] = {
     alias: name for family in _FAMILIES for alias, name in getattr(family, "ALIASES", {}).items()
 }
 
@@ -58,7 +64,7 @@ def variant(name: str) -> Variant:
     Raises:
       UserError: no such model.
     """
-    name = _ALIASES.get(name, name)
+    name = ALIASES.get(name, name)
     if name not in _REGISTRY:
         raise unknown("model", name, _REGISTRY)
     return _REGISTRY[name]

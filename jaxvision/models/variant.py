@@ -27,6 +27,7 @@ class Variant:
       classifier: the reference's names of the layers whose outputs are the classes: published
         weights of another number of classes leave them as they were initialised.
       first: the reference's name of the layer that sees the image's channels.
+      auxiliary: how names begin that published weights may hold for training alone.
       convert: brings a published state_dict whose names differ from the reference's to the
         reference's names, and leaves others alone.
       resize: fits what depends on the image's size (position embeddings) to the wanted shapes,
@@ -41,6 +42,7 @@ class Variant:
     paper: str = ""
     classifier: tuple[str, ...] = ()
     first: str = ""
+    auxiliary: tuple[str, ...] = ()
     convert: Callable[[StateDict], StateDict] = dict
     resize: Callable[[StateDict, Shapes], StateDict] = _as_it_is
     export: Callable[[StateDict], StateDict] = dict

@@ -75,14 +75,11 @@ def create(config: ConfigDict, class_names: tuple[str, ...]) -> Task:
     weights = tuple(config.loss.class_weights)
     if weights and len(weights) != count:
         raise UserError(f"loss.class_weights has {len(weights)} values for {count} classes.")
-    if config.loss.name != "cross_entropy":
-        if config.task != "classification":
-            raise UserError(f"loss.name={config.loss.name!r} is for task='classification'.")
-        if config.loss.label_smoothing:
-            raise UserError("loss.label_smoothing is for loss.name='cross_entropy'; set it to 0.")
-        chosen = {"criterion": config.loss.name}
-    else:
-        chosen = {}
+    chosen: dict[str, Any] = {}
+    if config.task == "classification":
+        chosen = _of_classification(config, count)
+    elif config.loss.name != "cross_entropy" or config.distillation.model:
+        raise UserError("loss.name and distillation.model are for task='classification'.")
     model = models.create(
         config.model.name,
         count,
@@ -101,3 +98,20 @@ def create(config: ConfigDict, class_names: tuple[str, ...]) -> Task:
         l2=config.loss.l2,
         **chosen,
     )
+
+
+def _of_classification(config: ConfigDict, count: int) -> dict[str, Any]:
+    """What this task alone is configured with."""
+    if config.loss.name != "cross_entropy" and config.loss.label_smoothing:
+        raise UserError("loss.label_smoothing is for loss.name='cross_entropy'; set it to 0.")
+    teacher, wanted = None, config.distillation
+    if wanted.model:
+        if not wanted.weights:
+            raise UserError("distillation.model needs distillation.weights: a trained teacher.")
+        network = models.create(wanted.model, count, **wanted.options.to_dict())
+        teacher = classification.Teacher(network, wanted.kind, wanted.weight, wanted.temperature)
+    return {
+        "criterion": config.loss.name,
+        "auxiliary_weight": config.loss.auxiliary_weight,
+        "teacher": teacher,
+    }

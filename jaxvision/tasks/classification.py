@@ -1,4 +1,8 @@
-"""Image classification: one class an image; softmax cross-entropy or the multiclass hinge."""
+"""Image classification: one class an image; softmax cross-entropy or the multiclass hinge.
+
+Networks with auxiliary heads return a dict in training: `logits`, and `aux...` whose losses are
+added with a weight. One with a distillation token (DeiT) returns `logits` and `distilled`.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -18,6 +22,40 @@ Batch = dict[str, jax.Array]
 
 
 @dataclass(frozen=True)
+class Teacher:
+    """A trained network that the student learns from beside the labels.
+
+    Hinton et al., Distilling the Knowledge in a Neural Network, 2015,
+    https://arxiv.org/abs/1503.02531; hard labels: Touvron et al. 2020,
+    https://arxiv.org/abs/2012.12877.
+
+    Its variables are the collection "teacher" of the state, so that a run resumes without the file
+    that they came from.
+
+    Attributes:
+      model: the network; it sees the images that the student sees.
+      kind: "hard" (its class is a label) or "soft" (its probabilities are).
+      weight: of its loss; that of the labels has the rest.
+      temperature: what both networks' logits are divided by, for "soft".
+    """
+
+    model: nn.Module
+    kind: str = "hard"
+    weight: float = 0.5
+    temperature: float = 1.0
+
+    def loss(self, variables: Any, image: jax.Array, student: jax.Array) -> jax.Array:
+        """Of each sample, float32 [b]."""
+        logits = jax.lax.stop_gradient(gradients.apply_eval(self.model, variables, image))
+        if self.kind == "hard":
+            return cross_entropy(student, logits.argmax(-1))[0]
+        targets = jax.nn.softmax(logits / self.temperature)
+        losses, _ = cross_entropy(student, targets, temperature=self.temperature)
+        entropy = -jnp.sum(targets * jnp.log(jnp.maximum(targets, 1e-30)), -1)
+        return (losses - entropy) * self.temperature**2  # Kullback-Leibler
+
+
+@dataclass(frozen=True)
 class Classification:
     """See `jaxvision.tasks.Task`. Batches carry `image`, `label` and `mask`."""
 
@@ -31,26 +69,45 @@ class Classification:
     l1: float = 0.0
     l2: float = 0.0
     criterion: str = "cross_entropy"  # or "hinge"
+    auxiliary_weight: float = 0.3
+    teacher: Teacher | None = None
     main_metric: str = "accuracy"
 
     def init(self, key: jax.Array, image_shape: tuple[int, int, int]) -> dict[str, Any]:
-        return dict(self.model.init(key, jnp.zeros((1, *image_shape)), train=False))
+        image = jnp.zeros((1, *image_shape))
+        variables = dict(self.model.init(key, image, train=False))
+        if self.teacher is not None:
+            variables["teacher"] = dict(self.teacher.model.init(key, image, train=False))
+        return variables
 
     def loss(self, params: Any, model_state: Any, batch: Batch, key: jax.Array):
         augment_key, dropout_key = jax.random.split(key)
         if "label" not in batch:
             raise UserError("The data have no labels; is this a data set for classification?")
         batch = self.inputs.train(batch, augment_key)
-        logits, model_state = gradients.apply_train(
-            self.model, params, model_state, batch["image"], dropout_key
+        image, mask = batch["image"], batch["mask"]
+        outputs, model_state = gradients.apply_train(
+            self.model, params, model_state, image, dropout_key
         )
+        outputs = dict(outputs) if isinstance(outputs, dict) else {"logits": outputs}
+        distilled = outputs.pop("distilled", outputs["logits"])
+        if self.teacher is None:
+            outputs["logits"] = (outputs["logits"] + distilled) / 2
+        logits = outputs["logits"]
         targets = batch["label_probs"] if "label_probs" in batch else batch["label"]
-        losses, weights = self._losses(logits, targets, self.label_smoothing)
-        loss = masked_mean(losses, weights, batch["mask"])
+        loss = jnp.zeros(())
+        for name, output in outputs.items():
+            losses, weights = self._losses(output, targets, self.label_smoothing)
+            share = 1.0 if name == "logits" else self.auxiliary_weight
+            loss += share * masked_mean(losses, weights, mask)
+        if self.teacher is not None:
+            taught = self.teacher.loss(model_state["teacher"], image, distilled)
+            taught = masked_mean(taught, jnp.ones_like(taught), mask)
+            loss = (1 - self.teacher.weight) * loss + self.teacher.weight * taught
         labels = targets.argmax(-1) if targets.ndim == 2 else targets
         metrics = {
             "loss": Mean.of(loss, jnp.ones(())),
-            "accuracy": TopK.of(logits, labels, batch["mask"], k=1),
+            "accuracy": TopK.of(logits, labels, mask, k=1),
         }
         return loss + penalty(params, l1=self.l1, l2=self.l2), (model_state, metrics)
 

@@ -19,7 +19,7 @@ def of_loss(loss: Loss, state: Any, batch: Any, key: jax.Array) -> tuple[Any, An
 
 def apply_train(
     model: Any, params: Any, model_state: Any, image: jax.Array, key: jax.Array
-) -> tuple[jax.Array, Any]:
+) -> tuple[Any, Any]:
     """(output in training mode, new model_state)."""
     output, updated = model.apply(
         {"params": params, **model_state},

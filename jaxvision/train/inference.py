@@ -1,8 +1,9 @@
 """Trained models at work: evaluating a split and predicting on image files."""
 
+import contextlib
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,13 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from jaxvision import config as configuration
-from jaxvision import metrics, models, tasks
+from jaxvision import metrics, models, pretrained, tasks
 from jaxvision.data import transforms
 from jaxvision.data.codecs import CorruptImageError, decode_image
 from jaxvision.data.sources import IMAGE_SUFFIXES
 from jaxvision.errors import UserError, unknown
 from jaxvision.interop import torch_weights
+from jaxvision.interop.published import Published, imagenet_classes, resolve
 from jaxvision.tasks import Task, pictures
 from jaxvision.train import compilation, mesh, optimizer
 from jaxvision.train.checkpoint import Checkpoints
@@ -39,7 +41,8 @@ class Origin:
     Attributes:
       workdir: of the run, or None.
       checkpoint: "best", "latest" or a step.
-      weights: a `.safetensors` or torch file, used where there is no workdir.
+      weights: a file or published weights (see `interop.published.resolve`), used where there is
+        no workdir.
     """
 
     workdir: Path | None = None
@@ -67,21 +70,10 @@ def variables_of(config: ConfigDict, task: Task, origin: Origin, shape: Shape) -
     """
     fresh = jax.eval_shape(lambda: init_variables(task, config.seed, shape))
     if origin.workdir is None:
-        return torch_weights.load(origin.weights, fresh, models.variant(config.model.name).convert)
-    checkpoints = Checkpoints(origin.workdir / "checkpoints", config.checkpoint.keep)
-    try:
-        steps = checkpoints.steps()
-        if not steps:
-            raise UserError(f"No checkpoint in {checkpoints.folder}.")
-        if origin.checkpoint in ("best", "latest"):
-            step = steps[-1]
-            if origin.checkpoint == "best":
-                best = checkpoints.meta(step)["progress"]["best_step"]
-                step = best if best in steps else step
-        elif origin.checkpoint.isdigit():
-            step = int(origin.checkpoint)
-        else:
-            raise unknown("checkpoint", origin.checkpoint, ["best", "latest", *map(str, steps)])
+        fresh.pop("teacher", None)
+        return pretrained.load_into(config.model.name, task.model, origin.weights, fresh)
+    with _checkpoints(origin.workdir, config) as checkpoints:
+        step = _step_of(checkpoints, origin)
         update = optimizer.build(config, fresh["params"], lambda _: jnp.zeros(()))
         like = jax.eval_shape(lambda v: init_state(v, update, config.optimizer.ema > 0), fresh)
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -90,9 +82,81 @@ def variables_of(config: ConfigDict, task: Task, origin: Origin, shape: Shape) -
         )
         restored = checkpoints.restore(placed, step)
         assert restored is not None  # a given step is restored or refused
-        return restored[0].variables(averaged=True)
+        variables = restored[0].variables(averaged=True)
+        variables.pop("teacher", None)
+        return variables
+
+
+def run_variables(origin: Origin) -> dict[str, Any]:
+    """The variables of a run, for images of the size that it was trained on.
+
+    Raises:
+      UserError: there is no run or no such checkpoint, or it is of an older jaxvision, which did
+        not store the size.
+    """
+    assert origin.workdir is not None
+    config = stored_config(origin.workdir)
+    with _checkpoints(origin.workdir, config) as checkpoints:
+        step = _step_of(checkpoints, origin)
+        shape = checkpoints.meta(step).get("image_shape")
+    if shape is None:
+        raise UserError(f"{origin.workdir} does not say its images' size; train on with it first.")
+    return variables_of(config, tasks.create(config, config.data.classes), origin, tuple(shape))
+
+
+@contextlib.contextmanager
+def _checkpoints(workdir: Path, config: ConfigDict) -> Iterator[Checkpoints]:
+    checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
+    try:
+        yield checkpoints
     finally:
         checkpoints.close()
+
+
+def _step_of(checkpoints: Checkpoints, origin: Origin) -> int:
+    steps = checkpoints.steps()
+    if not steps:
+        raise UserError(f"No checkpoint in {checkpoints.folder}.")
+    if origin.checkpoint == "latest":
+        return steps[-1]
+    if origin.checkpoint == "best":
+        best = checkpoints.meta(steps[-1])["progress"]["best_step"]
+        return best if best in steps else steps[-1]
+    if origin.checkpoint.isdigit():
+        return int(origin.checkpoint)
+    raise unknown("checkpoint", origin.checkpoint, ["best", "latest", *map(str, steps)])
+
+
+def published_config(model: str, weights: str, overrides: Mapping[str, Any]) -> ConfigDict:
+    """The configuration to use published weights with: classes and preparation of images.
+
+    What nothing is known of (a file of one's own) is prepared as is usual for ImageNet, at the size
+    of the network's input.
+
+    Raises:
+      UserError: no such network, weights or key; or it is no classifier.
+    """
+    entry = models.variant(model)
+    if not entry.classifier:
+        raise UserError(f"{model} is no classifier; give --config and --weights.")
+    path, known = resolve(weights, model)
+    if known is None:
+        name = f"{entry.classifier[0]}.weight"
+        state = entry.convert(torch_weights.read_state_dict(path))
+        if name not in state:
+            raise UserError(f"{path} has no {name!r}; it is not of {model}.")
+        known = Published(size=entry.input_shape[0], classes=len(state[name]))
+    count = known.classes - known.background
+    names = imagenet_classes() if count == 1000 else [f"class {i}" for i in range(count)]
+    config = configuration.default_config()
+    config.model.name, config.data.channels = model, entry.input_shape[2]
+    config.data.classes = tuple(names)
+    config.data.mean, config.data.std = known.mean, known.std
+    config.data.eval_transforms = pretrained.preparation(known)
+    for key, value in overrides.items():
+        configuration.override(config, key, value)
+    configuration.validate(config)
+    return config
 
 
 def evaluate_split(

@@ -16,10 +16,9 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from jaxvision import config as configuration
-from jaxvision import metrics, models, tasks
+from jaxvision import metrics, pretrained, tasks
 from jaxvision.data.loader import Loader, open_stream
 from jaxvision.errors import UserError, unknown
-from jaxvision.interop import torch_weights
 from jaxvision.train import compilation, mesh, optimizer
 from jaxvision.train.checkpoint import Checkpoints, committed_steps
 from jaxvision.train.console import RunConsole, format_metrics
@@ -113,7 +112,10 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     prepare_workdir(workdir, config, first)
     checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
     schedule = optimizer.learning_rate(config, total=total, steps_per_epoch=per_epoch)
-    update = optimizer.build(config, variable_shapes["params"], schedule)
+    depths = None
+    if config.optimizer.layer_decay != 1:
+        depths = optimizer.layer_depths(task.model, image_shape)
+    update = optimizer.build(config, variable_shapes["params"], schedule, depths)
 
     def fresh(variables: dict[str, Any]) -> TrainState:
         return init_state(variables, update, ema=config.optimizer.ema > 0)
@@ -135,11 +137,8 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
             )
     else:
         progress = Progress(records=train_loader.stream.order.count)
-        if config.model.weights:
-            initial = jax.jit(lambda: init_variables(task, config.seed, image_shape))()
-            variables = torch_weights.load(
-                config.model.weights, initial, models.variant(config.model.name).convert
-            )
+        if config.model.weights or config.distillation.model:
+            variables = trained_variables(config, task, image_shape)
             state = jax.jit(fresh, out_shardings=shardings)(variables)
         else:
             state = jax.jit(
@@ -210,6 +209,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
         meta = {
             "progress": asdict(progress),
             "config": configuration.to_json(config),
+            "image_shape": list(image_shape),
             "loader": {"batches": step, "batch_size": batch_size},
         }
         checkpoints.save(state, meta, best=progress.best_step)
@@ -323,6 +323,30 @@ def with_classes(config: ConfigDict, class_names: tuple[str, ...]) -> ConfigDict
     config = config.copy_and_resolve_references()
     config.data.classes = tuple(class_names)
     return config
+
+
+def trained_variables(config: ConfigDict, task: Any, shape: Any) -> dict[str, Any]:
+    """Variables to start from: fresh ones with what `model.weights` holds, and the teacher's.
+
+    Raises:
+      UserError: weights cannot be had or do not fit.
+    """
+    variables = dict(jax.jit(lambda: init_variables(task, config.seed, shape))())
+    teacher = variables.pop("teacher", None)
+    if config.model.weights:
+        variables = pretrained.load_into(
+            config.model.name,
+            task.model,
+            config.model.weights,
+            variables,
+            fine_tune=True,
+            reset_classifier=config.model.reset_classifier,
+        )
+    if teacher is not None:
+        network, weights = config.distillation.model, config.distillation.weights
+        teacher = pretrained.load_into(network, task.teacher.model, weights, teacher)
+        variables["teacher"] = teacher
+    return variables
 
 
 def prepare_workdir(workdir: Path, config: ConfigDict, first: bool) -> None:

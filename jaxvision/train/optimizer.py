@@ -4,12 +4,13 @@ All parameter patterns are regular expressions searched in paths like `layer1_0/
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax import linen as nn
 from ml_collections import ConfigDict
 
 from jaxvision.config import steps_of
@@ -139,8 +140,57 @@ def plateau_factor(opt_state: Any) -> float:
     return float(factors[0]) if factors else 1.0
 
 
-def build(config: ConfigDict, params: Any, schedule: Schedule) -> optax.GradientTransformation:
+_INDEXED = re.compile(r"(_|block|layer|stage)\d+$")
+
+
+def layer_depths(model: nn.Module, image_shape: Sequence[int]) -> dict[str, int]:
+    """How many layers lie between each module and the output, by module path ("" is the network).
+
+    A layer is an outermost module with an index in its name, `blocks_3` or `layer1_0`, in the order
+    in which they are called; what comes before the first is one layer, what comes after the last
+    another.
+    """
+    called: dict[str, None] = {}
+
+    def record(call: Callable, args: Any, kwargs: Any, context: Any) -> Any:
+        called.setdefault("/".join(context.module.path))
+        return call(*args, **kwargs)
+
+    def trace(image: jax.Array) -> Any:
+        with nn.intercept_methods(record):
+            return model.init(jax.random.key(0), image, train=False)
+
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    params = jax.eval_shape(trace, image)["params"]
+    owners = {path.rpartition("/")[0] for path in parameter_paths(params)}
+    layer, number, numbers = "", 0, {}
+    for path in called:
+        if path not in owners:
+            continue
+        parts = path.split("/")
+        indexed = [i for i, part in enumerate(parts, start=1) if _INDEXED.search(part)]
+        found = "/".join(parts[: indexed[0]]) if indexed else ""
+        if found != layer:
+            layer, number = found, number + 1
+        numbers[path] = number
+    return {path: number - index for path, index in numbers.items()}
+
+
+def build(
+    config: ConfigDict,
+    params: Any,
+    schedule: Schedule,
+    depths: Mapping[str, int] | None = None,
+) -> optax.GradientTransformation:
     """The whole update rule.
+
+    Args:
+      config: groups `optimizer` and `schedule`.
+      params: parameters or their shapes.
+      schedule: the learning rate by step.
+      depths: see `layer_depths`; for `optimizer.layer_decay`, which scales the rate of a layer by
+        its power of the depth (Clark et al. 2020, https://arxiv.org/abs/2003.10555; Bao et al.
+        2021, https://arxiv.org/abs/2106.08254).
 
     Order: clip, decay that is coupled, the optimiser, decay that is decoupled, per-parameter
     multipliers, plateau factor, learning rate; frozen parameters get no update and no state.
@@ -194,6 +244,9 @@ def build(config: ConfigDict, params: Any, schedule: Schedule) -> optax.Gradient
         raise unknown("optimizer", optimizer.name, ("sgd", "adam", "adamw", "rmsprop"))
     if optimizer.lr_multipliers:
         parts.append(_multiply(optimizer.lr_multipliers, params))
+    if depths is not None and optimizer.layer_decay != 1:
+        decay = optimizer.layer_decay
+        parts.append(_scale_by_path(lambda path: decay ** depths[path.rpartition("/")[0]]))
     if config.schedule.name == "plateau":
         parts.append(scale_by_plateau())
     parts.append(optax.scale_by_learning_rate(schedule))
@@ -216,9 +269,12 @@ def _multiply(
     for pattern, _ in multipliers:
         check_pattern(pattern, params, "optimizer.lr_multipliers")
 
-    def factor(path: str) -> float:
-        return next((f for pattern, f in multipliers if re.search(pattern, path)), 1.0)
+    return _scale_by_path(
+        lambda path: next((f for pattern, f in multipliers if re.search(pattern, path)), 1.0)
+    )
 
+
+def _scale_by_path(factor: Callable[[str], float]) -> optax.GradientTransformation:
     def scale(updates: Any, params: Any = None) -> Any:
         return jax.tree.map(lambda update, f: update * f, updates, map_paths(factor, updates))
 

@@ -1,11 +1,11 @@
 """Runs the PyTorch references and writes what the tests compare with.
 
-    python tests/parity/generate.py [CASE ...] [torch_files]
+    python tests/parity/generate.py [CASE ...] [torch_files] [adapted]
 
 A case (all of them, if none is named): tests/parity/golden/CASE.npz with logits and features in
 evaluation mode; for some, loss, gradients and running statistics of one training step.
 `torch_files`: tests/interop/data, one dict of many kinds of tensors in both formats of torch.save.
-See README.md for the environment.
+`adapted`: adapted.npz, weights that timm fits to other images. See README.md for the environment.
 """
 
 import collections
@@ -21,6 +21,7 @@ import torch
 from parity.case import Case
 from parity.cases import CASES, FEATURES, GOLDEN, GRADIENTS, LOGITS, family
 from parity.deterministic import image, labels, sample, weights
+from parity.references import timm
 
 FILES = Path(__file__).parents[1] / "interop" / "data"
 
@@ -168,6 +169,32 @@ def torch_files() -> None:
     print(f"torch files in {FILES}")
 
 
+def adapted() -> None:
+    """Writes what timm makes of weights for other images: tests/test_pretrained.py compares."""
+    timm()
+    from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
+    from timm.models import adapt_input_conv
+
+    found = {}
+    positions = torch.from_numpy(weights("pos_embed", (1, 2 + 6 * 6, 5)))
+    for rows, columns in ((4, 4), (9, 7), (12, 3)):
+        value = resample_abs_pos_embed(positions, (rows, columns), (6, 6), 2)
+        found[f"positions_{rows}x{columns}"] = value.numpy()
+    for extra in (0, 3):
+        table = torch.from_numpy(weights("table", (13 * 13 + extra, 3)))
+        for side in (4, 6, 9, 12):
+            shape = ((2 * side - 1) ** 2 + extra, 3)
+            value = resize_rel_pos_bias_table(table, (side, side), shape)
+            found[f"bias_{extra}_{side}"] = value.numpy()
+    kernel = torch.from_numpy(weights("conv.weight", (4, 3, 2, 2)))
+    for channels in (1, 2, 4, 8):
+        found[f"channels_{channels}"] = adapt_input_conv(channels, kernel).numpy()
+    np.savez_compressed(GOLDEN.parent / "adapted.npz", **found)
+    print(f"adapted.npz: {len(found)} arrays")
+
+
+OTHERS = {"torch_files": torch_files, "adapted": adapted}
+
 if __name__ == "__main__":
-    for wanted in sys.argv[1:] or [*CASES, "torch_files"]:
-        torch_files() if wanted == "torch_files" else golden(wanted)
+    for wanted in sys.argv[1:] or [*CASES, *OTHERS]:
+        OTHERS[wanted]() if wanted in OTHERS else golden(wanted)

@@ -1,0 +1,40 @@
+"""Write a network's weights as a safetensors file that its PyTorch reference loads."""
+
+import argparse
+from pathlib import Path
+
+from jaxvision.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("output", help="file to write, ends in .safetensors")
+    parser.add_argument("--workdir", help="folder of a run")
+    parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
+    parser.add_argument("--model", help="name of a network, with --weights")
+    parser.add_argument(
+        "--weights", default="default", help="file, tag or Hub name (default: default)"
+    )
+
+
+def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
+    from jaxvision import models, pretrained
+    from jaxvision.interop import torch_weights
+
+    if overrides:
+        raise UserError("export-torch takes no --config.KEY.")
+    if bool(options.workdir) == bool(options.model):
+        raise UserError("Give either --workdir, or --model and --weights.")
+    if options.workdir:
+        from jaxvision.train.inference import Origin, run_variables, stored_config
+
+        workdir = Path(options.workdir)
+        name = stored_config(workdir).model.name
+        variables = run_variables(Origin(workdir, options.checkpoint))
+    else:
+        name = options.model
+        _, variables = pretrained.create(name, options.weights)
+    entry = models.variant(name)
+    torch_weights.save(options.output, variables, entry.export)
+    count = len(torch_weights.torch_shapes(variables))
+    print(f"Wrote {count} tensors of {name} to {options.output}. In PyTorch: {entry.reference},")
+    print("  network.load_state_dict(safetensors.torch.load_file(FILE), strict=True)")

@@ -1,0 +1,178 @@
+"""Networks with trained weights: `model, variables = pretrained.create("resnet50")`.
+
+Published weights seldom fit as they are: another number of classes, other image channels, another
+image size. What can be adapted is adapted as timm does it; the rest is refused by name.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxvision import models
+from jaxvision.interop import torch_weights
+from jaxvision.interop.published import Published, resolve
+from jaxvision.models.variant import Shapes, StateDict, Variant
+
+logger = logging.getLogger(__name__)
+
+
+def create(
+    name: str,
+    weights: str = "default",
+    num_classes: int | None = None,
+    image_size: tuple[int, int] | None = None,
+    channels: int = 3,
+    seed: int = 0,
+    **options: Any,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A registered network and its trained variables.
+
+    Args:
+      name: of the network, see `models.names()`.
+      weights: see `interop.published.resolve`.
+      num_classes: other than the file's: the classifier is then a fresh one; 0 takes it off.
+      image_size: (height, width) to resample positions for; by default that of the weights.
+      channels: of the images; the first layer's weights are adapted.
+      seed: of what is initialised afresh.
+      options: fields of the module; `features_only=True` keeps what the feature maps need.
+
+    Raises:
+      UserError: no such network, option or weights, or weights that do not fit.
+    """
+    entry = models.variant(name)
+    path, known = resolve(weights, name)
+    if num_classes is None:
+        num_classes = known.classes - known.background if known else 1000
+    side = known.size if known else None
+    height, width = image_size or ((side, side) if side else entry.input_shape[:2])
+    model = models.create(name, num_classes, **options)
+    image = jnp.zeros((1, height, width, channels))
+    fresh = jax.jit(lambda: model.init(jax.random.key(seed), image, train=False))()
+    state = torch_weights.read_state_dict(path)
+    return model, load_state(entry, model, state, dict(fresh), str(path), known)
+
+
+def load_into(
+    name: str,
+    model: nn.Module,
+    weights: str,
+    variables: dict[str, Any],
+    *,
+    fine_tune: bool = False,
+    reset_classifier: bool = False,
+) -> dict[str, Any]:
+    """`variables` of a registered network with the values of trained weights.
+
+    Args:
+      name: of the network.
+      model: the module.
+      weights: see `interop.published.resolve`.
+      variables: arrays; without `fine_tune` shapes are enough.
+      fine_tune: whether a classifier for other classes is left as it is in `variables`.
+      reset_classifier: whether one that fits is too.
+
+    Raises:
+      UserError: no such weights, or they do not fit.
+    """
+    path, known = resolve(weights, name)
+    state = torch_weights.read_state_dict(path)
+    entry = models.variant(name)
+    return load_state(
+        entry,
+        model,
+        state,
+        variables,
+        str(path),
+        known,
+        fine_tune=fine_tune,
+        reset_classifier=reset_classifier,
+    )
+
+
+def load_state(
+    entry: Variant,
+    model: nn.Module,
+    state: StateDict,
+    variables: dict[str, Any],
+    where: str,
+    known: Published | None = None,
+    *,
+    fine_tune: bool = True,
+    reset_classifier: bool = False,
+) -> dict[str, Any]:
+    """`variables` with the values of a published state_dict; see `load_into`.
+
+    Raises:
+      UserError: lists the missing, unexpected and mis-shaped names.
+    """
+    if getattr(model, "features_only", False):
+        dropped: tuple[str, ...] = ("",)  # a part of the network has no place for the rest
+    else:
+        dropped = entry.auxiliary
+        if getattr(model, "num_classes", None) == 0:
+            dropped += tuple(f"{layer}." for layer in entry.classifier)
+    shapes = torch_weights.torch_shapes(variables)
+    state = adapt(entry, entry.convert(state), shapes, known)
+    kept: list[str] = []
+    for layer in entry.classifier:
+        leaves = [name for name in shapes if name.startswith(f"{layer}.")]
+        fits = all(name in state and state[name].shape == shapes[name] for name in leaves)
+        if fine_tune and leaves and (reset_classifier or not fits):
+            logger.info("%s of %s is initialised afresh.", layer, where)
+            kept += leaves
+            state = {name: value for name, value in state.items() if name not in leaves}
+    return torch_weights.to_variables(state, variables, where, keep=frozenset(kept), ignore=dropped)
+
+
+def adapt(
+    entry: Variant, state: StateDict, shapes: Shapes, known: Published | None = None
+) -> StateDict:
+    """A state_dict by the reference's names, fitted to other images as far as that can be done.
+
+    - Image channels: weights for colour are summed for grey images, else repeated over the
+      channels and scaled so that their sum stays.
+    - Image size: `entry.resize`.
+    - A class for the background, which some files have before the others, is taken off.
+    """
+    out = entry.resize(dict(state), shapes)
+    name = f"{entry.first}.weight"
+    if name in out and name in shapes and out[name].ndim == 4:
+        out[name] = adapt_channels(out[name], shapes[name][1])
+    for layer in entry.classifier:
+        for part in (f"{layer}.weight", f"{layer}.bias"):
+            extra = known.background if known else 0
+            if part in out and part in shapes and len(out[part]) == shapes[part][0] + extra:
+                out[part] = out[part][extra:]
+    return out
+
+
+def adapt_channels(weight: np.ndarray, channels: int) -> np.ndarray:
+    """First-layer weights [o, i, h, w] for images of other channels, as timm's.
+
+    Only weights for three channels can be adapted; others are returned as they are.
+    """
+    inputs = weight.shape[1]
+    if inputs == channels or inputs != 3:
+        return weight
+    if channels == 1:
+        return weight.sum(1, keepdims=True)
+    repeated = np.tile(weight, (1, -(-channels // 3), 1, 1))[:, :channels]
+    return (repeated * np.float32(3 / channels)).astype(weight.dtype)
+
+
+def preparation(known: Mapping[str, Any] | Published) -> tuple[dict[str, Any], ...]:
+    """Host transforms that prepare an image as published weights expect it: resize, then crop."""
+    entry = known if isinstance(known, Published) else Published(**known)
+    return (
+        {
+            "name": "resize_shorter",
+            "size": int(entry.size / entry.crop),
+            "interpolation": entry.interpolation,
+        },
+        {"name": "center_crop", "size": entry.size},
+    )

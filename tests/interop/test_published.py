@@ -1,0 +1,143 @@
+"""Fetching published weights: names, caches, checksums and what is said when it fails."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from jaxvision import models
+from jaxvision.errors import UserError
+from jaxvision.interop import published as module
+from jaxvision.interop.published import imagenet_classes, published, resolve, url_file
+
+
+@pytest.fixture
+def offline_hub(tmp_path, monkeypatch):
+    """A local Hub cache with one repository, and no network."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def add(repository, revision="main"):
+        file = tmp_path / "model.safetensors"
+        save_file({"a.weight": np.arange(6.0).reshape(2, 3)}, file)
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        folder = tmp_path / "hub" / f"models--{repository.replace('/', '--')}"
+        for part in ("blobs", "refs", "snapshots/c0ffee"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        blob = folder / "blobs" / digest
+        blob.write_bytes(file.read_bytes())
+        (folder / "refs" / revision).write_text("c0ffee")
+        (folder / "snapshots/c0ffee/model.safetensors").symlink_to(blob)
+        return blob
+
+    return add
+
+
+def test_the_table():
+    table = module._table()
+    assert set(table) <= set(models.names())
+    assert len(table) > 40
+    entry = published("resnet50")["tv_in1k"]
+    assert entry.hub == "timm/resnet50.tv_in1k"
+    assert entry.classes == 1000
+    assert entry.mean == (0.485, 0.456, 0.406)
+    first = next(iter(published("resnet50").values()))
+    assert first.url.startswith("https://")
+    assert published("lenet5") == {}
+
+
+def test_class_names():
+    names = imagenet_classes()
+    assert len(names) == 1000
+    assert names[0] == "tench"
+    assert names[281] == "tabby"
+    assert names[-1] == "toilet tissue"
+
+
+def test_a_file_is_itself(tmp_path):
+    path = tmp_path / "x.pth"
+    path.write_bytes(b"x")
+    assert resolve(str(path)) == (path, None)
+
+
+@pytest.mark.parametrize("name", ["tv_in1k", "resnet50.tv_in1k", "timm/resnet50.tv_in1k"])
+def test_names_on_the_hub(offline_hub, name):
+    blob = offline_hub("timm/resnet50.tv_in1k")
+    path, known = resolve(name, "resnet50")
+    assert path.resolve() == blob
+    assert known == published("resnet50")["tv_in1k"]
+
+
+def test_revisions(offline_hub):
+    offline_hub("someone/network", revision="v2")
+    assert resolve("hf:someone/network@v2")[0].name == "model.safetensors"
+    with pytest.raises(UserError, match=r"someone/network from the Hub: not in the local cache"):
+        resolve("someone/network")
+
+
+def test_a_damaged_file_of_the_hub(offline_hub):
+    blob = offline_hub("someone/network")
+    blob.write_bytes(blob.read_bytes()[:-1] + b"!")
+    with pytest.raises(UserError, match=r"is damaged: its SHA-256"):
+        resolve("someone/network")
+
+
+def test_unknown_tags_come_with_the_nearest():
+    with pytest.raises(UserError, match=r"weights of resnet50 'tv_in2k'.*'tv_in1k'"):
+        resolve("tv_in2k", "resnet50")
+    with pytest.raises(UserError, match="No published weights of 'lenet5' are known"):
+        resolve("default", "lenet5")
+    with pytest.raises(UserError, match=r"No weights file nowhere/x\.safetensors"):
+        resolve("nowhere/x.safetensors", "resnet50")
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """(address, digest) of a file; what is fetched goes to tmp_path/cache."""
+    monkeypatch.setenv("JAXVISION_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    (tmp_path / "served").mkdir()
+    content = json.dumps({"weights": 1}).encode()
+    digest = hashlib.sha256(content).hexdigest()
+    file = tmp_path / "served" / f"net-{digest[:8]}.pth"
+    file.write_bytes(content)
+    return file.as_uri(), digest, file
+
+
+def test_fetching_by_address(served, tmp_path):
+    address, digest, file = served
+    path = url_file(address)
+    assert path == tmp_path / "cache" / "weights" / file.name
+    assert path.read_bytes() == file.read_bytes()
+    file.unlink()
+    assert url_file(f"{address}#sha256={digest}") == path  # kept
+    assert not list(path.parent.glob("*.part"))
+
+
+def test_pytorchs_cache_is_used(served, tmp_path):
+    address, _, file = served
+    folder = tmp_path / "torch" / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    file.rename(folder / file.name)
+    assert url_file(address) == folder / file.name
+
+
+def test_a_wrong_checksum_leaves_nothing(served, tmp_path):
+    address, _, file = served
+    file.write_bytes(b"something else")
+    with pytest.raises(UserError, match="is damaged"):
+        url_file(address)
+    assert list((tmp_path / "cache" / "weights").iterdir()) == []
+
+
+def test_what_cannot_be_fetched(served):
+    address, _, file = served
+    file.unlink()
+    with pytest.raises(UserError, match=r"Cannot fetch .*put it into"):
+        url_file(address)
+    with pytest.raises(UserError, match="does not end in a file's name"):
+        url_file("https://example.com/..")

@@ -1,0 +1,149 @@
+"""Trained weights for other classes, channels and image sizes, as timm adapts them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from parity.cases import GOLDEN
+from parity.deterministic import weights
+
+from jaxvision import models, pretrained
+from jaxvision.errors import UserError
+from jaxvision.interop import torch_weights
+from jaxvision.interop.published import Published
+from jaxvision.layers.positions import resample_positions, resize_relative_bias
+
+TIMM = dict(np.load(GOLDEN.parent / "adapted.npz"))
+
+
+@pytest.mark.parametrize("grid", [(4, 4), (9, 7), (12, 3)])
+def test_positions_are_resampled_as_in_timm(grid):
+    positions = jnp.asarray(weights("pos_embed", (1, 38, 5)))
+    ours = resample_positions(positions, grid, prefix=2, old=(6, 6))
+    np.testing.assert_allclose(ours, TIMM[f"positions_{grid[0]}x{grid[1]}"], 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize("extra", [0, 3])
+@pytest.mark.parametrize("side", [4, 6, 9, 12])
+def test_relative_biases_are_resized_as_in_timm(extra, side):
+    table = jnp.asarray(weights("table", (169 + extra, 3)))
+    ours = resize_relative_bias(table, (side, side), class_token=extra > 0)
+    np.testing.assert_allclose(ours, TIMM[f"bias_{extra}_{side}"], 1e-4, 1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 8])
+def test_channels_are_adapted_as_in_timm(channels):
+    ours = pretrained.adapt_channels(weights("conv.weight", (4, 3, 2, 2)), channels)
+    np.testing.assert_allclose(ours, TIMM[f"channels_{channels}"], 1e-6)
+
+
+def test_weights_that_are_not_for_colour_are_left_alone():
+    weight = weights("conv.weight", (4, 2, 3, 3))
+    assert pretrained.adapt_channels(weight, 3) is weight
+
+
+@pytest.fixture
+def vit_file(tmp_path):
+    """(path, variables) of a small ViT for 28x28 grey images and ten classes."""
+    model = models.create("vit_mnist", 10)
+    variables = model.init(jax.random.key(5), jnp.zeros((1, 28, 28, 1)))
+    torch_weights.save(tmp_path / "vit.safetensors", variables)
+    return tmp_path / "vit.safetensors", variables
+
+
+def leaves(variables):
+    return torch_weights.to_state_dict(variables)
+
+
+def test_another_number_of_classes_leaves_the_rest(vit_file):
+    path, trained = vit_file
+    model, variables = pretrained.create(
+        "vit_mnist", str(path), num_classes=3, image_size=(28, 28), channels=1
+    )
+    ours, theirs = leaves(variables), leaves(trained)
+    assert ours.pop("head.weight").shape == (3, 64)
+    assert ours.pop("head.bias").shape == (3,)
+    for name, value in ours.items():
+        np.testing.assert_array_equal(value, theirs[name])
+    assert model.apply(variables, jnp.zeros((2, 28, 28, 1))).shape == (2, 3)
+
+
+def test_no_classes_and_features_only(vit_file):
+    path, trained = vit_file
+    image = jnp.ones((1, 28, 28, 1))
+    options = {"image_size": (28, 28), "channels": 1}
+    model, variables = pretrained.create("vit_mnist", str(path), num_classes=0, **options)
+    assert "head.weight" not in leaves(variables)
+    pooled = model.apply(variables, image)
+    head = trained["params"]["head"]
+    logits = pooled @ head["kernel"] + head["bias"]
+    whole = models.create("vit_mnist", 10).apply(trained, image)
+    np.testing.assert_allclose(logits, whole, 1e-5, 1e-5)
+    model, variables = pretrained.create("vit_mnist", str(path), features_only=True, **options)
+    assert set(leaves(variables)) < set(leaves(trained))
+    assert [x.shape for x in model.apply(variables, image)] == [(1, 7, 7, 64)] * 4
+
+
+def test_another_image_size_and_colour(vit_file):
+    path, trained = vit_file
+    _, variables = pretrained.create("vit_mnist", str(path), 10, image_size=(40, 40), channels=1)
+    expected = resample_positions(trained["params"]["pos_embed"], (10, 10))
+    np.testing.assert_allclose(variables["params"]["pos_embed"], expected, 1e-6, 1e-7)
+    with pytest.raises(UserError, match=r"patch_embed.proj.weight is \[64, 1, 4, 4\]"):
+        pretrained.create("vit_mnist", str(path), 10, image_size=(28, 28), channels=3)
+
+
+def test_resnet_for_grey_images(tmp_path):
+    model = models.create("resnet8_cifar", 10)
+    trained = model.init(jax.random.key(1), jnp.zeros((1, 32, 32, 3)))
+    torch_weights.save(tmp_path / "r.safetensors", trained)
+    grey, variables = pretrained.create(
+        "resnet8_cifar", str(tmp_path / "r.safetensors"), 10, channels=1
+    )
+    image = jax.random.normal(jax.random.key(2), (2, 32, 32, 1))
+    colour = jnp.tile(image, (1, 1, 1, 3))
+    ours, theirs = grey.apply(variables, image), model.apply(trained, colour)
+    np.testing.assert_allclose(ours, theirs, 1e-4, 1e-5)
+
+
+def test_a_class_for_the_background_is_taken_off():
+    entry = models.variant("resnet8_cifar")
+    state = {"linear.weight": np.arange(22.0).reshape(11, 2), "linear.bias": np.arange(11.0)}
+    shapes = {"linear.weight": (10, 2), "linear.bias": (10,)}
+    out = pretrained.adapt(entry, state, shapes, Published(classes=11, background=1))
+    np.testing.assert_array_equal(out["linear.bias"], np.arange(1.0, 11.0))
+    np.testing.assert_array_equal(out["linear.weight"], state["linear.weight"][1:])
+
+
+def test_fitting_classifiers_are_kept_unless_reset(vit_file):
+    path, trained = vit_file
+    model = models.create("vit_mnist", 10)
+    fresh = model.init(jax.random.key(9), jnp.zeros((1, 28, 28, 1)))
+
+    def head(**options):
+        loaded = pretrained.load_into("vit_mnist", model, str(path), dict(fresh), **options)
+        return loaded["params"]["head"]["kernel"]
+
+    np.testing.assert_array_equal(head(fine_tune=True), trained["params"]["head"]["kernel"])
+    reset = head(fine_tune=True, reset_classifier=True)
+    np.testing.assert_array_equal(reset, fresh["params"]["head"]["kernel"])
+
+
+def test_without_fine_tuning_a_classifier_must_fit(vit_file):
+    path, _ = vit_file
+    model = models.create("vit_mnist", 7)
+    fresh = model.init(jax.random.key(9), jnp.zeros((1, 28, 28, 1)))
+    with pytest.raises(UserError, match=r"Mis-shaped \(2\): head.bias is \[10\], the model's is"):
+        pretrained.load_into("vit_mnist", model, str(path), dict(fresh))
+
+
+def test_names_that_are_nowhere(vit_file):
+    path, _ = vit_file
+    with pytest.raises(UserError, match="Missing"):
+        pretrained.create("resnet8_cifar", str(path))
+
+
+def test_preparation_is_timms():
+    resize, crop = pretrained.preparation(Published(size=224, crop=0.875, interpolation="bicubic"))
+    assert resize == {"name": "resize_shorter", "size": 256, "interpolation": "bicubic"}
+    assert crop == {"name": "center_crop", "size": 224}
