@@ -21,7 +21,7 @@ from jaxvision.errors import UserError
 from jaxvision.layers.conv_norm import ConvNormAct
 from jaxvision.layers.head import Head
 from jaxvision.layers.inception import Block, Conv, Layer, trunk
-from jaxvision.models.variant import Shapes, StateDict, Variant
+from jaxvision.models.variant import Variant
 from jaxvision.ops.normalization import local_response_norm
 from jaxvision.ops.pooling import adaptive_avg_pool2d, avg_pool2d, global_average_pool, max_pool2d
 
@@ -139,11 +139,6 @@ class GoogLeNet(nn.Module):
         return {"logits": logits, **heads} if heads and train else logits
 
 
-def _without_unused_heads(state: StateDict, shapes: Shapes) -> StateDict:
-    """Published weights have auxiliary heads; a network without them leaves them."""
-    return {n: v for n, v in state.items() if n in shapes or not n.startswith("aux")}
-
-
 def _variant(reference: str, **options: object) -> Variant:
     return Variant(
         GoogLeNet,
@@ -152,7 +147,7 @@ def _variant(reference: str, **options: object) -> Variant:
         paper="Szegedy et al. 2014, https://arxiv.org/abs/1409.4842",
         classifier=("fc", "aux1.fc2", "aux2.fc2"),
         first="conv1.conv",
-        resize=_without_unused_heads,
+        auxiliary=("aux1.", "aux2."),
     )
 
 

@@ -17,7 +17,7 @@ from jaxvision.errors import UserError
 from jaxvision.layers.conv_norm import ConvNormAct
 from jaxvision.layers.head import Head
 from jaxvision.layers.inception import Block, Conv, Fork, Layer, trunk
-from jaxvision.models.variant import Shapes, StateDict, Variant, renamed
+from jaxvision.models.variant import Variant, renamed
 from jaxvision.ops.pooling import avg_pool2d, global_average_pool, max_pool2d
 
 pool_max = partial(max_pool2d, window=3, stride=2)
@@ -205,11 +205,6 @@ def _v3_e(name: str) -> Block:
     )
 
 
-def _without_unused_head(state: StateDict, shapes: Shapes) -> StateDict:
-    """torchvision's weights have an auxiliary head; a network without it leaves it."""
-    return {n: v for n, v in state.items() if n in shapes or not n.startswith("AuxLogits.")}
-
-
 VARIANTS = {
     "inception_v3": Variant(
         Inception,
@@ -219,9 +214,9 @@ VARIANTS = {
         "Szegedy et al. 2015, https://arxiv.org/abs/1512.00567",
         classifier=("fc", "AuxLogits.fc"),
         first="Conv2d_1a_3x3.conv",
+        auxiliary=("AuxLogits.",),
         # A trailing number of a module is an index by our naming rule, and is none in this one.
         convert=partial(renamed, patterns=[(r"(branch\w+)_(\d)\.", r"\1.\2.")]),
         export=partial(renamed, patterns=[(r"(branch\w+)\.(\d)\.", r"\1_\2.")]),
-        resize=_without_unused_head,
     ),
 }
