@@ -31,6 +31,7 @@ from jaxvision.models import (
     unet,
     vgg,
     vit,
+    xception,
 )
 from jaxvision.models.variant import Variant
 
@@ -44,6 +45,7 @@ _FAMILIES = (
     bninception,
     inception,
     inception_v4,
+    xception,
     resnet,
     resnet_cifar,
     vit,
