@@ -7,10 +7,11 @@ of the command line. Modules are light at import: JAX and what needs it is impor
 
 from types import ModuleType
 
-from jaxvision.commands import classify, export_torch, retrieve
+from jaxvision.commands import classify, export_torch, inspect, retrieve
 
 COMMANDS: dict[str, ModuleType] = {
     "classify": classify,
     "retrieve": retrieve,
     "export-torch": export_torch,
+    "inspect": inspect,
 }

@@ -21,8 +21,30 @@ import torch
 from parity.case import Case
 from parity.cases import CASES, FEATURES, GOLDEN, GRADIENTS, LOGITS, family
 from parity.deterministic import image, labels, sample, weights
-from parity.references import timm
+from parity.references import timm, torchvision
 
+COUNTED = (
+    "alexnet",
+    "vgg16",
+    "vgg16_bn",
+    "squeezenet1_0",
+    "googlenet",
+    "inception_v3",
+    "inception_v4",
+    "resnet18",
+    "resnet50",
+    "resnext50_32x4d",
+    "wide_resnet50_2",
+    "seresnet50",
+    "densenet121",
+    "mobilenet_v2",
+    "shufflenet_v2_x1_0",
+    "legacy_xception",
+    "vit_tiny_patch16_224",
+    "swin_tiny_patch4_window7_224",
+    "mixer_s32_224",
+    "beit_base_patch16_224",
+)
 FILES = Path(__file__).parents[1] / "interop" / "data"
 
 
@@ -193,7 +215,36 @@ def adapted() -> None:
     print(f"adapted.npz: {len(found)} arrays")
 
 
-OTHERS = {"torch_files": torch_files, "adapted": adapted}
+def operations() -> None:
+    """Writes multiply-adds of whole networks as fvcore counts them: tests/inspect compares."""
+    import logging
+
+    from fvcore.nn import FlopCountAnalysis
+
+    logging.getLogger("fvcore").setLevel(logging.ERROR)
+    found = {}
+    for name in COUNTED:
+        module = timm().create_model(name) if timm().is_model(name) else None
+        if module is None or name in torchvision().models.list_models():
+            options = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
+            module = (
+                getattr(torchvision().models, name)(init_weights=True, **options)
+                if (options)
+                else getattr(torchvision().models, name)()
+            )
+        for part in module.modules():
+            if hasattr(part, "fused_attn"):
+                part.fused_attn = False  # fvcore knows products, not PyTorch's fused attention
+        side = 299 if name in ("inception_v3", "inception_v4", "legacy_xception") else 224
+        analysis = FlopCountAnalysis(module.eval(), torch.zeros(1, 3, side, side))
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        found[name] = analysis.by_operator()
+        print(name, int(analysis.total()))
+    text = json.dumps({k: {o: int(c) for o, c in v.items()} for k, v in found.items()}, indent=1)
+    (GOLDEN.parent / "fvcore.json").write_text(text + "\n")
+
+
+OTHERS = {"torch_files": torch_files, "adapted": adapted, "operations": operations}
 
 if __name__ == "__main__":
     for wanted in sys.argv[1:] or [*CASES, *OTHERS]:

@@ -1,0 +1,147 @@
+"""Show a network layer by layer: shapes, parameters, multiply-adds, memory, receptive fields."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jaxvision.errors import UserError
+
+if TYPE_CHECKING:
+    from jaxvision.inspect import Layer
+
+_COLUMNS = (
+    "layer",
+    "kind",
+    "output",
+    "parameters",
+    "multiply-adds",
+    "memory",
+    "receptive field",
+    "stride",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="a name of `jaxvision info models`")
+    parser.add_argument("--size", metavar="HxW", help="image size (default: the published one)")
+    parser.add_argument("--channels", type=int, help="of the image (default: the published ones)")
+    parser.add_argument("--classes", type=int, default=1000, help="default 1000")
+    parser.add_argument("--features", action="store_true", help="only up to the feature pyramid")
+    parser.add_argument("--csv", metavar="FILE", help="also write the table there")
+    parser.add_argument("--html", metavar="FILE", help="also write it as a page")
+
+
+def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from jaxvision import models
+    from jaxvision.inspect import layers, totals
+    from jaxvision.train.writers import write_atomically
+
+    if overrides:
+        raise UserError("inspect takes no --config.KEY.")
+    height, width, channels = models.variant(options.model).input_shape
+    if options.size:
+        height, width = _size(options.size)
+    shape = (height, width, options.channels or channels)
+    more = {"features_only": True} if options.features else {}
+    lines = layers(models.create(options.model, options.classes, **more), shape)
+    rows = [cells(line) for line in [*lines, totals(lines)]]
+    table = Table(*_COLUMNS, title=f"{options.model}, one image of {height}x{width}x{shape[2]}")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for row in rows[:-1]:
+        table.add_row(*row)
+    table.add_section()
+    table.add_row(*rows[-1], style="bold")
+    Console().print(table)
+    if options.csv:
+        write_atomically(Path(options.csv), to_csv([*lines, totals(lines)]))
+        print(f"Wrote {options.csv}")
+    if options.html:
+        write_atomically(Path(options.html), to_html(str(table.title), rows))
+        print(f"Wrote {options.html}")
+
+
+def _size(text: str) -> tuple[int, int]:
+    parts = text.split("x")
+    if len(parts) in (1, 2) and all(part.isdigit() and int(part) for part in parts):
+        return int(parts[0]), int(parts[-1])
+    raise UserError(f"--size is HEIGHTxWIDTH or one number, not {text!r}.")
+
+
+def _by(values: "tuple[float, ...] | None", otherwise: str) -> str:
+    """`3` for (3, 3), `3x5` for (3, 5)."""
+    if values is None:
+        return otherwise
+    texts = [f"{value:g}" for value in values]
+    return texts[0] if len(set(texts)) == 1 else "x".join(texts)
+
+
+def cells(line: "Layer") -> list[str]:
+    """A line of the table, to be read."""
+    traced = bool(line.output)
+    return [
+        line.path or ("" if line.kind == "total" else "."),
+        line.kind,
+        "x".join(map(str, line.output)),
+        f"{line.parameters:,}" if line.parameters else "",
+        f"{line.multiply_adds:,}" if line.multiply_adds else "",
+        _bytes(line.memory) if line.memory else "",
+        _by(line.receptive_field, "all") if traced else "",
+        _by(line.stride, "") if traced else "",
+    ]
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024 or unit == "GiB":
+            return f"{count:.4g} {unit}"
+        count /= 1024
+    raise AssertionError
+
+
+def to_csv(lines: "list[Layer]") -> str:
+    """The table as comma-separated values; memory in bytes."""
+    import csv
+    import io
+
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(_COLUMNS)
+    for line in lines:
+        row = cells(line)
+        writer.writerow(
+            [*row[:3], line.parameters, line.multiply_adds, line.memory, *row[6:]],
+        )
+    return text.getvalue()
+
+
+def to_html(title: str, rows: list[list[str]]) -> str:
+    """The table as one page without scripts."""
+    from html import escape
+
+    def line(row: list[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) + "</tr>"
+
+    body = "\n".join(line(row, "td") for row in rows)
+    return f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>
+<style>
+body {{ font: 14px system-ui, sans-serif; margin: 2em; }}
+table {{ border-collapse: collapse; }}
+th, td {{ padding: 2px 10px; text-align: right; border-bottom: 1px solid #ddd; }}
+th:nth-child(-n+2), td:nth-child(-n+2) {{ text-align: left; }}
+th {{ position: sticky; top: 0; background: #fff; }}
+tr:last-child {{ font-weight: bold; }}
+</style>
+<h1>{escape(title)}</h1>
+<table>
+<thead>{line(list(_COLUMNS), "th")}</thead>
+<tbody>
+{body}
+</tbody>
+</table>
+</html>
+"""
