@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jaxtyping import TypeCheckError
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
@@ -87,7 +88,8 @@ def test_bad_input_is_refused():
         nearest_neighbours(x, x, 1, "l3")
     with pytest.raises(UserError, match="k is from 1 to 3"):
         nearest_neighbours(x, x, 4)
-    with pytest.raises(UserError, match="2 dimensions, keys 1"):
+    # Where annotations are checked at run time, they notice it first.
+    with pytest.raises((UserError, TypeCheckError), match="2 dimensions, keys 1|Type-check"):
         nearest_neighbours(x, x[:, :1], 1)
     with pytest.raises(UserError, match=r"Did you mean 'uniform'"):
         vote(jnp.zeros((1, 1), int), jnp.zeros((1, 1)), 2, "unifrom")
