@@ -114,7 +114,7 @@ def test_bad_input_is_refused():
     with pytest.raises(UserError, match="with 2 classes they are 0 to 1"):
         linear.fit(x, y, 2)
     # Where annotations are checked at run time, they notice it first.
-    with pytest.raises((UserError, TypeCheckError), match="3 samples with 2 labels|Type-check"):
+    with pytest.raises((UserError, TypeCheckError), match=r"3 samples with 2 labels|Type-check"):
         linear.fit(x, y[:2], 3)
     with pytest.raises(UserError, match="c must be positive, got 0"):
         linear.fit(jnp.asarray(x), y, 3, c=0.0)

@@ -89,7 +89,7 @@ def test_bad_input_is_refused():
     with pytest.raises(UserError, match="k is from 1 to 3"):
         nearest_neighbours(x, x, 4)
     # Where annotations are checked at run time, they notice it first.
-    with pytest.raises((UserError, TypeCheckError), match="2 dimensions, keys 1|Type-check"):
+    with pytest.raises((UserError, TypeCheckError), match=r"2 dimensions, keys 1|Type-check"):
         nearest_neighbours(x, x[:, :1], 1)
     with pytest.raises(UserError, match=r"Did you mean 'uniform'"):
         vote(jnp.zeros((1, 1), int), jnp.zeros((1, 1)), 2, "unifrom")
