@@ -26,7 +26,7 @@ def create(
     weights: str = "default",
     num_classes: int | None = None,
     image_size: tuple[int, int] | None = None,
-    channels: int = 3,
+    channels: int | None = None,
     seed: int = 0,
     **options: Any,
 ) -> tuple[nn.Module, dict[str, Any]]:
@@ -37,7 +37,7 @@ def create(
       weights: see `interop.published.resolve`.
       num_classes: other than the file's: the classifier is then a fresh one; 0 takes it off.
       image_size: (height, width) to resample positions for; by default that of the weights.
-      channels: of the images; the first layer's weights are adapted.
+      channels: of the images, to adapt the first layer to; by default those of the network.
       seed: of what is initialised afresh.
       options: fields of the module; `features_only=True` keeps what the feature maps need.
 
@@ -46,15 +46,22 @@ def create(
     """
     entry = models.variant(name)
     path, known = resolve(weights, name)
+    state = torch_weights.read_state_dict(path)
     if num_classes is None:
-        num_classes = known.classes - known.background if known else 1000
+        num_classes = classes_in(entry, state) - (known.background if known else 0)
     side = known.size if known else None
     height, width = image_size or ((side, side) if side else entry.input_shape[:2])
     model = models.create(name, num_classes, **options)
-    image = jnp.zeros((1, height, width, channels))
+    image = jnp.zeros((1, height, width, channels or entry.input_shape[2]))
     fresh = jax.jit(lambda: model.init(jax.random.key(seed), image, train=False))()
-    state = torch_weights.read_state_dict(path)
     return model, load_state(entry, model, state, dict(fresh), str(path), known)
+
+
+def classes_in(entry: Variant, state: StateDict) -> int:
+    """How many classes the classifier of a published state_dict has; 0 if it has no classifier."""
+    names = [f"{layer}.weight" for layer in entry.classifier[:1]]
+    found = entry.convert(state)
+    return next((len(found[name]) for name in names if name in found), 0)
 
 
 def load_into(

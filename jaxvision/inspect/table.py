@@ -65,7 +65,7 @@ def layers(module: nn.Module, image_shape: Sequence[int], dtype: Any = jnp.float
       dtype: of the image; of memory too.
     """
     # These change how a network is compiled, not what it computes.
-    plain = {name: False for name in ("scan", "remat") if getattr(module, name, False)}
+    plain: dict[str, Any] = {n: False for n in ("scan", "remat") if getattr(module, n, False)}
     module = module.clone(**plain)
     image = jax.ShapeDtypeStruct((1, *image_shape), dtype)
     kinds: dict[str, str] = {}

@@ -74,7 +74,8 @@ def variables_of(config: ConfigDict, task: Task, origin: Origin, shape: Shape) -
         return pretrained.load_into(config.model.name, task.model, origin.weights, fresh)
     with _checkpoints(origin.workdir, config) as checkpoints:
         step = _step_of(checkpoints, origin)
-        update = optimizer.build(config, fresh["params"], lambda _: jnp.zeros(()))
+        depths = optimizer.depths_for(config, task.model, shape)
+        update = optimizer.build(config, fresh["params"], lambda _: jnp.zeros(()), depths)
         like = jax.eval_shape(lambda v: init_state(v, update, config.optimizer.ema > 0), fresh)
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         placed = jax.tree.map(
@@ -141,11 +142,10 @@ def published_config(model: str, weights: str, overrides: Mapping[str, Any]) -> 
         raise UserError(f"{model} is no classifier; give --config and --weights.")
     path, known = resolve(weights, model)
     if known is None:
-        name = f"{entry.classifier[0]}.weight"
-        state = entry.convert(torch_weights.read_state_dict(path))
-        if name not in state:
-            raise UserError(f"{path} has no {name!r}; it is not of {model}.")
-        known = Published(size=entry.input_shape[0], classes=len(state[name]))
+        count = pretrained.classes_in(entry, torch_weights.read_state_dict(path))
+        if not count:
+            raise UserError(f"{path} has no {entry.classifier[0]!r}; it is not of {model}.")
+        known = Published(size=entry.input_shape[0], classes=count)
     count = known.classes - known.background
     names = imagenet_classes() if count == 1000 else [f"class {i}" for i in range(count)]
     config = configuration.default_config()

@@ -112,9 +112,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     prepare_workdir(workdir, config, first)
     checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
     schedule = optimizer.learning_rate(config, total=total, steps_per_epoch=per_epoch)
-    depths = None
-    if config.optimizer.layer_decay != 1:
-        depths = optimizer.layer_depths(task.model, image_shape)
+    depths = optimizer.depths_for(config, task.model, image_shape)
     update = optimizer.build(config, variable_shapes["params"], schedule, depths)
 
     def fresh(variables: dict[str, Any]) -> TrainState:

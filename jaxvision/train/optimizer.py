@@ -176,11 +176,18 @@ def layer_depths(model: nn.Module, image_shape: Sequence[int]) -> dict[str, int]
     return {path: number - index for path, index in numbers.items()}
 
 
+def depths_for(
+    config: ConfigDict, model: nn.Module, image_shape: Sequence[int]
+) -> dict[str, int] | None:
+    """What `build` needs of the model: `layer_depths`, or None without `optimizer.layer_decay`."""
+    return None if config.optimizer.layer_decay == 1 else layer_depths(model, image_shape)
+
+
 def build(
     config: ConfigDict,
     params: Any,
     schedule: Schedule,
-    depths: Mapping[str, int] | None = None,
+    depths: Mapping[str, int] | None,
 ) -> optax.GradientTransformation:
     """The whole update rule.
 
@@ -188,7 +195,7 @@ def build(
       config: groups `optimizer` and `schedule`.
       params: parameters or their shapes.
       schedule: the learning rate by step.
-      depths: see `layer_depths`; for `optimizer.layer_decay`, which scales the rate of a layer by
+      depths: see `depths_for`; for `optimizer.layer_decay`, which scales the rate of a layer by
         its power of the depth (Clark et al. 2020, https://arxiv.org/abs/2003.10555; Bao et al.
         2021, https://arxiv.org/abs/2106.08254).
 
@@ -244,7 +251,7 @@ def build(
         raise unknown("optimizer", optimizer.name, ("sgd", "adam", "adamw", "rmsprop"))
     if optimizer.lr_multipliers:
         parts.append(_multiply(optimizer.lr_multipliers, params))
-    if depths is not None and optimizer.layer_decay != 1:
+    if depths is not None:
         decay = optimizer.layer_decay
         parts.append(_scale_by_path(lambda path: decay ** depths[path.rpartition("/")[0]]))
     if config.schedule.name == "plateau":

@@ -28,7 +28,7 @@ def configured(**changes):
 def run(config, gradients, params=PARAMS):
     """Parameters after one update per gradient tree."""
     schedule = optimizer.learning_rate(config, total=100, steps_per_epoch=10)
-    tx = optimizer.build(config, params, schedule)
+    tx = optimizer.build(config, params, schedule, None)
     state = tx.init(params)
     for gradient in gradients:
         updates, state = tx.update(gradient, state, params)
@@ -90,7 +90,7 @@ def test_every_optimiser_minimises_a_quadratic(name):
     config = configured(optimizer__name=name, optimizer__learning_rate=0.02)
     params = {"layer": {"kernel": jnp.array([[1.0, -2.0], [0.5, 3.0]])}}
     schedule = optimizer.learning_rate(config, total=300, steps_per_epoch=10)
-    tx = optimizer.build(config, params, schedule)
+    tx = optimizer.build(config, params, schedule, None)
 
     def loss(p):
         return jnp.sum((p["layer"]["kernel"] - 0.7) ** 2)
