@@ -1,8 +1,8 @@
 """Xception: Chollet, Xception: Deep Learning with Depthwise Separable Convolutions, 2017.
 
-https://arxiv.org/abs/1610.02357. Reference: `timm` `legacy_xception`, whose weights are those of
-Keras; as there, and unlike in Keras, the 3x3 convolutions of the stem have a stride of 2 and 1
-without padding, and poolings and the strided shortcuts are padded alike on all sides.
+https://arxiv.org/abs/1610.02357. Reference: `timm` `legacy_xception`. Its weights come from Keras,
+which pads the even maps that it pools at the bottom and the right alone; here as in timm all maps
+are padded alike on all sides.
 """
 
 import jax.numpy as jnp
