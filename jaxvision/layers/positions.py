@@ -57,6 +57,29 @@ def learned_positions(
     return resample_positions(positions, grid, prefix)
 
 
+def sincos_positions(
+    grid: Grid, channels: int, temperature: float = 10_000.0
+) -> Float[np.ndarray, "n c"]:
+    """Fixed positions: sines and cosines of the column, then of the row, at falling frequencies.
+
+    Chen et al., An Empirical Study of Training Self-Supervised Vision Transformers, 2021,
+    https://arxiv.org/abs/2104.02057.
+
+    Args:
+      grid: rows and columns.
+      channels: a multiple of four.
+      temperature: ratio of the highest to the lowest frequency.
+    """
+    if channels % 4:
+        raise ValueError(f"Sine-cosine positions need channels in fours, not {channels}.")
+    rows, columns = np.mgrid[: grid[0], : grid[1]].reshape(2, -1)
+    quarter = channels // 4
+    rates = temperature ** -(np.arange(quarter) / max(1, quarter - 1))
+    angles = [places[:, None] * rates for places in (columns, rows)]
+    waves = [wave(angle) for angle in angles for wave in (np.sin, np.cos)]
+    return np.concatenate(waves, axis=1, dtype=np.float32)
+
+
 def relative_index(window: Grid, class_token: bool = False) -> Int[np.ndarray, "n n"]:
     """Which row of the table of relative biases is for each (query, key) of a window.
 

@@ -21,7 +21,12 @@ from jaxtyping import Array, Float
 from jaxvision.errors import UserError, unknown
 from jaxvision.layers.head import Head
 from jaxvision.layers.normalization import LayerNorm
-from jaxvision.layers.positions import learned_positions, resample_positions, square_grid
+from jaxvision.layers.positions import (
+    learned_positions,
+    resample_positions,
+    sincos_positions,
+    square_grid,
+)
 from jaxvision.layers.transformer import PatchEmbed, TransformerBlock, apply_blocks, gelu
 from jaxvision.models.variant import Shapes, StateDict, Variant, renamed
 
@@ -41,6 +46,9 @@ class VisionTransformer(nn.Module):
       head_dim: channels of one attention head (None: width / num_heads).
       activation: of the MLP, "gelu" (exact) or "relu".
       distilled: whether there is a distillation token, with a head of its own.
+      pool: what is classified: the class "token", or the "mean" of the patches, without a token.
+      positions: "learned", or "sincos", which are fixed and have no parameters (Beyer et al. 2022,
+        https://arxiv.org/abs/2205.01580, for both).
       dropout: rate in the embedding, the projections and before the head.
       drop_path: stochastic depth of the last block; earlier ones have linearly less.
       scan: compile one block that runs over the stacked parameters of all.
@@ -60,6 +68,8 @@ class VisionTransformer(nn.Module):
     qkv_bias: bool = True
     norm_epsilon: float = 1e-6
     distilled: bool = False
+    pool: str = "token"
+    positions: str = "learned"
     dropout: float = 0.0
     drop_path: float = 0.0
     scan: bool = False
@@ -72,12 +82,23 @@ class VisionTransformer(nn.Module):
     def __call__(self, image: Float[Array, "b h w c"], train: bool = False) -> Output:
         if self.activation not in _ACTIVATIONS:
             raise unknown("activation", self.activation, _ACTIVATIONS)
+        if self.pool not in ("token", "mean"):
+            raise unknown("pool", self.pool, ("token", "mean"))
+        if self.positions not in ("learned", "sincos"):
+            raise unknown("positions", self.positions, ("learned", "sincos"))
         grid = patch_grid(image.shape, self.patch_size)
         drop = nn.Dropout(self.dropout, deterministic=not train)
         names = ("cls_token", "dist_token") if self.distilled else ("cls_token",)
+        if self.pool == "mean":
+            names = ()
         patches = PatchEmbed(self.patch_size, self.width, dtype=self.dtype, name="patch_embed")
         x = prepend(self, names, patches(image))
-        x = x + learned_positions(self, "pos_embed", grid, self.width, len(names)).astype(x.dtype)
+        if self.positions == "learned":
+            positions = learned_positions(self, "pos_embed", grid, self.width, len(names))
+        else:
+            fixed = jnp.asarray(sincos_positions(grid, self.width))
+            positions = jnp.pad(fixed, ((len(names), 0), (0, 0)))[None]
+        x = x + positions.astype(x.dtype)
         block = partial(
             TransformerBlock,
             num_heads=self.num_heads,
@@ -105,7 +126,8 @@ class VisionTransformer(nn.Module):
             return tuple(as_map(tokens, grid, len(names)) for tokens in kept)
         x = LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype, name="norm")(x)
         head = partial(Head, self.num_classes, dtype=self.dtype)
-        logits = head(name="head")(drop(x[:, 0]))
+        pooled = x[:, 0] if self.pool == "token" else x.mean(1)
+        logits = head(name="head")(drop(pooled))
         if not self.distilled:
             return logits
         distilled = head(name="head_dist")(drop(x[:, 1]))
@@ -133,6 +155,8 @@ def prepend(
 ) -> Float[Array, "b m c"]:
     """Puts learned tokens, parameters of `module`, before the others."""
     normal = nn.initializers.normal(1e-6)
+    if not names:
+        return x
     tokens = [module.param(name, normal, (1, 1, x.shape[-1])) for name in names]
     tokens = [jnp.tile(token, (x.shape[0], 1, 1)).astype(x.dtype) for token in tokens]
     return jnp.concatenate([*tokens, x], axis=1)

@@ -74,6 +74,27 @@ def cutmix(
     return images, _interpolate(1 - pasted.mean((1, 2), dtype=jnp.float32)[:, None], labels)
 
 
+def mixup_or_cutmix(
+    key: Key,
+    images: Images,
+    labels: Labels,
+    *,
+    mixup_alpha: float = 0.8,
+    cutmix_alpha: float = 1.0,
+    switch: float = 0.5,
+) -> tuple[Images, Labels]:
+    """Mixup, or with probability `switch` CutMix, for the whole batch, as DeiT and Swin train.
+
+    Touvron et al., 2020, https://arxiv.org/abs/2012.12877. Arguments as for `mixup`.
+    """
+    of_coin, of_mix = jax.random.split(key)
+    return jax.lax.cond(
+        jax.random.bernoulli(of_coin, switch),
+        lambda: cutmix(of_mix, images, labels, alpha=cutmix_alpha),
+        lambda: mixup(of_mix, images, labels, alpha=mixup_alpha),
+    )
+
+
 def random_erasing(
     key: Key,
     images: Images,

@@ -143,7 +143,11 @@ _GEOMETRIC: dict[str, Callable] = {
     "random_affine": geometric.random_affine,
     "random_crop": geometric.random_crop,
 }
-_MIX: dict[str, Callable] = {"cutmix": mix.cutmix, "mixup": mix.mixup}
+_MIX: dict[str, Callable] = {
+    "cutmix": mix.cutmix,
+    "mixup": mix.mixup,
+    "mixup_or_cutmix": mix.mixup_or_cutmix,
+}
 _ALL = _IMAGE | _GEOMETRIC | _MIX
 
 # Annotations that only the geometric augmentations carry along.
@@ -197,7 +201,7 @@ def _parse(augmentations: Sequence[Mapping[str, Any]]) -> list[tuple[str, dict[s
             if parameter not in defaults:
                 raise unknown(f"parameter of augmentation {name!r}:", parameter, defaults)
             parameters[parameter] = _typed(name, parameter, value, defaults[parameter])
-            limit = {"probability": 1, "magnitude": MAGNITUDES - 1}.get(parameter)
+            limit = {"probability": 1, "switch": 1, "magnitude": MAGNITUDES - 1}.get(parameter)
             if limit is not None and not 0 <= value <= limit:
                 raise UserError(
                     f"Augmentation {name!r}: {parameter} is {value!r}; expected 0 to {limit}."

@@ -93,3 +93,14 @@ def test_erasing_values_and_identity(images):
     changed = (noise != np.asarray(images)).any(-1)
     assert changed.any((1, 2)).all()
     assert noise[changed].std() > 0.2
+
+
+@pytest.mark.parametrize(("switch", "expected"), [(0.0, mix.mixup), (1.0, mix.cutmix)])
+def test_mixup_or_cutmix_is_one_of_them(switch, expected):
+    images = jax.random.uniform(jax.random.key(3), (4, 8, 6, 2))
+    labels = jnp.eye(4)
+    key = jax.random.key(5)
+    ours = mix.mixup_or_cutmix(key, images, labels, mixup_alpha=0.8, switch=switch)
+    theirs = expected(jax.random.split(key)[1], images, labels, alpha=1.0 if switch else 0.8)
+    for a, b in zip(ours, theirs):
+        np.testing.assert_allclose(a, b, 1e-6)

@@ -1,0 +1,42 @@
+"""Swin-T on ImageNet: Liu et al. 2021, https://arxiv.org/abs/2103.14030 (81.3 %).
+
+    python train.py --config configs/classification/imagenet_swin.py --config.data.dir=DIR
+
+AdamW, batch 1024, 300 epochs with 20 of warm-up, RandAugment, mixup or CutMix, random erasing,
+stochastic depth 0.2. DIR holds `train/<class>/*.JPEG` and `val/<class>/*.JPEG`. `:smoke` runs on
+built-in shapes.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxvision.config import check_variant, default_config
+from jaxvision.presets import imagenet, reduce_to_shapes
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    variant = check_variant(variant, ("smoke",))
+    config = default_config()
+    imagenet(config)
+    config.data.augment += (
+        {"name": "rand_augment", "num_ops": 2, "magnitude": 9},
+        {"name": "random_erasing", "probability": 0.25, "value": "random"},
+        {"name": "mixup_or_cutmix", "mixup_alpha": 0.8, "cutmix_alpha": 1.0},
+    )
+    config.model.name = "swin_tiny_patch4_window7_224"
+    config.model.options = {"drop_path": 0.2}
+    config.model.dtype = "bfloat16"
+    config.loss.label_smoothing = 0.1
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.weight_decay = 0.05
+    config.optimizer.clip_norm = 5.0
+    config.schedule.name = "cosine"
+    config.schedule.warmup = "20 epochs"
+    config.schedule.final = 0.01
+    config.train.batch_size = 1024
+    config.train.duration = "300 epochs"
+    if variant == "smoke":
+        reduce_to_shapes(config)
+        small = {"width": 24, "depths": (2, 2), "num_heads": (2, 4), "window": 4}
+        config.model.options = {**config.model.options, **small}
+    return config

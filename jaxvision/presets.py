@@ -1,0 +1,51 @@
+"""What several configuration files say alike."""
+
+from ml_collections import ConfigDict
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def imagenet(
+    config: ConfigDict, size: int = 224, crop: float = 0.875, bicubic: bool = True
+) -> None:
+    """ImageNet (ILSVRC 2012) from folders, `train/<class>/*.JPEG` and `val/<class>/*.JPEG`.
+
+    Training: a random crop of 8 to 100 % of the area, and flips (Szegedy et al. 2014,
+    https://arxiv.org/abs/1409.4842). Evaluation: a central crop.
+
+    Args:
+      config: changed in place.
+      size: side of the images that the network sees.
+      crop: the part of the shorter side that the central crop keeps.
+      bicubic: whether images are resized by cubic rather than linear interpolation.
+    """
+    interpolation = "bicubic" if bicubic else "bilinear"
+    config.data.source, config.data.dir = "folder", "data/imagenet"
+    config.data.test = "val"
+    config.data.on_corrupt = "skip"
+    config.data.mean, config.data.std = IMAGENET_MEAN, IMAGENET_STD
+    config.data.train_transforms = (
+        {"name": "random_resized_crop", "size": size, "interpolation": interpolation},
+    )
+    config.data.eval_transforms = (
+        {"name": "resize_shorter", "size": int(size / crop), "interpolation": interpolation},
+        {"name": "center_crop", "size": size},
+    )
+    config.data.augment = ({"name": "flip_horizontal"},)
+    config.eval.every = config.checkpoint.every = "1 epoch"
+
+
+def reduce_to_shapes(config: ConfigDict, size: int = 32) -> None:
+    """The same recipe for a few steps on the built-in `shapes`, whose images are of `size`."""
+    config.data.source, config.data.name, config.data.dir = "tfds", "shapes", ""
+    config.data.options = {"size": size, "train": 64, "test": 32}
+    config.data.test = "test"
+    config.data.train_transforms = (
+        {"name": "random_resized_crop", "size": size, "scale": (0.5, 1.0)},
+    )
+    config.data.eval_transforms = ()
+    config.train.batch_size = 16
+    config.train.duration = "1 epoch"
+    config.optimizer.accumulate = 1
+    config.schedule.warmup = 0
+    config.eval.every = "1 epoch"
