@@ -1,0 +1,127 @@
+"""SENet: Hu et al., Squeeze-and-Excitation Networks, 2017.
+
+https://arxiv.org/abs/1709.01507. References: `timm` `legacy_senet154` (the ILSVRC 2017 network) and
+`legacy_seresnet50` ..., the authors' Caffe networks: unlike in `jaxvision.models.resnet`, max
+pooling is not padded and an SE-ResNet's strides are at the first 1x1 convolutions.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from jaxvision.errors import UserError
+from jaxvision.layers.convolution import Conv2d
+from jaxvision.layers.head import Head
+from jaxvision.layers.normalization import BatchNorm
+from jaxvision.layers.squeeze_excite import SqueezeExcite
+from jaxvision.models.variant import Variant
+from jaxvision.ops.pooling import global_average_pool, max_pool2d
+
+_SMALLEST = 3
+_SQUEEZE = 16
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions and a squeeze-and-excitation, beside a shortcut.
+
+    Attributes:
+      features: a quarter of the output's channels.
+      wide: SENet-154's: the first two convolutions are two and four times as wide, the second is
+        grouped and strided, and a strided shortcut is a 3x3 convolution.
+      project: whether the shortcut is a convolution.
+    """
+
+    features: int
+    stride: int = 1
+    wide: bool = True
+    project: bool = False
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b i j d"]:
+        conv = partial(Conv2d, use_bias=False, dtype=self.dtype)
+        norm = lambda x, name: BatchNorm(dtype=self.dtype, name=name)(x, train)  # noqa: E731
+        out, widths = 4 * self.features, (self.features, self.features)
+        strides, groups = (self.stride, 1), 1
+        if self.wide:
+            widths = (2 * self.features, 4 * self.features)
+            strides, groups = (1, self.stride), 64
+        y = nn.relu(norm(conv(widths[0], 1, strides[0], name="conv1")(x), "bn1"))
+        y = conv(widths[1], 3, strides[1], groups=groups, name="conv2")(y)
+        y = norm(conv(out, 1, name="conv3")(nn.relu(norm(y, "bn2"))), "bn3")
+        if self.project:
+            kernel = 3 if self.wide and self.stride > 1 else 1
+            x = norm(conv(out, kernel, self.stride, name="downsample_0")(x), "downsample_1")
+        return nn.relu(x + SqueezeExcite(out // _SQUEEZE, dtype=self.dtype, name="se_module")(y))
+
+
+class SENet(nn.Module):
+    """A 7x7 convolution or three 3x3, max pooling, four stages, a mean and a linear layer.
+
+    Attributes:
+      depths: blocks of the stages.
+      wide: see `Bottleneck`; the first layer is then three 3x3 convolutions.
+      remat: recompute each block in the backward pass to save memory.
+      features_only: return the maps of strides 2, 4, 8, 16 and 32 (stem and stages).
+    """
+
+    num_classes: int = 1000
+    depths: Sequence[int] = (3, 8, 36, 3)
+    wide: bool = True
+    dropout: float = 0.2
+    remat: bool = False
+    features_only: bool = False
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(
+        self, image: Float[Array, "b h w c"], train: bool = False
+    ) -> Float[Array, "b k"] | tuple[Float[Array, "b i j d"], ...]:
+        if min(image.shape[1:3]) < _SMALLEST:
+            raise UserError(
+                f"SENet takes images of {_SMALLEST}x{_SMALLEST} or more; not {image.shape[1:3]}."
+            )
+        x, stem = image, ((64, 3, 2), (64, 3, 1), (128, 3, 1)) if self.wide else ((64, 7, 2),)
+        for index, (width, kernel, stride) in enumerate(stem, start=1):
+            name = f"layer0.conv{index}"
+            x = Conv2d(width, kernel, stride, use_bias=False, dtype=self.dtype, name=name)(x)
+            x = nn.relu(BatchNorm(dtype=self.dtype, name=f"layer0.bn{index}")(x, train))
+        features = [x]
+        x = max_pool2d(x, 3, 2, ceil_mode=True)
+        block = nn.remat(Bottleneck, static_argnums=(2,)) if self.remat else Bottleneck
+        for stage, depth in enumerate(self.depths):
+            for index in range(depth):
+                x = block(
+                    64 * 2**stage,
+                    2 if stage and index == 0 else 1,
+                    self.wide,
+                    project=index == 0,
+                    dtype=self.dtype,
+                    name=f"layer{stage + 1}_{index}",
+                )(x, train)
+            features.append(x)
+        if self.features_only:
+            return tuple(features)
+        x = nn.Dropout(self.dropout, deterministic=not train)(global_average_pool(x))
+        return Head(self.num_classes, dtype=self.dtype, name="last_linear")(x)
+
+
+VARIANTS = {
+    name: Variant(
+        SENet,
+        {"depths": depths, "wide": name == "legacy_senet154"},
+        f"timm {name}",
+        paper="Hu et al. 2017, https://arxiv.org/abs/1709.01507",
+        classifier=("last_linear",),
+        first="layer0.conv1",
+    )
+    for name, depths in {
+        "legacy_senet154": (3, 8, 36, 3),
+        "legacy_seresnet50": (3, 4, 6, 3),
+        "legacy_seresnet101": (3, 4, 23, 3),
+        "legacy_seresnet152": (3, 8, 36, 3),
+    }.items()
+}
