@@ -69,12 +69,15 @@ KEYS: dict[str, Key] = {
         False, "with weights: a fresh classifier even where the file's fits the number of classes"
     ),
     # -- loss -----------------------------------------------------------------------------------
-    "loss.name": Key("cross_entropy", "classification: cross_entropy, or hinge (multiclass SVM)"),
+    "loss.name": Key(
+        "cross_entropy", "classification: cross_entropy, hinge (SVM) or margin (CapsNet)"
+    ),
     "loss.label_smoothing": Key(0.0, "mass given uniformly to all classes"),
     "loss.class_weights": Key([], "weight of each class in the loss (empty: all one)"),
     "loss.l1": Key(0.0, "L1 penalty on kernels, added to the loss"),
     "loss.l2": Key(0.0, "L2 penalty (half squared norm) on kernels, added to the loss"),
     "loss.auxiliary_weight": Key(0.3, "weight of the losses of auxiliary heads (GoogLeNet: 0.3)"),
+    "loss.reconstruction_weight": Key(5e-4, "weight of the squared errors of reconstructed images"),
     # -- distillation ---------------------------------------------------------------------------
     "distillation.model": Key("", "classification: the network to learn from (empty: off)"),
     "distillation.options": Key(_FREE, "fields of the teacher to override"),
@@ -145,7 +148,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.source": ("tfds", "folder", "masks", "idx"),
     "data.on_corrupt": ("error", "skip"),
     "model.dtype": ("float32", "bfloat16"),
-    "loss.name": ("cross_entropy", "hinge"),
+    "loss.name": ("cross_entropy", "hinge", "margin"),
     "distillation.kind": ("hard", "soft"),
     "optimizer.name": ("sgd", "adam", "adamw", "rmsprop", "lamb", "lion", "adafactor"),
     "schedule.name": ("constant", "step", "polynomial", "cosine", "one_cycle", "plateau"),

@@ -2,9 +2,10 @@
 
 from jaxvision.losses.classification import (
     cross_entropy,
+    margin_loss,
     masked_mean,
     multiclass_hinge,
     penalty,
 )
 
-__all__ = ["cross_entropy", "masked_mean", "multiclass_hinge", "penalty"]
+__all__ = ["cross_entropy", "margin_loss", "masked_mean", "multiclass_hinge", "penalty"]

@@ -1,4 +1,4 @@
-"""Cross-entropy in every form the tasks need, the multiclass hinge, and weight penalties."""
+"""Cross-entropy in every form the tasks need, the multiclass hinge, CapsNet's loss, penalties."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -87,6 +87,45 @@ def multiclass_hinge(
     each = lambda c: of_class(jnp.full(logits.shape[:-1], c))  # noqa: E731
     losses = jax.lax.map(each, jnp.arange(count))
     return jnp.sum(jnp.moveaxis(losses, 0, -1) * targets, -1), jnp.ones(logits.shape[:-1])
+
+
+def margin_loss(
+    lengths: Float[Array, "*b k"],
+    targets: Shaped[Array, "*t"],
+    *,
+    present: float = 0.9,
+    absent: float = 0.1,
+    down_weight: float = 0.5,
+    class_weights: Sequence[float] | Float[Array, "k"] | None = None,
+) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
+    """The margin loss of capsules: equation 4 of Sabour et al., Dynamic Routing, 2017.
+
+    https://arxiv.org/abs/1710.09829. The sum over classes of `max(0, present - length)^2` where the
+    class is there and `down_weight * max(0, length - absent)^2` where it is not.
+
+    Args:
+      lengths: of the classes' capsules, between 0 and 1; computed in float32.
+      targets: int class indices [*b], or probabilities [*b, k]: how far each class is there.
+      present: what the length of a class that is there should reach.
+      absent: below what that of one that is not should stay.
+      down_weight: of classes that are not there.
+      class_weights: weight of each class.
+
+    Returns:
+      (loss, weight), both float32 [*b], as `cross_entropy` gives them.
+    """
+    lengths = lengths.astype(jnp.float32)
+    count = lengths.shape[-1]
+    weights = jnp.ones(count) if class_weights is None else jnp.asarray(class_weights, jnp.float32)
+    indexed = targets.ndim < lengths.ndim
+    there = jax.nn.one_hot(targets, count) if indexed else targets
+    loss = there * jnp.square(jnp.maximum(present - lengths, 0))
+    loss += down_weight * (1 - there) * jnp.square(jnp.maximum(lengths - absent, 0))
+    weight = jnp.ones(lengths.shape[:-1])
+    if indexed:
+        weight = weights[targets]
+        return loss.sum(-1) * weight, weight
+    return jnp.sum(loss * weights, -1), weight
 
 
 def masked_mean(

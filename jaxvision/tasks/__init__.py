@@ -113,5 +113,6 @@ def _of_classification(config: ConfigDict, count: int) -> dict[str, Any]:
     return {
         "criterion": config.loss.name,
         "auxiliary_weight": config.loss.auxiliary_weight,
+        "reconstruction_weight": config.loss.reconstruction_weight,
         "teacher": teacher,
     }

@@ -1,9 +1,11 @@
-"""Image classification: one class an image; softmax cross-entropy or the multiclass hinge.
+"""Image classification: one class an image; softmax cross-entropy, multiclass hinge or margin loss.
 
 Networks with auxiliary heads return a dict in training: `logits`, and `aux...` whose losses are
-added with a weight. One with a distillation token (DeiT) returns `logits` and `distilled`.
+added with a weight. One with a distillation token (DeiT) returns `logits` and `distilled`; one that
+decodes the image again (CapsNet) takes the label too, and returns `logits` and `reconstruction`.
 """
 
+import inspect
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -13,7 +15,13 @@ import numpy as np
 from flax import linen as nn
 
 from jaxvision.errors import UserError
-from jaxvision.losses import cross_entropy, masked_mean, multiclass_hinge, penalty
+from jaxvision.losses import (
+    cross_entropy,
+    margin_loss,
+    masked_mean,
+    multiclass_hinge,
+    penalty,
+)
 from jaxvision.metrics import Mean, TopK
 from jaxvision.tasks import gradients, pictures
 from jaxvision.tasks.inputs import Inputs
@@ -68,8 +76,9 @@ class Classification:
     class_weights: tuple[float, ...] = ()
     l1: float = 0.0
     l2: float = 0.0
-    criterion: str = "cross_entropy"  # or "hinge"
+    criterion: str = "cross_entropy"  # or "hinge", "margin"
     auxiliary_weight: float = 0.3
+    reconstruction_weight: float = 5e-4
     teacher: Teacher | None = None
     main_metric: str = "accuracy"
 
@@ -86,20 +95,30 @@ class Classification:
             raise UserError("The data have no labels; is this a data set for classification?")
         batch = self.inputs.train(batch, augment_key)
         image, mask = batch["image"], batch["mask"]
+        targets = batch["label_probs"] if "label_probs" in batch else batch["label"]
+        conditioned = "label" in inspect.signature(self.model.__call__).parameters
         outputs, model_state = gradients.apply_train(
-            self.model, params, model_state, image, dropout_key
+            self.model,
+            params,
+            model_state,
+            image,
+            dropout_key,
+            **({"label": targets} if conditioned else {}),
         )
         outputs = dict(outputs) if isinstance(outputs, dict) else {"logits": outputs}
+        reconstruction = outputs.pop("reconstruction", None)
         distilled = outputs.pop("distilled", outputs["logits"])
         if self.teacher is None:
             outputs["logits"] = (outputs["logits"] + distilled) / 2
         logits = outputs["logits"]
-        targets = batch["label_probs"] if "label_probs" in batch else batch["label"]
         loss = jnp.zeros(())
         for name, output in outputs.items():
             losses, weights = self._losses(output, targets, self.label_smoothing)
             share = 1.0 if name == "logits" else self.auxiliary_weight
             loss += share * masked_mean(losses, weights, mask)
+        if reconstruction is not None:
+            squares = jnp.square((reconstruction - image).astype(jnp.float32)).sum((1, 2, 3))
+            loss += self.reconstruction_weight * masked_mean(squares, jnp.ones_like(squares), mask)
         if self.teacher is not None:
             taught = self.teacher.loss(model_state["teacher"], image, distilled)
             taught = masked_mean(taught, jnp.ones_like(taught), mask)
@@ -116,6 +135,8 @@ class Classification:
         class_weights = self.class_weights or None
         if self.criterion == "hinge":
             return multiclass_hinge(logits, targets, class_weights=class_weights)
+        if self.criterion == "margin":
+            return margin_loss(logits, targets, class_weights=class_weights)
         return cross_entropy(
             logits, targets, label_smoothing=label_smoothing, class_weights=class_weights
         )

@@ -18,13 +18,14 @@ def of_loss(loss: Loss, state: Any, batch: Any, key: jax.Array) -> tuple[Any, An
 
 
 def apply_train(
-    model: Any, params: Any, model_state: Any, image: jax.Array, key: jax.Array
+    model: Any, params: Any, model_state: Any, image: jax.Array, key: jax.Array, **inputs: Any
 ) -> tuple[Any, Any]:
-    """(output in training mode, new model_state)."""
+    """(output in training mode, new model_state); `inputs` are the model's beside the image."""
     output, updated = model.apply(
         {"params": params, **model_state},
         image,
         train=True,
+        **inputs,
         mutable=list(model_state),
         rngs={"dropout": key},
     )
