@@ -1,11 +1,12 @@
 """Runs the PyTorch references and writes what the tests compare with.
 
-    python tests/parity/generate.py [CASE ...] [torch_files] [adapted]
+    python tests/parity/generate.py [CASE ...] [torch_files] [adapted] [saliency]
 
 A case (all of them, if none is named): tests/parity/golden/CASE.npz with logits and features in
 evaluation mode; for some, loss, gradients and running statistics of one training step.
 `torch_files`: tests/interop/data, one dict of many kinds of tensors in both formats of torch.save.
-`adapted`: adapted.npz, weights that timm fits to other images. See README.md for the environment.
+`adapted`: adapted.npz, weights that timm fits to other images. `saliency`: saliency.npz, what
+captum propagates back to images. See README.md for the environment.
 """
 
 import collections
@@ -244,7 +245,73 @@ def operations() -> None:
     (GOLDEN.parent / "fvcore.json").write_text(text + "\n")
 
 
-OTHERS = {"torch_files": torch_files, "adapted": adapted, "operations": operations}
+def saliency() -> None:
+    """Writes what captum propagates back to images: tests/inspect/test_features.py compares."""
+    import copy
+    import warnings
+
+    from captum.attr import Deconvolution, GuidedBackprop, Saliency
+
+    warnings.filterwarnings("ignore", message="Setting (forward|backward)")
+    methods = {"gradient": Saliency, "deconvnet": Deconvolution, "guided": GuidedBackprop}
+
+    class Unit(torch.nn.Module):
+        """The strongest place of a channel of an early layer."""
+
+        def __init__(self, layers: torch.nn.Module, channel: int):
+            super().__init__()
+            self.layers, self.channel = layers, channel
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.layers(x)[:, self.channel].flatten(1).amax(1)[:, None]
+
+    def attributions(network: torch.nn.Module, x: torch.Tensor, target: int) -> dict:
+        found = {}
+        for rule, method in methods.items():
+            options = {"abs": False} if rule == "gradient" else {}
+            explainer = method(copy.deepcopy(network))
+            found[rule] = explainer.attribute(x.clone().requires_grad_(), target, **options)
+        return found
+
+    found = {}
+    for name in ("vgg11", "resnet18"):
+        case = CASES[name]
+        network = prepared(name, case).eval()
+        for module in network.modules():
+            if isinstance(module, torch.nn.ReLU):
+                module.inplace = False  # captum hooks what goes into them
+        units = {"logit": (network, 3)}
+        if name == "vgg11":
+            units["unit"] = (Unit(network.features[:12], 7), 0)
+        for draw in range(20):
+            x = torch.from_numpy(image(case.image, draw))[:1]
+            values, errors = {}, []
+            for unit, (part, target) in units.items():
+                exact = attributions(part.double(), x.double(), target)
+                single = attributions(part.float(), x, target)
+                for rule, value in exact.items():
+                    values[f"{name}_{unit}_{rule}"] = value[0].numpy()
+                    errors.append(float((single[rule] - value).abs().max() / value.abs().max()))
+            if max(errors) < 1e-4:
+                break
+        else:
+            raise RuntimeError(f"{name}: float32 is unlike float64 on every image.")
+        print(f"{name}: draw {draw}, float32 off by {max(errors):.1e}")
+        found[f"{name}_draw"] = np.array(draw)
+        found |= {k: sample(v, LOGITS).astype(np.float32) for k, v in values.items()}
+        found[f"{name}_shapes"] = np.array(
+            json.dumps({k: tuple(v.shape) for k, v in network.state_dict().items()})
+        )
+    np.savez_compressed(GOLDEN.parent / "saliency.npz", **found)
+    print(f"saliency.npz: {(GOLDEN.parent / 'saliency.npz').stat().st_size} bytes")
+
+
+OTHERS = {
+    "torch_files": torch_files,
+    "adapted": adapted,
+    "operations": operations,
+    "saliency": saliency,
+}
 
 if __name__ == "__main__":
     for wanted in sys.argv[1:] or [*CASES, *OTHERS]:
