@@ -1,11 +1,16 @@
 """LeNet-5: LeCun et al., Gradient-based learning applied to document recognition, 1998.
 
-https://doi.org/10.1109/5.726791. Reference: `mmpretrain.models.LeNet5`, which like every modern
-reading connects all maps of S2 to C3 (the paper's sparse table has 60,000 weights, this 61,706),
-pools by plain averages and ends in a linear layer in place of radial basis functions.
+https://doi.org/10.1109/5.726791. `lenet5`, reference `mmpretrain.models.LeNet5`, is what every
+modern reading makes of it (61,706 weights): all maps of S2 are connected to C3, pooling is a plain
+average and a linear layer ends it. `lenet5_sparse` is the paper's network (60,000 weights): the
+sparse table of C3, trained coefficients of the sub-sampling, the scaled tanh and distances to
+bitmaps; reference tests/parity/networks/lenet.py. Its bitmaps are drawn in the manner of the
+paper's figure 3, weights start as in LeCun et al., Efficient BackProp, 1998, and what is trained
+is the cross-entropy of the negative distances, without the paper's constant j.
 """
 
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -13,7 +18,42 @@ from jaxvision.errors import UserError
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.head import Head
 from jaxvision.models.variant import Variant
+from jaxvision.ops.convolution import conv2d
 from jaxvision.ops.pooling import avg_pool2d
+
+# Table I of the paper: the maps of S2 that each map of C3 sees.
+TABLE = (
+    *((0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5)),
+    *((0, 1, 2, 3), (1, 2, 3, 4), (2, 3, 4, 5), (0, 3, 4, 5), (0, 1, 4, 5), (0, 1, 2, 5)),
+    *((0, 1, 3, 4), (1, 2, 4, 5), (0, 2, 3, 5), (0, 1, 2, 3, 4, 5)),
+)
+# The digits in 7x12 pixels, a row a line: what the units of F6 should be for each class.
+_DIGITS = """
+.......  .......  .......  .......  .......  .......  .......  .......  .......  .......
+..###..  ...##..  .#####.  #######  .....#.  #######  ..####.  #######  .#####.  .#####.
+.##.##.  ..###..  ##...##  .....##  ....##.  ##.....  .##....  #.....#  ##...##  ##...##
+##...##  .####..  ##...##  ....##.  ...###.  ##.....  ##.....  .....##  ##...##  ##...##
+##...##  ...##..  .....##  ...##..  ..####.  ##.....  ##.....  ....##.  ##...##  ##...##
+##...##  ...##..  ....##.  ..####.  .##.##.  ######.  ######.  ....##.  .#####.  .######
+##...##  ...##..  ...##..  .....##  ##..##.  .....##  ##...##  ...##..  ##...##  .....##
+##...##  ...##..  ..##...  .....##  #######  .....##  ##...##  ...##..  ##...##  .....##
+.##.##.  ...##..  .##....  ##...##  ....##.  ##...##  ##...##  ..##...  ##...##  ....##.
+..###..  .######  #######  .#####.  ....##.  .#####.  .#####.  ..##...  .#####.  .####..
+.......  .......  .......  .......  .......  .......  .......  .......  .......  .......
+.......  .......  .......  .......  .......  .......  .......  .......  .......  .......
+"""
+_ROWS = np.array([[[*digit] for digit in line.split()] for line in _DIGITS.split("\n") if line])
+BITMAPS = np.where(_ROWS == "#", 1.0, -1.0).transpose(1, 0, 2).reshape(10, 84).astype(np.float32)
+
+
+def _padded(image: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
+    if image.shape[1:3] == (28, 28):
+        image = jnp.pad(image, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    if min(image.shape[1:3]) < 32:
+        raise UserError(
+            f"LeNet-5 takes images of 28x28, or of 32x32 or more; not {image.shape[1:3]}."
+        )
+    return image
 
 
 class LeNet5(nn.Module):
@@ -28,12 +68,7 @@ class LeNet5(nn.Module):
 
     @nn.compact
     def __call__(self, image: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b k"]:
-        if image.shape[1:3] == (28, 28):
-            image = jnp.pad(image, ((0, 0), (2, 2), (2, 2), (0, 0)))
-        if min(image.shape[1:3]) < 32:
-            raise UserError(
-                f"LeNet-5 takes images of 28x28, or of 32x32 or more; not {image.shape[1:3]}."
-            )
+        image = _padded(image)
         conv = lambda width, index: Conv2d(  # noqa: E731
             width, 5, padding=0, dtype=self.dtype, name=f"features_{index}"
         )
@@ -44,7 +79,90 @@ class LeNet5(nn.Module):
         return Head(self.num_classes, dtype=self.dtype, name="classifier_2")(x)
 
 
+def scaled_tanh(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """Appendix A: near the identity in [-1, 1], with the targets inside of its range."""
+    return 1.7159 * jnp.tanh(2 / 3 * x)
+
+
+class SubSampling(nn.Module):
+    """The sum of each 2x2 square times a coefficient of its map, plus a bias."""
+
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
+        scale = self.param("scale", nn.initializers.constant(0.25), x.shape[-1:], jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
+        x, scale, bias = nn.dtypes.promote_dtype(x, scale, bias, dtype=self.dtype)
+        return 4 * avg_pool2d(x, 2) * scale + bias
+
+
+class SparseConv(nn.Module):
+    """A 5x5 convolution whose output maps see some of the input maps: one kernel a connection.
+
+    Attributes:
+      table: the input maps of each output map.
+    """
+
+    table: tuple[tuple[int, ...], ...] = TABLE
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j d"]:
+        sources = np.concatenate(self.table)
+        ends = np.repeat(np.eye(len(self.table)), [len(maps) for maps in self.table], axis=0)
+        mean_fan_in = 25 * len(sources) / len(self.table)
+        start = nn.initializers.normal(mean_fan_in**-0.5)
+        kernel = self.param("kernel", start, (5, 5, 1, len(sources)), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (len(self.table),), jnp.float32)
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = conv2d(x[..., sources], kernel, groups=len(sources))
+        return y @ jnp.asarray(ends, y.dtype) + bias
+
+
+class LeNet5Sparse(nn.Module):
+    """The paper's layers C1 to F6, then the negative squared distances to the classes' bitmaps.
+
+    Takes the images that `LeNet5` takes, but of ten classes at the most; the paper's are from -0.1
+    (background) to 1.175 (ink). Without classes it gives C5.
+    """
+
+    num_classes: int = 10
+    dtype: jnp.dtype | None = None
+
+    @nn.compact
+    def __call__(self, image: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b k"]:
+        image = _padded(image)
+        if self.num_classes > len(BITMAPS):
+            raise UserError(
+                f"lenet5_sparse has bitmaps of {len(BITMAPS)} classes; not of {self.num_classes}."
+            )
+        start = nn.initializers.lecun_normal()
+        conv = lambda width, name: Conv2d(  # noqa: E731
+            width, 5, padding=0, dtype=self.dtype, kernel_init=start, name=name
+        )
+        x = scaled_tanh(conv(6, "c1")(image))
+        x = scaled_tanh(SubSampling(self.dtype, name="s2")(x))
+        x = scaled_tanh(SparseConv(dtype=self.dtype, name="c3")(x))
+        x = scaled_tanh(SubSampling(self.dtype, name="s4")(x))
+        x = scaled_tanh(conv(120, "c5")(x)).mean((1, 2))
+        if not self.num_classes:
+            return x
+        x = scaled_tanh(nn.Dense(84, dtype=self.dtype, name="f6")(x))
+        bitmaps = jnp.asarray(BITMAPS[: self.num_classes], x.dtype)
+        return -jnp.square(x[:, None] - bitmaps).sum(-1)
+
+
 VARIANTS = {
+    "lenet5_sparse": Variant(
+        LeNet5Sparse,
+        {},
+        "tests/parity/networks/lenet.py LeNet5Sparse",
+        (32, 32, 1),
+        "LeCun et al. 1998, https://doi.org/10.1109/5.726791",
+        classifier=("f6",),
+        first="c1",
+    ),
     "lenet5": Variant(
         LeNet5,
         {},
@@ -53,5 +171,5 @@ VARIANTS = {
         "LeCun et al. 1998, https://doi.org/10.1109/5.726791",
         classifier=("classifier.2",),
         first="features.0",
-    )
+    ),
 }
