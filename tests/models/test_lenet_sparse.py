@@ -12,7 +12,7 @@ from jaxvision.models.lenet import BITMAPS, TABLE
 
 def test_parameters_layer_by_layer():
     # LeCun et al. 1998, section II-B.
-    model = models.create("lenet5_sparse")
+    model = models.create("lenet5_sparse", 10)
     params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 1)))["params"]
     found = {name: sum(p.size for p in jax.tree.leaves(part)) for name, part in params.items()}
     assert found == {"c1": 156, "s2": 12, "c3": 1_516, "s4": 32, "c5": 48_120, "f6": 10_164}
@@ -27,7 +27,7 @@ def test_bitmaps_tell_the_classes_apart():
 
 
 def test_a_unit_that_meets_its_bitmap_is_zero_and_the_greatest():
-    model = models.create("lenet5_sparse")
+    model = models.create("lenet5_sparse", 10)
     image = jnp.zeros((1, 28, 28, 1))
     variables = model.init(jax.random.key(0), image)
     code = 1.5 * np.arctanh(BITMAPS[3] / 1.7159)  # what the scaled tanh makes the bitmap of
@@ -35,7 +35,7 @@ def test_a_unit_that_meets_its_bitmap_is_zero_and_the_greatest():
     params = {**variables["params"], "f6": {"kernel": kernel, "bias": jnp.asarray(code)}}
     distances = -model.apply({"params": params}, image)[0]
     assert float(distances[3]) == pytest.approx(0, abs=1e-6)
-    np.testing.assert_allclose(distances, 4 * (BITMAPS != BITMAPS[3]).sum(-1), atol=1e-4)
+    np.testing.assert_allclose(distances, 4 * (BITMAPS[3] != BITMAPS).sum(-1), atol=1e-4)
 
 
 def test_it_has_bitmaps_of_ten_classes():
