@@ -9,8 +9,8 @@ lists them. Freeze what shall stay: --config.optimizer.freeze="['patch_embed', '
 
 The variant `:fashion` shows what it brings: ResNet-20 trained on CIFAR-10 (akamaster's
 resnet20-12fca82f.th, given as --config.model.weights=FILE) learns Fashion-MNIST, grey images of
-other things, from 2,000 of them: 88.3 % of the test images after 20 epochs, and 83.3 % without the weights.
-`:smoke` runs on built-in digits.
+other things, from 2,000 of them: 88.3 % of the test images are right after 20 epochs, and 83.3 %
+without the weights. `:smoke` runs on built-in digits.
 """
 
 from ml_collections import ConfigDict

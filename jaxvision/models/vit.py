@@ -88,9 +88,7 @@ class VisionTransformer(nn.Module):
             raise unknown("positions", self.positions, ("learned", "sincos"))
         grid = patch_grid(image.shape, self.patch_size)
         drop = nn.Dropout(self.dropout, deterministic=not train)
-        names = ("cls_token", "dist_token") if self.distilled else ("cls_token",)
-        if self.pool == "mean":
-            names = ()
+        names = ["cls_token"] * (self.pool == "token") + ["dist_token"] * self.distilled
         patches = PatchEmbed(self.patch_size, self.width, dtype=self.dtype, name="patch_embed")
         x = prepend(self, names, patches(image))
         if self.positions == "learned":

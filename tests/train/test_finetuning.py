@@ -97,7 +97,7 @@ def test_fine_tuning_then_exporting(published, tmp_path, capsys):
 def test_exporting_published_weights_gives_them_back(published, tmp_path):
     path, _ = published
     # The registry's own depth is not that of the file.
-    with pytest.raises(UserError, match="Mis-shaped|Missing|Unexpected"):
+    with pytest.raises(UserError, match=r"Mis-shaped|Missing|Unexpected"):
         cli._dispatch(["export-torch", str(tmp_path / "x.safetensors"), "--model", "vit_mnist",
                        "--weights", str(path)])  # fmt: skip
     model = models.create("lenet5", 10)

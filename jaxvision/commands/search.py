@@ -1,0 +1,130 @@
+"""Search for an architecture with a controller that learns, beside random search."""
+
+import argparse
+from pathlib import Path
+
+from jaxvision.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="names the data")
+    parser.add_argument("--rounds", type=int, default=30, help="default 30")
+    parser.add_argument("--children", type=int, default=16, help="networks a round (default 16)")
+    parser.add_argument("--steps", type=int, default=60, help="training of a network (default 60)")
+    parser.add_argument("--seed", type=int, default=0, help="decides everything (default 0)")
+    parser.add_argument("--train", type=int, default=0, metavar="N", help="use N images (0: all)")
+    parser.add_argument("--output", default="search", help="folder for search.json and search.png")
+
+
+def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
+    import json
+
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from jaxvision import config as configuration
+    from jaxvision.commands.features import read_split
+    from jaxvision.search import Data, Round, Space, random_search, reinforce, train_children
+    from jaxvision.train import compilation
+    from jaxvision.train.writers import write_atomically
+
+    for name in ("rounds", "children", "steps"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name} is at least 1, got {getattr(options, name)}.")
+    config = configuration.load(options.config, overrides)
+    compilation.use_cache(config.compilation_cache)
+    split = read_split(config, config.data.train, options.train)
+    images = jnp.asarray(split.images, jnp.float32) / 255
+    while min(images.shape[1:3]) >= 16:  # the search is for small images
+        images = images[:, : images.shape[1] // 2 * 2, : images.shape[2] // 2 * 2]
+        images = jax.image.resize(
+            images,
+            (len(images), images.shape[1] // 2, images.shape[2] // 2, images.shape[3]),
+            "linear",
+        )
+    held = len(images) * 3 // 10
+    order = np.random.default_rng(options.seed).permutation(len(images))
+    valid, train = order[:held], order[held:]
+    labels = jnp.asarray(split.labels, jnp.int32)
+    data = Data(images[train], labels[train], images[valid], labels[valid])
+    space, classes = Space(), len(split.class_names)
+    print(
+        f"{space.size:,} networks; {options.rounds} rounds of {options.children}, each trained for "
+        f"{options.steps} steps on {len(train)} images and rewarded by {len(valid)}"
+    )
+
+    def accuracy(decisions: jax.Array, key: jax.Array) -> jax.Array:
+        return train_children(space, decisions, key, data, classes, options.steps)
+
+    found: dict[str, list[Round]] = {}
+    for name, strategy in (("reinforce", reinforce), ("random", random_search)):
+        found[name] = []
+        for one in strategy(space, accuracy, options.rounds, options.children, options.seed):
+            found[name].append(one)
+            print(
+                f"{name:9} round {len(found[name]):3}/{options.rounds}  "
+                f"mean {one.accuracies.mean():.4f}  best {one.accuracies.max():.4f}"
+            )
+    folder = Path(options.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    result = {}
+    for name, rounds in found.items():
+        best = chosen(rounds)
+        again = np.asarray(
+            accuracy(jnp.tile(best, (options.children, 1)), jax.random.key(options.seed + 1))
+        )
+        result[name] = {
+            "best": space.describe(best),
+            "accuracy": float(again.mean()),
+            "standard_error": float(again.std() / len(again) ** 0.5),
+            "mean": [float(one.accuracies.mean()) for one in rounds],
+            "best_of_round": [float(one.accuracies.max()) for one in rounds],
+        }
+        print(
+            f"{name}: {result[name]['best']}: {again.mean():.4f} +- "
+            f"{result[name]['standard_error']:.4f} over {len(again)} initial weights"
+        )
+    write_atomically(folder / "search.json", json.dumps(result, indent=1) + "\n")
+    plot(result, folder / "search.png")
+    print(f"Wrote {folder}/search.json and search.png")
+
+
+def chosen(rounds: list) -> "np.ndarray":  # type: ignore[name-defined]
+    """The decisions of the network with the best mean accuracy over the times it was trained."""
+    import numpy as np
+
+    decisions = np.concatenate([one.decisions for one in rounds])
+    accuracies = np.concatenate([one.accuracies for one in rounds])
+    networks, which = np.unique(decisions, axis=0, return_inverse=True)
+    which = which.reshape(-1)
+    totals = np.bincount(which, accuracies)
+    counts = np.bincount(which)
+    # A network seen once may have been lucky: count one more result, the average of all.
+    means = (totals + accuracies.mean()) / (counts + 1)
+    return networks[means.argmax()]
+
+
+def plot(result: dict, path: Path) -> None:
+    """Mean and best accuracy of each round, for both strategies.
+
+    Raises:
+      UserError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise UserError("The plot needs matplotlib: pip install 'jaxvision[plot]'.") from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    for (name, one), colour in zip(result.items(), ("tab:blue", "tab:orange")):
+        rounds = range(1, len(one["mean"]) + 1)
+        axes.plot(rounds, one["mean"], color=colour, label=f"{name}: mean of a round")
+        axes.plot(rounds, one["best_of_round"], ":", color=colour, label=f"{name}: its best")
+    axes.set(xlabel="round", ylabel="validation accuracy")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
