@@ -7,12 +7,13 @@ of the command line. Modules are light at import: JAX and what needs it is impor
 
 from types import ModuleType
 
-from jaxvision.commands import classify, export_torch, inspect, retrieve, search
+from jaxvision.commands import classify, export_torch, inspect, retrieve, search, visualize
 
 COMMANDS: dict[str, ModuleType] = {
     "classify": classify,
     "retrieve": retrieve,
     "export-torch": export_torch,
     "inspect": inspect,
+    "visualize": visualize,
     "search": search,
 }

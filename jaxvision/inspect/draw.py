@@ -148,26 +148,25 @@ def confusion_matrix(
     font = ImageFont.load_default(13)
     measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     numbered = classes <= 60
-    widest = max(measure.textlength(text, font) for row in texts for text in row)
-    side = int(max(28, widest + 10)) if numbered else max(2, 900 // classes)
+    side = max(2, 900 // classes)
+    if numbered:
+        widest = max(measure.textlength(text, font) for row in texts for text in row)
+        side = int(max(28, widest + 10))
     labelled = side >= 15
     margin = int(max(measure.textlength(name, font) for name in names)) + 12 if labelled else 4
     title = 24
     left, top = title + margin, title + margin
     canvas = Image.new("RGB", (left + classes * side + 8, top + classes * side + 8), "white")
     pen = ImageDraw.Draw(canvas)
-    shades = colours(shares, "blues")
-    for row in range(classes):
-        for column in range(classes):
-            x, y = left + column * side, top + row * side
-            fill = tuple(int(value) for value in shades[row, column])
-            edge = (225, 225, 225) if side > 5 else fill
-            pen.rectangle((x, y, x + side - 1, y + side - 1), fill=fill, outline=edge)
-            if numbered and (counts[row, column] or row == column):
-                dark = shares[row, column] > 0.5
-                middle = (x + side / 2, y + side / 2)
-                ink = "white" if dark else "black"
-                pen.text(middle, texts[row][column], fill=ink, font=font, anchor="mm")
+    shades = colours(shares, "blues").repeat(side, 0).repeat(side, 1)
+    if labelled:
+        shades[::side] = shades[:, ::side] = 225
+    canvas.paste(Image.fromarray(shades), (left, top))
+    for row, column in np.ndindex(classes, classes) if numbered else ():
+        if counts[row, column] or row == column:
+            middle = (left + (column + 0.5) * side, top + (row + 0.5) * side)
+            ink = "white" if shares[row, column] > 0.5 else "black"
+            pen.text(middle, texts[row][column], fill=ink, font=font, anchor="mm")
     if labelled:
         for index, name in enumerate(names):
             at = index * side + side / 2

@@ -107,6 +107,15 @@ def tapped(
     return output, kept[0]
 
 
+def convolutions(variables: Variables) -> dict[str, Any]:
+    """The kernels [h, w, c, k] of a network by the paths of their layers."""
+    return {
+        "/".join(part.key for part in path[:-1]): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(dict(variables["params"]))
+        if path[-1].key == "kernel" and leaf.ndim == 4
+    }
+
+
 def filters(variables: Variables, layer: str) -> UInt8[np.ndarray, "n h w 3"]:
     """The kernels of a convolution on grey or colour images as tiles, each from black to white.
 
@@ -120,14 +129,10 @@ def filters(variables: Variables, layer: str) -> UInt8[np.ndarray, "n h w 3"]:
     Raises:
       UserError: there is no such layer, it is no convolution, or one on other channels.
     """
-    kernels = {
-        "/".join(part.key for part in path[:-1]): np.asarray(leaf, np.float32)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(dict(variables["params"]))
-        if path[-1].key == "kernel" and leaf.ndim == 4
-    }
+    kernels = convolutions(variables)
     if layer not in kernels:
         raise unknown("convolution", layer, kernels)
-    kernel = kernels[layer].transpose(3, 0, 1, 2)
+    kernel = np.asarray(kernels[layer], np.float32).transpose(3, 0, 1, 2)
     if kernel.shape[-1] not in (1, 3):
         raise UserError(
             f"Filters of {layer!r} are on {kernel.shape[-1]} channels; only those on 1 or 3 have "
@@ -268,8 +273,10 @@ def _run(program: Any, consts: Sequence[Any], arguments: Sequence[Any], rule: st
             inner, more = getattr(inner, "jaxpr", inner), getattr(inner, "consts", ())
             results = _run(inner, more, values, rule)
         else:
-            functions, params = equation.primitive.get_bind_params(equation.params)
-            found = equation.primitive.bind(*functions, *values, **params)
+            params = equation.primitive.get_bind_params(equation.params)
+            if isinstance(params, tuple):  # of JAX before 0.10: functions, then parameters
+                values, params = [*params[0], *values], params[1]
+            found = equation.primitive.bind(*values, **params)
             results = found if equation.primitive.multiple_results else [found]
         known.update(zip(equation.outvars, results))
     return [read(variable) for variable in program.outvars]
@@ -294,9 +301,7 @@ def _relu_backward(rule: str, limit: float, inside: Array, g: Array) -> tuple[Ar
     return (positive if rule == "deconvnet" else jnp.where(inside, positive, 0),)
 
 
-_relu.defvjp(
-    lambda rule, limit, x: (_relu(rule, limit, x), (x > 0) & (x < limit)), _relu_backward
-)
+_relu.defvjp(lambda rule, limit, x: (_relu(rule, limit, x), (x > 0) & (x < limit)), _relu_backward)
 
 
 def grad_cam(
