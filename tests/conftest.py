@@ -23,7 +23,15 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(_SCRATCH) / "xla")
 # From here on their functions check the shapes that they are annotated with. (Not the Flax modules:
 # Flax wraps their methods itself.)
 install_import_hook(
-    ["jaxvision.ops", "jaxvision.losses", "jaxvision.metrics", "jaxvision.data.augment"],
+    [
+        "jaxvision.ops",
+        "jaxvision.losses",
+        "jaxvision.metrics",
+        "jaxvision.data.augment",
+        "jaxvision.classical",
+        "jaxvision.layers.positions",
+        "jaxvision.search.children",
+    ],
     "beartype.beartype",
 )
 

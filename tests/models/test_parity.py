@@ -6,15 +6,15 @@ with the networks.
 
 import functools
 import json
-from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from parity.cases import CASES, FAMILIES, FEATURES, GOLDEN, GRADIENTS, LOGITS, PARAMETERS, variant
-from parity.deterministic import image, labels, sample, weights
+from parity.cases import CASES, FAMILIES, GRADIENTS, PARAMETERS, variant
+from parity.compare import network, outputs, pairs, setup
+from parity.deterministic import labels, sample
 
 from jaxvision import models
 from jaxvision.interop import torch_weights
@@ -22,55 +22,15 @@ from jaxvision.interop import torch_weights
 TRAINED = [name for name, case in CASES.items() if case.gradients]
 
 
-@dataclass(frozen=True)
-class Setup:
-    """A case with our network's variables filled by the reference's names."""
-
-    golden: dict[str, np.ndarray]
-    image: jax.Array
-    variables: dict
-
-
-@functools.cache
-def setup(name):
-    case, golden = CASES[name], dict(np.load(GOLDEN / f"{name}.npz"))
-    shapes = json.loads(str(golden["shapes"])) | json.loads(str(golden["statistics_shapes"]))
-    state = {key: weights(key, shape) for key, shape in shapes.items()}
-    x = jnp.asarray(image(case.image, golden["draw"]).transpose(0, 2, 3, 1))
-    model = models.create(variant(name), case.classes, **case.options)
-    like = jax.eval_shape(lambda: model.init(jax.random.key(0), x, train=False))
-    convert = models.variant(variant(name)).convert
-    return Setup(golden, x, torch_weights.to_variables(convert(state), like))
-
-
-def network(name, **more):
-    case = CASES[name]
-    options = dict(case.options) | more
-    for rate in {"dropout", "drop_path"} & set(models.options(variant(name))):
-        options[rate] = 0.0
-    return models.create(variant(name), case.classes, **options)
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_logits_and_features(name):
     found = setup(name)
-
-    @jax.jit
-    def apply(variables, x):
-        logits = network(name).apply(variables, x)
-        pyramid = CASES[name].features
-        return logits, network(name, features_only=True).apply(variables, x) if pyramid else ()
-
-    logits, features = apply(found.variables, found.image)
+    logits, features = outputs(name)
     assert logits.shape == tuple(found.golden["logits_shape"])
-    compare(sample(logits, LOGITS), found.golden["logits"])
     shapes = json.loads(str(found.golden["features_shapes"]))
     assert [list(value.shape) for value in features] == shapes
-    start = 0
-    for value in features:
-        ours = sample(value, FEATURES)
-        compare(ours, found.golden["features"][start : start + len(ours)])
-        start += len(ours)
+    for ours, expected in pairs(name, logits, features):
+        compare(ours, expected)
 
 
 def compare(ours, expected):
