@@ -1,5 +1,6 @@
 """Positions on grids of any size."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -44,9 +45,9 @@ def test_a_class_token_has_three_rows_of_its_own():
 
 
 def test_the_same_grid_is_left_alone():
-    positions = np.random.default_rng(0).normal(size=(1, 10, 4)).astype(np.float32)
+    positions = jnp.ones((1, 10, 4))
     assert resample_positions(positions, (3, 3)) is positions
-    table = np.ones((9, 2), np.float32)
+    table = jnp.ones((9, 2))
     assert resize_relative_bias(table, (2, 2)) is table
     with pytest.raises(ValueError, match="11 tokens do not lie on a square grid"):
         square_grid(11)
