@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 RULES = ("gradient", "deconvnet", "guided")
 _BATCH = 128
-_SIDE = 224  # pixels of a tile, if the images are smaller
 
 KINDS = {
     "filters": "the first convolution's filters (--layer: another on grey or colour images)",
@@ -145,8 +144,12 @@ class Network:
         return self.task.model
 
     def normalized(self, images: Any) -> "jax.Array":
-        """uint8 images as the network takes them."""
-        return self.task.inputs.evaluate(images)  # type: ignore[attr-defined]
+        """uint8 images, or one image, as the network takes them."""
+        import jax.numpy as jnp
+
+        batch = jnp.asarray(images)
+        evaluate = self.task.inputs.evaluate  # type: ignore[attr-defined]
+        return evaluate(batch) if batch.ndim == 4 else evaluate(batch[None])[0]
 
     def layer(self, path: str | None, first: bool = False) -> str:
         """The path, or the default layer's.
@@ -227,13 +230,12 @@ def _of_images(
     tiles: list[np.ndarray] = []
     captions: list[str] = []
     network, draw_row, columns, count = None, None, 1, 0
-    size = (0, 0)
+    size: tuple[int, ...] = ()
     for name, image in _images(config, options.inputs):
         if network is None or draw_row is None:
             network = Network.of(config, origin, image.shape)
             draw_row = _ROWS[options.kind](options, config, network)
-            scale = max(1, _SIDE // 2 // max(image.shape[:2]))
-            size = (image.shape[0] * scale, image.shape[1] * scale)
+            size = image.shape[:2]
         row = [(pictures.as_colour(image), name), *draw_row(image)]
         columns, count = len(row), count + 1
         for tile, caption in row:

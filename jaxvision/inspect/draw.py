@@ -67,7 +67,7 @@ def gradient_picture(
         channels, as Simonyan et al. 2013 draw it.
     """
     gradient = np.asarray(gradient, np.float32)
-    largest = max(float(np.quantile(np.abs(gradient), 0.995)), np.finfo(np.float32).tiny)
+    largest = float(np.quantile(np.abs(gradient), 0.995)) or 1.0
     if not signed or gradient.shape[-1] not in (1, 3):
         return colours(np.abs(gradient).max(-1) / largest, "magma")
     shown = np.clip(0.5 + 0.5 * gradient / largest, 0, 1)

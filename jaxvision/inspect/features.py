@@ -24,7 +24,8 @@ RULES = ("gradient", "deconvnet", "guided")
 
 def plain(module: nn.Module) -> nn.Module:
     """The same network, compiled layer by layer: without `scan` and `remat`."""
-    return module.clone(**{n: False for n in ("scan", "remat") if getattr(module, n, False)})
+    changed: dict[str, Any] = {n: False for n in ("scan", "remat") if getattr(module, n, False)}
+    return module.clone(**changed)
 
 
 def outputs(module: nn.Module, variables: Variables, image_shape: Sequence[int]) -> dict[str, Any]:

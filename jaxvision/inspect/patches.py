@@ -68,7 +68,7 @@ class Strongest:
 def top_patches(
     module: nn.Module,
     variables: Mapping[str, Any],
-    batches: Iterable[tuple[Float[Array, "b h w c"], Int[Array, "b"]]],
+    batches: Iterable[tuple[Float[Array, "b h w c"], Int[np.ndarray, "b"]]],
     layer: str,
     channels: Sequence[int],
     count: int = 9,

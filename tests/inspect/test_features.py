@@ -35,9 +35,9 @@ def initialised(model, image):
 
     def draw(path, leaf):
         if path[-1].key in ("scale", "var"):
-            return np.ones(leaf.shape, np.float32)
+            return jnp.ones(leaf.shape)
         size = np.sqrt(6 / max(1, np.prod(leaf.shape[:-1])))
-        return (size * rng.uniform(-1, 1, leaf.shape)).astype(np.float32)
+        return jnp.asarray(size * rng.uniform(-1, 1, leaf.shape), jnp.float32)
 
     return jax.tree_util.tree_map_with_path(draw, shapes)
 

@@ -6,7 +6,8 @@ A case (all of them, if none is named): tests/parity/golden/CASE.npz with logits
 evaluation mode; for some, loss, gradients and running statistics of one training step.
 `torch_files`: tests/interop/data, one dict of many kinds of tensors in both formats of torch.save.
 `adapted`: adapted.npz, weights that timm fits to other images. `saliency`: saliency.npz, what
-captum propagates back to images. See README.md for the environment.
+captum 0.9.0 (which imports matplotlib) propagates back to images. See README.md for the
+environment.
 """
 
 import collections
