@@ -66,6 +66,25 @@ def captioned_grid(
     return np.asarray(canvas)
 
 
+def ranked(image: np.ndarray, names: Sequence[str], probabilities: Sequence[float]) -> np.ndarray:
+    """An image uint8 [h, w, c] beside its likeliest classes, each over a bar of its probability."""
+    picture, font = _enlarge(image, 224), ImageFont.load_default(14)
+    measure, step, margin = ImageDraw.Draw(picture), 36, 10
+    texts = [f"{name} {p:.1%}" for name, p in zip(names, probabilities)]
+    side = max(200, *(int(measure.textlength(text, font)) for text in texts))
+    height = max(picture.height, step * len(texts))
+    canvas = Image.new("RGB", (picture.width + side + 3 * margin, height + 2 * margin), "white")
+    canvas.paste(picture, (margin, margin))
+    draw, x = ImageDraw.Draw(canvas), picture.width + 2 * margin
+    for index, (text, probability) in enumerate(zip(texts, probabilities)):
+        y = margin + index * step
+        draw.text((x, y), text, fill="black", font=font)
+        draw.rectangle((x, y + 20, x + side, y + 26), fill="#e8e8e8")
+        if probability * side >= 1:
+            draw.rectangle((x, y + 20, x + int(probability * side), y + 26), fill="#3465a4")
+    return np.asarray(canvas)
+
+
 def rows(columns: Sequence[np.ndarray], class_names: Sequence[str]) -> np.ndarray:
     """Batches of pictures [n, h, w, 3] side by side, one row a sample, over a legend."""
     height = max(column.shape[1] for column in columns)

@@ -330,9 +330,11 @@ def write_predictions(
             indices.putpalette(pictures.palette(256).tobytes())
             indices.save(folder / f"{stem}-classes.png")
         else:
-            best = summary["classes"][0]
-            picture = pictures.captioned_grid(
-                prediction.image[None], [f"{best['name']} {best['probability']:.0%}"], [False]
+            classes = summary["classes"]
+            picture = pictures.ranked(
+                prediction.image,
+                [one["name"] for one in classes],
+                [one["probability"] for one in classes],
             )
         Image.fromarray(picture).save(folder / f"{stem}.png")
     write_atomically(folder / "predictions.json", json.dumps(summaries, indent=2) + "\n")

@@ -65,3 +65,13 @@ def test_rows_lie_side_by_side_over_a_legend():
     assert [128, 0, 0] in legend
     more = pictures.rows([image, truth], [f"class number {i}" for i in range(21)])
     assert more.shape[0] > picture.shape[0]  # the legend goes on in further lines
+
+
+def test_ranked_draws_a_bar_for_each_class():
+    image = np.full((20, 10, 1), 128, np.uint8)
+    picture = pictures.ranked(image, ["cat", "a very long name of a dog", "x"], [0.75, 0.25, 0.0])
+    assert picture.dtype == np.uint8
+    blue = (picture == [0x34, 0x65, 0xA4]).all(-1)
+    lengths = [row.sum() for row in blue if row.any()]
+    assert 2.8 < max(lengths) / min(lengths) < 3.2
+    assert len(lengths) == 2 * 7  # two bars of seven rows; the third has no probability
