@@ -1,7 +1,12 @@
-"""The last layer of a classifier."""
+"""How a classifier ends: flattening, and its last layer."""
 
 import flax.linen as nn
 from jaxtyping import Array, Float
+
+
+def flatten(x: Float[Array, "b h w c"]) -> Float[Array, "b n"]:
+    """One vector per image with the channels first, the order of PyTorch's linear layers."""
+    return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
 
 
 class Head(nn.Dense):

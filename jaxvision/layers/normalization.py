@@ -139,6 +139,10 @@ class LayerNorm(nn.LayerNorm):
     Ba et al., "Layer Normalization", 2016, https://arxiv.org/abs/1607.06450
 
     Parameters `scale` and `bias`. Statistics are in float32, the variance of the deviations.
+
+    Attributes:
+      epsilon: added to the variance.
+      use_fast_variance: whether the variance is a difference of two moments, which is less exact.
     """
 
     epsilon: float = 1e-6

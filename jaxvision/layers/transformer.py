@@ -43,6 +43,11 @@ class DropPath(nn.Module):
         return jnp.where(kept, x / jnp.maximum(keep, 1e-6).astype(x.dtype), 0)
 
 
+def drop_path_rates(depth: int, last: float) -> list[float]:
+    """The probability that each of `depth` blocks drops a sample: from 0 linearly to `last`."""
+    return [last * index / max(1, depth - 1) for index in range(depth)]
+
+
 class LayerScale(nn.Module):
     """A learnt factor per channel, `gamma`.
 
@@ -286,13 +291,16 @@ def apply_blocks(
     Returns:
       The last output; those of `keep`.
     """
-    rates = [drop_path * index / max(1, depth - 1) for index in range(depth)]
+    rates = drop_path_rates(depth, drop_path)
     names = [f"blocks_{index}" for index in range(depth)]
     recording = module.is_mutable_collection("intermediates")
     if not scan or recording or module.is_initializing():
         kept = []
         for index, (name, rate) in enumerate(zip(names, rates, strict=True)):
-            call = lambda layer, x, rate=rate: layer(x, train, rate)  # noqa: E731
+
+            def call(layer: Any, x: Array, rate: float = rate) -> Array:
+                return layer(x, train, rate)
+
             x = (nn.remat(call) if remat else call)(block(name=name), x)
             if index in keep:
                 kept.append(x)

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from jaxvision.errors import UserError
 from jaxvision.layers.convolution import Conv2d
-from jaxvision.layers.head import Head
+from jaxvision.layers.head import Head, flatten
+from jaxvision.layers.images import check_size
 from jaxvision.models.variant import Variant
 from jaxvision.ops.normalization import local_response_norm
 from jaxvision.ops.pooling import adaptive_avg_pool2d, max_pool2d
@@ -51,10 +51,7 @@ class AlexNet(nn.Module):
     def __call__(
         self, image: Float[Array, "b h w c"], train: bool = False
     ) -> Float[Array, "b k"] | tuple[Float[Array, "b i j d"], ...]:
-        if min(image.shape[1:3]) < _SMALLEST:
-            raise UserError(
-                f"AlexNet takes images of {_SMALLEST}x{_SMALLEST} or more; not {image.shape[1:3]}."
-            )
+        check_size(image, _SMALLEST, "AlexNet")
         x, features = image, []
         # (index in the reference, kernel, stride, padding, grouped)
         layers = ((0, 11, 4, 2, 0), (3, 5, 1, 2, 1), (6, 3, 1, 1, 0), (8, 3, 1, 1, 1))
@@ -78,8 +75,7 @@ class AlexNet(nn.Module):
                 x = max_pool2d(x, 3, 2)
         if self.features_only:
             return (*features, x)
-        # PyTorch flattens with the channels first.
-        x = adaptive_avg_pool2d(x, 6).transpose(0, 3, 1, 2).reshape(len(x), -1)
+        x = flatten(adaptive_avg_pool2d(x, 6))
         for index in (1, 4):
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
             x = nn.relu(nn.Dense(self.hidden, dtype=self.dtype, name=f"classifier_{index}")(x))

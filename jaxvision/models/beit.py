@@ -46,7 +46,7 @@ class BeitBlock(nn.Module):
             gamma = self.param(name, start, (x.shape[-1],))
             return x + DropPath(drop_path)(branch * gamma.astype(branch.dtype), train)
 
-        norm = lambda name: LayerNorm(dtype=self.dtype, name=name)  # noqa: E731
+        norm = partial(LayerNorm, dtype=self.dtype)
         attention = Attention(
             self.num_heads,
             qkv_bias="qv",
@@ -56,9 +56,9 @@ class BeitBlock(nn.Module):
             dtype=self.dtype,
             name="attn",
         )
-        x = residual(attention(norm("norm1")(x), train), "gamma_1")
+        x = residual(attention(norm(name="norm1")(x), train), "gamma_1")
         mlp = Mlp(4 * x.shape[-1], dropout=self.dropout, dtype=self.dtype, name="mlp")
-        return residual(mlp(norm("norm2")(x), train), "gamma_2")
+        return residual(mlp(norm(name="norm2")(x), train), "gamma_2")
 
 
 class Beit(nn.Module):

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Shaped
 
-from jaxvision.errors import UserError
 from jaxvision.layers.convolution import Conv2d
+from jaxvision.layers.images import check_size
 from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import global_average_pool
 
@@ -87,10 +87,7 @@ class CapsNet(nn.Module):
           label: of the capsules to reconstruct from: class indices or probabilities [b, k]. Without
             it, it is the longest capsule.
         """
-        if min(image.shape[1:3]) < _SMALLEST:
-            raise UserError(
-                f"CapsNet takes images of {_SMALLEST}x{_SMALLEST} or more; not {image.shape[1:3]}."
-            )
+        check_size(image, _SMALLEST, "CapsNet")
         x = nn.relu(Conv2d(self.width, 9, padding=0, dtype=self.dtype, name="conv1")(image))
         x = Conv2d(self.types * self.primary, 9, 2, 0, dtype=self.dtype, name="primary")(x)
         if not self.num_classes:
@@ -114,7 +111,12 @@ class CapsNet(nn.Module):
 
 
 class Transform(nn.Module):
-    """A matrix for each pair of a capsule below and one above: what the one votes for."""
+    """A matrix for each pair of a capsule below and one above: what the one votes for.
+
+    Attributes:
+      capsules: how many there are above.
+      dimensions: of each of those.
+    """
 
     capsules: int
     dimensions: int

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from jaxvision.errors import UserError
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.head import Head
+from jaxvision.layers.images import check_size
 from jaxvision.layers.normalization import BatchNorm
 from jaxvision.models.variant import StateDict, Variant, renamed
 from jaxvision.ops.pooling import avg_pool2d, global_average_pool, max_pool2d
@@ -62,6 +62,7 @@ class DenseLayer(nn.Module):
     Attributes:
       growth: channels of the output.
       bottleneck: whether the same with a 1x1 convolution of four times the growth comes before.
+      names: what the reference calls its layers.
       dropout: of the output.
     """
 
@@ -117,11 +118,7 @@ class DenseNet(nn.Module):
     ) -> Float[Array, "b k"] | tuple[Float[Array, "b i j d"], ...]:
         halved = 2 ** (len(self.depths) - 1)
         smallest = halved if self.small_images else 4 * halved - 3
-        if min(image.shape[1:3]) < smallest:
-            raise UserError(
-                f"This DenseNet takes images of {smallest}x{smallest} or more; "
-                f"not {image.shape[1:3]}."
-            )
+        check_size(image, smallest, "This DenseNet")
         names = _PYTORCHCV if self.small_images else _TORCHVISION
         conv = partial(Conv2d, use_bias=False, dtype=self.dtype)
 

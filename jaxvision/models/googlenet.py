@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from jaxvision.errors import UserError
 from jaxvision.layers.conv_norm import ConvNormAct
-from jaxvision.layers.head import Head
+from jaxvision.layers.head import Head, flatten
+from jaxvision.layers.images import check_size
 from jaxvision.layers.inception import Block, Conv, Layer, trunk
 from jaxvision.models.variant import Variant
 from jaxvision.ops.normalization import local_response_norm
@@ -67,7 +67,12 @@ def _layers(batch_norm: bool) -> list[Layer]:
 
 
 class AuxiliaryHead(nn.Module):
-    """A classifier of a map inside the network, for training: pooling, `conv`, `fc1`, `fc2`."""
+    """A classifier of a map inside the network, for training: pooling, `conv`, `fc1`, `fc2`.
+
+    Attributes:
+      conv: makes a `ConvNormAct`.
+      strided: whether the map is averaged over 5x5 windows of stride 3, as in the paper.
+    """
 
     num_classes: int
     conv: Callable[..., ConvNormAct]
@@ -80,9 +85,7 @@ class AuxiliaryHead(nn.Module):
         if self.strided:
             x = avg_pool2d(x, [min(5, side) for side in x.shape[1:3]], 3)
         x = self.conv(128, name="conv")(adaptive_avg_pool2d(x, 4), train)
-        # PyTorch flattens with the channels first.
-        x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)
-        x = nn.relu(nn.Dense(1024, dtype=self.dtype, name="fc1")(x))
+        x = nn.relu(nn.Dense(1024, dtype=self.dtype, name="fc1")(flatten(x)))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(self.num_classes, dtype=self.dtype, name="fc2")(x)
 
@@ -113,11 +116,7 @@ class GoogLeNet(nn.Module):
         self, image: Float[Array, "b h w c"], train: bool = False
     ) -> Float[Array, "b k"] | Mapping[str, Array] | tuple[Float[Array, "b i j d"], ...]:
         smallest = 15 if self.batch_norm else 31
-        if min(image.shape[1:3]) < smallest:
-            raise UserError(
-                f"This GoogLeNet takes images of {smallest}x{smallest} or more; "
-                f"not {image.shape[1:3]}."
-            )
+        check_size(image, smallest, "This GoogLeNet")
         conv = partial(ConvNormAct, norm=self.batch_norm, epsilon=1e-3, dtype=self.dtype)
         layers = _layers(self.batch_norm)
         x, marked = trunk(image, layers, conv, train, self.remat, self.dtype)

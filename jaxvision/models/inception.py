@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from jaxvision.errors import UserError
 from jaxvision.layers.conv_norm import ConvNormAct
 from jaxvision.layers.head import Head
+from jaxvision.layers.images import check_size
 from jaxvision.layers.inception import Block, Conv, Fork, Layer, trunk
 from jaxvision.models.variant import Variant, renamed
 from jaxvision.ops.pooling import avg_pool2d, global_average_pool, max_pool2d
@@ -45,7 +46,11 @@ class Architecture(NamedTuple):
 
 
 class AuxiliaryHead(nn.Module):
-    """A classifier of the last map of stride 16, for training; the map is 17x17 or larger."""
+    """A classifier of the last map of stride 16, for training; the map is 17x17 or larger.
+
+    Attributes:
+      conv: makes a `ConvNormAct`.
+    """
 
     num_classes: int
     conv: Callable[..., ConvNormAct]
@@ -86,7 +91,13 @@ class Inception(nn.Module):
         has = self.architecture
         with_head = self.aux_logits and self.num_classes > 0 and not self.features_only
         with_head = with_head and (train or self.is_initializing())
-        _check_size(image.shape[1:3], 299 if with_head else has.smallest, has.step)
+        check_size(image, 299 if with_head else has.smallest, "This network")
+        if any((side + 1) % has.step > 7 for side in image.shape[1:3]):
+            rows, columns = image.shape[1:3]
+            raise UserError(
+                f"This network takes images whose sides are multiples of {has.step}; "
+                f"not of {rows}x{columns}."
+            )
         conv = partial(ConvNormAct, use_bias=has.use_bias, epsilon=has.epsilon, dtype=self.dtype)
         layers = has.layers(*self.depths)
         x, marked = trunk(image, layers, conv, train, self.remat, self.dtype)
@@ -99,13 +110,6 @@ class Inception(nn.Module):
         head = AuxiliaryHead(self.num_classes, conv, self.dtype, name="AuxLogits")
         aux = head(marked["auxiliary"][0], train)
         return {"logits": logits, "aux1": aux} if train else logits
-
-
-def _check_size(size: tuple[int, ...], smallest: int, step: int) -> None:
-    if min(size) < smallest:
-        raise UserError(f"This network takes images of {smallest}x{smallest} or more; not {size}.")
-    if any((side + 1) % step > 7 for side in size):
-        raise UserError(f"The sides of images must be multiples of {step} here; not {size}.")
 
 
 def _v3() -> list[Layer]:

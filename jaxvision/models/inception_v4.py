@@ -1,7 +1,8 @@
-"""Inception v4 and Inception-ResNet: Szegedy et al., Inception-v4, Inception-ResNet, 2016.
+"""Inception v4 and Inception-ResNet.
 
-https://arxiv.org/abs/1602.07261. References: `timm` `inception_v4` and `inception_resnet_v2`, whose
-trunk is Inception v3's and whose residuals are scaled by 0.17, 0.1 and 0.2 (the last by 1).
+Szegedy et al., Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning,
+2016, https://arxiv.org/abs/1602.07261. References: `timm` `inception_v4` and `inception_resnet_v2`,
+whose stem is Inception v3's and whose residuals are scaled by 0.17, 0.1 and 0.2 (the last by 1).
 """
 
 import re

@@ -9,6 +9,8 @@ paper's figure 3, weights start as in LeCun et al., Efficient BackProp, 1998, an
 is the cross-entropy of the negative distances, without the paper's constant j.
 """
 
+from functools import partial
+
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
@@ -69,12 +71,10 @@ class LeNet5(nn.Module):
     @nn.compact
     def __call__(self, image: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b k"]:
         image = _padded(image)
-        conv = lambda width, index: Conv2d(  # noqa: E731
-            width, 5, padding=0, dtype=self.dtype, name=f"features_{index}"
-        )
-        x = avg_pool2d(jnp.tanh(conv(6, 0)(image)), 2)
-        x = avg_pool2d(jnp.tanh(conv(16, 3)(x)), 2)
-        x = jnp.tanh(conv(120, 6)(x)).mean((1, 2))
+        conv = partial(Conv2d, kernel_size=5, padding=0, dtype=self.dtype)
+        x = avg_pool2d(jnp.tanh(conv(6, name="features_0")(image)), 2)
+        x = avg_pool2d(jnp.tanh(conv(16, name="features_3")(x)), 2)
+        x = jnp.tanh(conv(120, name="features_6")(x)).mean((1, 2))
         x = jnp.tanh(nn.Dense(84, dtype=self.dtype, name="classifier_0")(x))
         return Head(self.num_classes, dtype=self.dtype, name="classifier_2")(x)
 
@@ -138,14 +138,12 @@ class LeNet5Sparse(nn.Module):
                 f"lenet5_sparse has bitmaps of {len(BITMAPS)} classes; not of {self.num_classes}."
             )
         start = nn.initializers.lecun_normal()
-        conv = lambda width, name: Conv2d(  # noqa: E731
-            width, 5, padding=0, dtype=self.dtype, kernel_init=start, name=name
-        )
-        x = scaled_tanh(conv(6, "c1")(image))
+        conv = partial(Conv2d, kernel_size=5, padding=0, dtype=self.dtype, kernel_init=start)
+        x = scaled_tanh(conv(6, name="c1")(image))
         x = scaled_tanh(SubSampling(self.dtype, name="s2")(x))
         x = scaled_tanh(SparseConv(dtype=self.dtype, name="c3")(x))
         x = scaled_tanh(SubSampling(self.dtype, name="s4")(x))
-        x = scaled_tanh(conv(120, "c5")(x)).mean((1, 2))
+        x = scaled_tanh(conv(120, name="c5")(x)).mean((1, 2))
         if not self.num_classes:
             return x
         x = scaled_tanh(nn.Dense(84, dtype=self.dtype, name="f6")(x))

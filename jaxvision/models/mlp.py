@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from jaxvision.layers.head import Head
+from jaxvision.layers.head import Head, flatten
 from jaxvision.models.variant import Variant
 
 
@@ -30,7 +30,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, image: Float[Array, "b h w c"], train: bool = False) -> Float[Array, "b k"]:
-        x = image.transpose(0, 3, 1, 2).reshape(image.shape[0], -1)
+        x = flatten(image)
         for index, width in enumerate(self.hidden):
             # Linear, ReLU and Dropout take one index each in the reference's nn.Sequential.
             x = nn.Dense(width, dtype=self.dtype, name=str(3 * index))(x)

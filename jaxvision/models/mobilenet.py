@@ -34,7 +34,12 @@ def _scaled(width: float) -> int:
 
 
 class SeparableConv(nn.Module):
-    """A depthwise 3x3 convolution and a 1x1 one, both with batch norm and an activation."""
+    """A depthwise 3x3 convolution and a 1x1 one, both with batch norm and an activation.
+
+    Attributes:
+      stride: of the depthwise one.
+      act: the activation.
+    """
 
     features: int
     stride: int = 1

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from jaxvision.errors import UserError
 from jaxvision.layers.conv_norm import ConvNormAct
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.head import Head
+from jaxvision.layers.images import check_size
 from jaxvision.layers.normalization import BatchNorm
 from jaxvision.models.variant import StateDict, Variant, renamed
 from jaxvision.ops.pooling import avg_pool2d, global_average_pool, max_pool2d
@@ -177,10 +177,7 @@ class NASNet(nn.Module):
     def __call__(
         self, image: Float[Array, "b h w c"], train: bool = False
     ) -> Float[Array, "b k"] | tuple[Float[Array, "b i j d"], ...]:
-        if min(image.shape[1:3]) < _SMALLEST:
-            raise UserError(
-                f"NASNet takes images of {_SMALLEST}x{_SMALLEST} or more; not {image.shape[1:3]}."
-            )
+        check_size(image, _SMALLEST, "NASNet")
         block = nn.remat(Cell, static_argnums=(3,)) if self.remat else Cell
         cell = partial(block, count_padding=self.count_padding, dtype=self.dtype)
         width = self.width // 24  # the last cells' six branches have four times as many

@@ -1,9 +1,12 @@
 """Residual networks of 32x32 images whose shortcuts are projected where the shape changes.
 
-ResNet: He et al. 2015, https://arxiv.org/abs/1512.03385. PreResNet, with batch norm and ReLU before
-each convolution: He et al. 2016, https://arxiv.org/abs/1603.05027. Wide ResNet: Zagoruyko and
-Komodakis 2016, https://arxiv.org/abs/1605.07146. ResNeXt: Xie et al. 2016,
-https://arxiv.org/abs/1611.05431. SE-ResNet: Hu et al. 2017, https://arxiv.org/abs/1709.01507.
+ResNet: He et al., Deep Residual Learning for Image Recognition, 2015,
+https://arxiv.org/abs/1512.03385. PreResNet, with batch norm and ReLU before each convolution: He
+et al., Identity Mappings in Deep Residual Networks, 2016, https://arxiv.org/abs/1603.05027. Wide
+ResNet: Zagoruyko and Komodakis, Wide Residual Networks, 2016, https://arxiv.org/abs/1605.07146.
+ResNeXt: Xie et al., Aggregated Residual Transformations for Deep Neural Networks, 2016,
+https://arxiv.org/abs/1611.05431. SE-ResNet: Hu et al., Squeeze-and-Excitation Networks, 2017,
+https://arxiv.org/abs/1709.01507.
 
 References: `pytorchcv` `resnet20_cifar10`, `wrn28_10_cifar10` .... As there, a bottleneck's stride
 is at its 3x3 convolution. `jaxvision.models.resnet_cifar` has the shortcuts without weights.

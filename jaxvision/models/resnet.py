@@ -1,15 +1,15 @@
 """ResNet and its descendants: He et al., Deep Residual Learning for Image Recognition, 2015.
 
-https://arxiv.org/abs/1512.03385. ResNeXt: Xie et al. 2016, https://arxiv.org/abs/1611.05431. Wide
-ResNet: Zagoruyko and Komodakis 2016, https://arxiv.org/abs/1605.07146. SE-ResNet: Hu et al. 2017,
-https://arxiv.org/abs/1709.01507.
+https://arxiv.org/abs/1512.03385. ResNeXt: Xie et al., Aggregated Residual Transformations for Deep
+Neural Networks, 2016, https://arxiv.org/abs/1611.05431. Wide ResNet: Zagoruyko and Komodakis, Wide
+Residual Networks, 2016, https://arxiv.org/abs/1605.07146. SE-ResNet: Hu et al.,
+Squeeze-and-Excitation Networks, 2017, https://arxiv.org/abs/1709.01507.
 
 References: `torchvision.models.resnet50` ...; `timm` `seresnet50` ... for the squeezing ones. As
 there, the stride of a bottleneck is at its 3x3 convolution ("v1.5"), at the first 1x1 in the paper.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.head import Head
 from jaxvision.layers.normalization import BatchNorm
 from jaxvision.layers.squeeze_excite import SqueezeExcite
-from jaxvision.layers.transformer import DropPath
+from jaxvision.layers.transformer import DropPath, drop_path_rates
 from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import global_average_pool, max_pool2d
 
@@ -32,6 +32,9 @@ class ResidualBlock(nn.Module):
 
     Attributes:
       features: the stage's base width; a bottleneck puts out four times as many channels.
+      stride: of the first 3x3 convolution and of the shortcut.
+      dilation: of the first 3x3 convolution.
+      bottleneck: whether it is 1x1, 3x3, 1x1.
       groups: of the bottleneck's 3x3 convolution.
       group_width: channels of one group when `features` is 64.
       squeeze: by how much a squeeze-and-excitation narrows the channels; 0 is none.
@@ -51,7 +54,8 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b i j d"]:
-        norm = lambda name: partial(BatchNorm(dtype=self.dtype, name=name), train=train)  # noqa: E731
+        def norm(x: Array, name: str) -> Array:
+            return BatchNorm(dtype=self.dtype, name=name)(x, train)
 
         def conv(features: int, kernel: int, name: str, stride: int = 1, **more: Any) -> Conv2d:
             return Conv2d(
@@ -62,16 +66,16 @@ class ResidualBlock(nn.Module):
         spatial = {"stride": self.stride, "dilation": self.dilation}
         if self.bottleneck:
             width = self.features * self.group_width // 64 * self.groups
-            y = nn.relu(norm("bn1")(conv(width, 1, "conv1")(x)))
-            y = nn.relu(norm("bn2")(conv(width, 3, "conv2", groups=self.groups, **spatial)(y)))
-            y = norm("bn3")(conv(out, 1, "conv3")(y))
+            y = nn.relu(norm(conv(width, 1, "conv1")(x), "bn1"))
+            y = nn.relu(norm(conv(width, 3, "conv2", groups=self.groups, **spatial)(y), "bn2"))
+            y = norm(conv(out, 1, "conv3")(y), "bn3")
         else:
-            y = nn.relu(norm("bn1")(conv(out, 3, "conv1", **spatial)(x)))
-            y = norm("bn2")(conv(out, 3, "conv2")(y))
+            y = nn.relu(norm(conv(out, 3, "conv1", **spatial)(x), "bn1"))
+            y = norm(conv(out, 3, "conv2")(y), "bn2")
         if self.squeeze:
             y = SqueezeExcite(max(8, out // self.squeeze), dtype=self.dtype, name="se")(y)
         if self.project:
-            x = norm("downsample_1")(conv(out, 1, "downsample_0", stride=self.stride)(x))
+            x = norm(conv(out, 1, "downsample_0", stride=self.stride)(x), "downsample_1")
         return nn.relu(x + DropPath(self.drop_path)(y, train))
 
 
@@ -109,7 +113,8 @@ class ResNet(nn.Module):
         features = [x]
         x = max_pool2d(x, 3, stride=2, padding=1)
         block = nn.remat(ResidualBlock, static_argnums=(2,)) if self.remat else ResidualBlock
-        reached, dilation, index = 4, 1, 0
+        reached, dilation = 4, 1
+        rates = iter(drop_path_rates(sum(self.depths), self.drop_path))
         for stage, depth in enumerate(self.depths):
             before, stride = dilation, 2 if stage else 1
             if reached * stride > self.output_stride:
@@ -126,11 +131,10 @@ class ResNet(nn.Module):
                     self.group_width,
                     self.squeeze,
                     first and (stage > 0 or self.bottleneck),
-                    self.drop_path * index / max(1, sum(self.depths) - 1),
+                    next(rates),
                     self.dtype,
                     name=f"layer{stage + 1}_{position}",
                 )(x, train)
-                index += 1
             features.append(x)
         if self.features_only:
             return tuple(features)
@@ -138,8 +142,14 @@ class ResNet(nn.Module):
         return Head(self.num_classes, dtype=self.dtype, name="fc")(x)
 
 
-_DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-_DEPTHS[152] = (3, 8, 36, 3)
+# Table 1 of the paper.
+_DEPTHS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
 
 
 def _variant(depth: int, reference: str, paper: str, **options: int) -> Variant:

@@ -1,9 +1,11 @@
-"""ResNets for small images: He et al., Deep Residual Learning, 2015, section 4.2.
+"""ResNets for small images: He et al., Deep Residual Learning for Image Recognition, 2015.
 
-https://arxiv.org/abs/1512.03385. Reference: `resnet20()` ... of akamaster/pytorch_resnet_cifar10,
-whose trained weights load by name. Depth is 6n + 2: a 3x3 convolution, three stages of n basic
-blocks with 16, 32 and 64 channels, global mean, linear layer.
+https://arxiv.org/abs/1512.03385, section 4.2. Reference: `resnet20()` ... of
+akamaster/pytorch_resnet_cifar10, whose trained weights load by name. Depth is 6n + 2: a 3x3
+convolution, three stages of n basic blocks with 16, 32 and 64 channels, global mean, linear layer.
 """
+
+from functools import partial
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -36,13 +38,13 @@ class BasicBlock(nn.Module):
                 self.features, kernel, stride, use_bias=False, dtype=self.dtype, name=name
             )
 
-        norm = lambda name: BatchNorm(dtype=self.dtype, name=name)  # noqa: E731
-        y = nn.relu(norm("bn1")(conv(self.stride, "conv1")(x), train))
-        y = norm("bn2")(conv(1, "conv2")(y), train)
+        norm = partial(BatchNorm, dtype=self.dtype)
+        y = nn.relu(norm(name="bn1")(conv(self.stride, "conv1")(x), train))
+        y = norm(name="bn2")(conv(1, "conv2")(y), train)
         widen = self.features - x.shape[-1]
         if self.stride != 1 or widen:
             if self.projection:
-                x = norm("shortcut_1")(conv(self.stride, "shortcut_0", kernel=1)(x), train)
+                x = norm(name="shortcut_1")(conv(self.stride, "shortcut_0", kernel=1)(x), train)
             else:
                 x = x[:, :: self.stride, :: self.stride]
                 x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (widen // 2, widen - widen // 2)))

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from jaxvision.errors import UserError
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.head import Head
+from jaxvision.layers.images import check_size
 from jaxvision.layers.normalization import BatchNorm
 from jaxvision.layers.squeeze_excite import SqueezeExcite
 from jaxvision.models.variant import Variant
@@ -43,7 +43,10 @@ class Bottleneck(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b i j d"]:
         conv = partial(Conv2d, use_bias=False, dtype=self.dtype)
-        norm = lambda x, name: BatchNorm(dtype=self.dtype, name=name)(x, train)  # noqa: E731
+
+        def norm(x: Array, name: str) -> Array:
+            return BatchNorm(dtype=self.dtype, name=name)(x, train)
+
         out, widths = 4 * self.features, (self.features, self.features)
         strides, groups = (self.stride, 1), 1
         if self.wide:
@@ -80,10 +83,7 @@ class SENet(nn.Module):
     def __call__(
         self, image: Float[Array, "b h w c"], train: bool = False
     ) -> Float[Array, "b k"] | tuple[Float[Array, "b i j d"], ...]:
-        if min(image.shape[1:3]) < _SMALLEST:
-            raise UserError(
-                f"SENet takes images of {_SMALLEST}x{_SMALLEST} or more; not {image.shape[1:3]}."
-            )
+        check_size(image, _SMALLEST, "SENet")
         x, stem = image, ((64, 3, 2), (64, 3, 1), (128, 3, 1)) if self.wide else ((64, 7, 2),)
         for index, (width, kernel, stride) in enumerate(stem, start=1):
             name = f"layer0.conv{index}"

@@ -48,7 +48,10 @@ class ShuffleUnit(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b i j d"]:
         conv = partial(Conv2d, use_bias=False, dtype=self.dtype)
-        norm = lambda x, name: BatchNorm(dtype=self.dtype, name=name)(x, train)  # noqa: E731
+
+        def norm(x: Array, name: str) -> Array:
+            return BatchNorm(dtype=self.dtype, name=name)(x, train)
+
         width, out = self.features // 4, self.features
         if self.downsample:
             out -= x.shape[-1]

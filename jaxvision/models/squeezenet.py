@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from jaxvision.errors import UserError
 from jaxvision.layers.convolution import Conv2d
+from jaxvision.layers.images import check_size
 from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import global_average_pool, max_pool2d
 
@@ -20,7 +20,11 @@ _SQUEEZED = (16, 16, 32, 32, 48, 48, 64, 64)
 
 
 class Fire(nn.Module):
-    """A 1x1 convolution that narrows, then 1x1 and 3x3 ones beside each other, 8 times wider."""
+    """A 1x1 convolution that narrows, then 1x1 and 3x3 ones beside each other, 8 times wider.
+
+    Attributes:
+      squeezed: channels of the first.
+    """
 
     squeezed: int
     dtype: jnp.dtype | None = None
@@ -60,11 +64,7 @@ class SqueezeNet(nn.Module):
         self, image: Float[Array, "b h w c"], train: bool = False
     ) -> Float[Array, "b k"] | tuple[Float[Array, "b i j d"], ...]:
         smallest = 14 + self.kernel_size
-        if min(image.shape[1:3]) < smallest:
-            raise UserError(
-                f"This SqueezeNet takes images of {smallest}x{smallest} or more; "
-                f"not {image.shape[1:3]}."
-            )
+        check_size(image, smallest, "This SqueezeNet")
         conv = Conv2d(self.width, self.kernel_size, 2, 0, dtype=self.dtype, name="features_0")
         x, features, index = nn.relu(conv(image)), [], 2
         fire = nn.remat(Fire) if self.remat else Fire

@@ -10,6 +10,7 @@ images may have any size. The reference is made for one size, at which it does t
 import math
 import re
 from collections.abc import Sequence
+from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +21,7 @@ from jaxvision.errors import UserError
 from jaxvision.layers.head import Head
 from jaxvision.layers.normalization import LayerNorm
 from jaxvision.layers.positions import resize_relative_bias
-from jaxvision.layers.transformer import Attention, DropPath, Mlp, PatchEmbed
+from jaxvision.layers.transformer import Attention, DropPath, Mlp, PatchEmbed, drop_path_rates
 from jaxvision.models.variant import Shapes, StateDict, Variant, renamed
 from jaxvision.models.vit import as_map
 
@@ -63,7 +64,7 @@ class SwinBlock(nn.Module):
     """Attention within windows, shifted by half a window in every other block, and an MLP.
 
     Attributes:
-      window: side of a window.
+      window: side of a window in tokens.
       shifted: whether the windows are shifted.
     """
 
@@ -77,25 +78,24 @@ class SwinBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Map, train: bool) -> Map:
-        norm = lambda name: LayerNorm(epsilon=1e-5, dtype=self.dtype, name=name)  # noqa: E731
+        norm = partial(LayerNorm, epsilon=1e-5, dtype=self.dtype)
         drop = DropPath(self.drop_path)
-        attended = self.attend(norm("norm1")(x), train)
+        attended = self.attend(norm(name="norm1")(x), train)
         x = x + drop(attended, train)
         hidden = int(x.shape[-1] * self.mlp_ratio)
         mlp = Mlp(hidden, dropout=self.dropout, dtype=self.dtype, name="mlp")
-        return x + drop(mlp(norm("norm2")(x), train), train)
+        return x + drop(mlp(norm(name="norm2")(x), train), train)
 
     def attend(self, x: Map, train: bool) -> Map:
+        """Attention within the windows of a map, which is padded to divide into them."""
         size = x.shape[1:3]
         window = (min(self.window, size[0]), min(self.window, size[1]))
         # A window that spans the map has no neighbours to be shifted to.
         rows, columns = (
             self.window // 2 if self.shifted and side > w else 0 for side, w in zip(size, window)
         )
-        shift, padded = (
-            (rows, columns),
-            (size[0] + -size[0] % window[0], size[1] + -size[1] % window[1]),
-        )
+        shift = (rows, columns)
+        padded = (size[0] + -size[0] % window[0], size[1] + -size[1] % window[1])
         x = jnp.roll(x, (-shift[0], -shift[1]), (1, 2))
         x = jnp.pad(x, ((0, 0), *((0, p - side) for p, side in zip(padded, size)), (0, 0)))
         mask = None
@@ -133,8 +133,10 @@ class SwinStage(nn.Module):
     """A merging, in all stages but the first, and blocks.
 
     Attributes:
+      window: side of a window in patches.
       merge: whether there is a merging.
       drop_path: the rate of each block.
+      remat: recompute each block in the backward pass to save memory.
     """
 
     num_heads: int
@@ -219,7 +221,7 @@ class SwinTransformer(nn.Module):
         )
         x = as_map(embed(image), (image.shape[1] // patch, image.shape[2] // patch), 0)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        blocks, features = sum(self.depths), []
+        rates, features = drop_path_rates(sum(self.depths), self.drop_path), []
         for stage, (depth, heads) in enumerate(zip(self.depths, self.num_heads)):
             before = sum(self.depths[:stage])
             x = SwinStage(
@@ -228,7 +230,7 @@ class SwinTransformer(nn.Module):
                 stage > 0,
                 self.mlp_ratio,
                 self.dropout,
-                [self.drop_path * (before + i) / max(1, blocks - 1) for i in range(depth)],
+                rates[before : before + depth],
                 self.remat,
                 self.dtype,
                 name=f"layers_{stage}",

@@ -20,7 +20,13 @@ from jaxvision.ops.pooling import max_pool2d
 
 
 class ConvBlock(nn.Module):
-    """Convolution, optional batch normalisation, optional ReLU."""
+    """Convolution, optional batch normalisation, optional ReLU.
+
+    Attributes:
+      padding: zeros on all sides.
+      normalise: whether there is batch normalisation, and then no bias.
+      activate: whether there is a ReLU.
+    """
 
     features: int
     kernel_size: int = 3
@@ -45,7 +51,12 @@ class ConvBlock(nn.Module):
 
 
 class EncodingBlock(nn.Module):
-    """Two 3x3 convolutions; the very first of the network is not normalised in the reference."""
+    """Two 3x3 convolutions; the very first of the network is not normalised in the reference.
+
+    Attributes:
+      padding, normalise: see `ConvBlock`.
+      first: whether this is the network's first block.
+    """
 
     features: int
     padding: int = 1
@@ -64,7 +75,11 @@ class EncodingBlock(nn.Module):
 
 
 class DecodingBlock(nn.Module):
-    """Transposed convolution by two, the skip connection cropped and joined, two convolutions."""
+    """Transposed convolution by two, the skip connection cropped and joined, two convolutions.
+
+    Attributes:
+      padding, normalise: see `ConvBlock`.
+    """
 
     features: int
     padding: int = 1
@@ -92,7 +107,14 @@ def _center_crop(x: Float[Array, "b h w c"], size: Sequence[int]) -> Float[Array
 
 
 class Encoder(nn.Module):
-    """Stages of doubling width, each followed by a halving; returns what the decoder joins too."""
+    """Stages of doubling width, each followed by a halving; returns what the decoder joins too.
+
+    Attributes:
+      width: channels of the first stage.
+      depth: how many stages.
+      padding, normalise: see `ConvBlock`.
+      remat: recompute each stage in the backward pass to save memory.
+    """
 
     width: int
     depth: int
@@ -122,7 +144,12 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The encoder's stages in reverse, from the deepest skip connection to the first."""
+    """The encoder's stages in reverse, from the deepest skip connection to the first.
+
+    Attributes:
+      padding, normalise: see `ConvBlock`.
+      remat: recompute each stage in the backward pass to save memory.
+    """
 
     padding: int = 1
     normalise: bool = True
@@ -154,6 +181,8 @@ class UNet(nn.Module):
 
     Attributes:
       width: channels of the first stage, doubled at every halving.
+      depth: how many halvings.
+      padding: of the 3x3 convolutions: 1, or 0 for the valid form.
       normalise: batch normalisation after every convolution but the first.
       remat: recompute each stage in the backward pass to save memory.
     """

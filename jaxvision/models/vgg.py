@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from jaxvision.errors import UserError
 from jaxvision.layers.convolution import Conv2d
-from jaxvision.layers.head import Head
+from jaxvision.layers.head import Head, flatten
+from jaxvision.layers.images import check_size
 from jaxvision.layers.normalization import BatchNorm
 from jaxvision.models.variant import StateDict, Variant
 from jaxvision.ops.normalization import local_response_norm
@@ -45,8 +45,7 @@ class VGG(nn.Module):
     def __call__(
         self, image: Float[Array, "b h w c"], train: bool = False
     ) -> Float[Array, "b k"] | tuple[Float[Array, "b i j d"], ...]:
-        if min(image.shape[1:3]) < 32:
-            raise UserError(f"VGG takes images of 32x32 or more; not {image.shape[1:3]}.")
+        check_size(image, 32, "VGG")
         x, features, index = image, [], 0
         for stage, kernels in enumerate(self.stages):
 
@@ -73,8 +72,7 @@ class VGG(nn.Module):
             x = max_pool2d(x, 2)
         if self.features_only:
             return (*features, x)
-        # PyTorch flattens with the channels first.
-        x = adaptive_avg_pool2d(x, 7).transpose(0, 3, 1, 2).reshape(len(x), -1)
+        x = flatten(adaptive_avg_pool2d(x, 7))
         for index in (0, 3):
             x = nn.relu(nn.Dense(self.hidden, dtype=self.dtype, name=f"classifier_{index}")(x))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)

@@ -44,7 +44,10 @@ class VisionTransformer(nn.Module):
     Attributes:
       patch_size: side of a patch; the image's sides must be multiples of it.
       head_dim: channels of one attention head (None: width / num_heads).
+      mlp_ratio: hidden channels of the MLP over the width.
       activation: of the MLP, "gelu" (exact) or "relu".
+      qkv_bias: whether queries, keys and values have biases.
+      norm_epsilon: of the layer norms.
       distilled: whether there is a distillation token, with a head of its own.
       pool: what is classified: the class "token", or the "mean" of the patches, without a token.
       positions: "learned", or "sincos", which are fixed and have no parameters (Beyer et al. 2022,

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from jaxvision.errors import UserError
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.head import Head
+from jaxvision.layers.images import check_size
 from jaxvision.layers.normalization import BatchNorm
 from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import global_average_pool, max_pool2d
@@ -83,10 +83,7 @@ class Xception(nn.Module):
     def __call__(
         self, image: Float[Array, "b h w c"], train: bool = False
     ) -> Float[Array, "b k"] | tuple[Float[Array, "b i j d"], ...]:
-        if min(image.shape[1:3]) < _SMALLEST:
-            raise UserError(
-                f"Xception takes images of {_SMALLEST}x{_SMALLEST} or more; not {image.shape[1:3]}."
-            )
+        check_size(image, _SMALLEST, "Xception")
 
         def norm_relu(x: Array, index: int) -> Array:
             return nn.relu(BatchNorm(dtype=self.dtype, name=f"bn{index}")(x, train))
@@ -102,7 +99,7 @@ class Xception(nn.Module):
         widths = (*entry, *[(728, 728, 728)] * self.middle, (728, 1024))
         block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block
         for index, shape in enumerate(widths, start=1):
-            stride = 2 if len(shape) == 2 else 1  # as it happens
+            stride = 2 if len(shape) == 2 else 1  # only blocks of two convolutions are strided
             if stride == 2 and index > 1:
                 features.append(nn.relu(x))
             x = block(shape, stride, index > 1, self.dtype, name=f"block{index}")(x, train)
