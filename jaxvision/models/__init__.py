@@ -43,29 +43,36 @@ from jaxvision.models import (
 from jaxvision.models.variant import Variant
 
 _FAMILIES = (
+    # Classic networks: layers in a row.
     mlp,
     lenet,
     alexnet,
     vgg,
     squeezenet,
+    # Inception: branches beside each other, found by hand or by a search.
     googlenet,
     bninception,
     inception,
     inception_v4,
     xception,
     nasnet,
+    # Residual and densely connected networks.
     resnet,
     resnet_cifar,
     residual_cifar,
     senet,
-    capsnet,
     densenet,
+    # Networks for phones.
     mobilenet,
     shufflenet,
+    # Capsules.
+    capsnet,
+    # Transformers, and MLPs over patches.
     vit,
     swin,
-    mixer,
     beit,
+    mixer,
+    # Segmentation.
     unet,
 )
 _REGISTRY: dict[str, Variant] = {
