@@ -125,6 +125,6 @@ def plot(result: dict, path: Path) -> None:
         axes.plot(rounds, one["best_of_round"], ":", color=colour, label=f"{name}: its best")
     axes.set(xlabel="round", ylabel="validation accuracy")
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside lower center", ncol=4, fontsize=9)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
