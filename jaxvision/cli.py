@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jaxvision import __version__
-from jaxvision.commands import COMMANDS
+from jaxvision.commands import COMMANDS, source
 from jaxvision.errors import UserError, unknown
 
 _EXAMPLES = """\
@@ -105,14 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         sub = command(name, run, text)
         sub.epilog = _OVERRIDES
-        sub.add_argument("--workdir", help="folder of a run")
-        sub.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
-        sub.add_argument("--config", metavar="FILE[:VARIANT]", help="config file, with --weights")
-        sub.add_argument("--model", help="network to use with published weights, e.g. resnet50")
-        sub.add_argument("--pretrained", action="store_true", help="its default weights")
-        sub.add_argument(
-            "--weights", help="file (.safetensors, .pth, .pt, .th), tag (tv_in1k) or Hub name"
-        )
+        source.add_arguments(sub)
         if name == "evaluate":
             sub.add_argument("--split", help="e.g. test, 'train[90%%:]' (default: data.test)")
             sub.add_argument("--json", metavar="FILE", help="also write the metrics there")
@@ -209,27 +202,6 @@ def _train(options: argparse.Namespace, overrides: dict[str, str]) -> None:
     run(config, workdir)
 
 
-def _origin(options: argparse.Namespace, overrides: dict[str, str]) -> Any:
-    """(configuration, where the weights are) of `evaluate` and `predict`."""
-    from jaxvision import config as configuration
-    from jaxvision.train.inference import Origin, published_config, stored_config
-
-    if options.workdir and not (options.config or options.weights):
-        config = stored_config(Path(options.workdir))
-        for key, value in overrides.items():
-            configuration.override(config, key, value)
-        configuration.validate(config)
-        return config, Origin(Path(options.workdir), options.checkpoint)
-    weights = options.weights or ("default" if options.pretrained else "")
-    if weights and options.config and not (options.workdir or options.model):
-        return configuration.load(options.config, overrides), Origin(weights=weights)
-    if weights and options.model and not (options.workdir or options.config):
-        return published_config(options.model, weights, overrides), Origin(weights=weights)
-    raise UserError(
-        "Give one of --workdir; --config and --weights; --model and --pretrained or --weights."
-    )
-
-
 def _evaluate(options: argparse.Namespace, overrides: dict[str, str]) -> None:
     import json
 
@@ -238,7 +210,7 @@ def _evaluate(options: argparse.Namespace, overrides: dict[str, str]) -> None:
     from jaxvision.train.inference import evaluate_split
     from jaxvision.train.writers import write_atomically
 
-    config, origin = _origin(options, overrides)
+    config, origin = source.source(options, overrides)
     split = options.split or config.data.test
     if not split:
         raise UserError("The configuration names no test split; give --split.")
@@ -258,7 +230,7 @@ def _predict(options: argparse.Namespace, overrides: dict[str, str]) -> None:
     from jaxvision.data.codecs import CorruptImageError
     from jaxvision.train import inference
 
-    config, origin = _origin(options, overrides)
+    config, origin = source.source(options, overrides)
     files = inference.image_files(options.inputs)
     table = Table("file", "prediction")
     kept, failed = [], []

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxvision.commands import source
 from jaxvision.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -48,12 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     for kind, text in KINDS.items():
         sub = kinds.add_parser(kind, help=text, description=text, allow_abbrev=False)
-        sub.add_argument("--workdir", help="folder of a run")
-        sub.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
-        sub.add_argument("--config", metavar="FILE[:VARIANT]", help="config file, with --weights")
-        sub.add_argument("--model", help="network to use with published weights, e.g. resnet50")
-        sub.add_argument("--pretrained", action="store_true", help="its default weights")
-        sub.add_argument("--weights", help="file, tag (tv_in1k) or Hub name")
+        source.add_arguments(sub)
         sub.add_argument("--output", default=f"{kind}.png", help=f"default {kind}.png")
         if kind in _OF_IMAGES:
             sub.add_argument("inputs", nargs="+", help="image files and folders")
@@ -84,34 +80,11 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
     output = Path(options.output)
     if output.suffix.lower() != ".png":
         raise UserError(f"--output={options.output} must end in .png.")
-    config, origin = source(options, overrides)
+    config, origin = source.source(options, overrides)
     picture, message = _DRAWERS[options.kind](options, config, origin)
     output.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture).save(output, optimize=True)
     print(f"{message} Wrote {output}")
-
-
-def source(options: argparse.Namespace, overrides: dict[str, str]) -> "tuple[ConfigDict, Origin]":
-    """The configuration, and where the weights are, as `predict` finds them.
-
-    Raises:
-      UserError: neither a run nor weights are given, or both.
-    """
-    from jaxvision import config as configuration
-    from jaxvision.commands import features
-    from jaxvision.train.inference import Origin, published_config
-
-    if options.workdir and not (options.config or options.weights or options.model):
-        config = features.configured(None, options.workdir, overrides)
-        return config, Origin(Path(options.workdir), options.checkpoint)
-    weights = options.weights or ("default" if options.pretrained else "")
-    if weights and options.config and not (options.workdir or options.model):
-        return configuration.load(options.config, overrides), Origin(weights=weights)
-    if weights and options.model and not (options.workdir or options.config):
-        return published_config(options.model, weights, overrides), Origin(weights=weights)
-    raise UserError(
-        "Give one of --workdir; --config and --weights; --model and --pretrained or --weights."
-    )
 
 
 @dataclass
