@@ -135,7 +135,8 @@ class LeNet5Sparse(nn.Module):
         image = _padded(image)
         if self.num_classes > len(BITMAPS):
             raise UserError(
-                f"lenet5_sparse has bitmaps of {len(BITMAPS)} classes; not of {self.num_classes}."
+                f"lenet5_sparse has bitmaps of {len(BITMAPS)} classes; not of {self.num_classes}. "
+                f"Create it with num_classes={len(BITMAPS)} or fewer."
             )
         start = nn.initializers.lecun_normal()
         conv = partial(Conv2d, kernel_size=5, padding=0, dtype=self.dtype, kernel_init=start)
