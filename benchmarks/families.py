@@ -47,13 +47,13 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "vit_tiny_patch16_224": {"patch_size": 4, "width": 96, "depth": 6},
     "swin_tiny_patch4_window7_224": {
         "patch_size": 2,
-        "width": 48,
+        "width": 24,
         "depths": (2, 2, 2),
-        "num_heads": (2, 4, 8),
+        "num_heads": (1, 2, 4),
         "window": 4,
     },
-    "mixer_s16_224": {"patch_size": 4, "width": 128, "depth": 6},
-    "beit_base_patch16_224": {"patch_size": 4, "width": 96, "depth": 6, "num_heads": 3},
+    "mixer_s16_224": {"patch_size": 4, "width": 64, "depth": 4},
+    "beit_base_patch16_224": {"patch_size": 4, "width": 64, "depth": 4, "num_heads": 2},
 }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxvision import models
+from jaxvision import models, pretrained
 from jaxvision.interop import torch_weights
 
 BATCH = 500
@@ -51,6 +51,29 @@ def test_resnet(shared_data, cifar, name, file, correct):
     expected = np.load(folder / f"reference_{name}_test1000.npz")["logits"]
     np.testing.assert_allclose(logits, expected, 0, 1e-3)
     assert (logits.argmax(1) == labels).sum() == correct
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("resnet20_cifar", "resnet_cifar10/resnet20-12fca82f.th"),
+        ("resnet56_cifar", "resnet_cifar10/resnet56-4bfd9763.th"),
+        ("vit_mnist", "vit_mnist/vit_mnist_gpu.pt"),
+    ],
+)
+def test_weights_go_back_as_they_came(shared_data, tmp_path, name, file):
+    path = shared_data / "weights" / file
+    _, variables = pretrained.create(name, str(path))
+    entry = models.variant(name)
+    torch_weights.save(tmp_path / "back.safetensors", variables, entry.export)
+    came = entry.convert(torch_weights.read_state_dict(path))
+    back = torch_weights.read_state_dict(tmp_path / "back.safetensors")
+    assert {n for n in back if "num_batches" not in n} == {
+        n for n in came if "num_batches" not in n
+    }
+    for key, value in came.items():
+        if "num_batches" not in key:
+            np.testing.assert_array_equal(back[key], value)
 
 
 def test_vit(shared_data):
