@@ -24,7 +24,7 @@ class Setup:
     variables: dict
 
 
-@functools.cache
+@functools.lru_cache(1)  # some networks have half a gigabyte of weights
 def setup(name):
     case, golden = CASES[name], dict(np.load(GOLDEN / f"{name}.npz"))
     shapes = json.loads(str(golden["shapes"])) | json.loads(str(golden["statistics_shapes"]))
