@@ -75,7 +75,9 @@ def summary(found, whole) -> list[str]:
         names = list(family.PARAMETERS)
         shown = names if len(names) <= 6 else [*names[:5], f"... ({len(names)})"]
         papers = dict.fromkeys(link(models.variant(name).paper) for name in names)
-        packages = dict.fromkeys(re.split(r"[ (]", models.variant(name).reference)[0] for name in names)
+        packages = dict.fromkeys(
+            re.split(r"[ (]", models.variant(name).reference)[0] for name in names
+        )
         files = sum(len(published(name)) for name in names)
         lines.append(
             "| "
