@@ -55,7 +55,9 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
         table.add_row(*row)
     table.add_section()
     table.add_row(*rows[-1], style="bold")
-    Console().print(table)
+    console = Console()
+    # A file or a pipe has no edge at which numbers would have to be cut.
+    (console if console.is_terminal else Console(width=160)).print(table)
     if options.csv:
         write_atomically(Path(options.csv), to_csv([*lines, totals(lines)]))
         print(f"Wrote {options.csv}")
