@@ -6,7 +6,7 @@ _BLOCKS = ("inception3b", "inception4e", "inception5b")
 CASES = {
     "googlenet": Case((4, 3, 48, 41), features=("conv1", "conv3", *_BLOCKS), gradients=True),
     "googlenet_lrn": Case(
-        (2, 3, 96, 81), options={"aux_logits": True}, features=("conv1", "conv3", *_BLOCKS)
+        (2, 3, 104, 88), options={"aux_logits": True}, features=("conv1", "conv3", *_BLOCKS)
     ),
 }
 PARAMETERS = {"googlenet": 6_624_904, "googlenet_lrn": 6_998_552}
