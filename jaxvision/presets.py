@@ -4,6 +4,38 @@ from ml_collections import ConfigDict
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+# Touvron et al. 2020, https://arxiv.org/abs/2012.12877; Swin's recipe has the same.
+DEIT_AUGMENT = (
+    {"name": "rand_augment", "num_ops": 2, "magnitude": 9},
+    {"name": "random_erasing", "probability": 0.25, "value": "random"},
+    {"name": "mixup_or_cutmix", "mixup_alpha": 0.8, "cutmix_alpha": 1.0},
+)
+
+
+def fashion_mnist(config: ConfigDict) -> None:
+    """Fashion-MNIST (Xiao et al. 2017, https://arxiv.org/abs/1708.07747) from its idx files.
+
+    Args:
+      config: changed in place; `data.dir` is to hold the four files.
+    """
+    config.data.source = "idx"
+    config.data.dir = "data/fashion_mnist"
+    config.data.classes = (
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    )
+    config.data.channels = 1
+    config.data.mean = (0.2860,)
+    config.data.std = (0.3530,)
+
 
 def imagenet(
     config: ConfigDict, size: int = 224, crop: float = 0.875, bicubic: bool = True

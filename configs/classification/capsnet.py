@@ -12,26 +12,13 @@ classes, this is the paper's experiment. `:smoke` is a narrower network on the b
 from ml_collections import ConfigDict
 
 from jaxvision.config import check_variant, default_config
+from jaxvision.presets import fashion_mnist
 
 
 def get_config(variant: str = "") -> ConfigDict:
     variant = check_variant(variant, ("smoke",))
     config = default_config()
-    config.data.source = "idx"
-    config.data.dir = "data/fashion_mnist"
-    config.data.classes = (
-        "T-shirt/top",
-        "Trouser",
-        "Pullover",
-        "Dress",
-        "Coat",
-        "Sandal",
-        "Shirt",
-        "Sneaker",
-        "Bag",
-        "Ankle boot",
-    )
-    config.data.channels = 1
+    fashion_mnist(config)
     # The decoder ends in a sigmoid: images stay between 0 and 1.
     config.data.mean = (0.0,)
     config.data.std = (1.0,)

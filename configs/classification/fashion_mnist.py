@@ -11,28 +11,13 @@ a deeper network; `:smoke` runs on the built-in digits.
 from ml_collections import ConfigDict
 
 from jaxvision.config import check_variant, default_config
+from jaxvision.presets import fashion_mnist
 
 
 def get_config(variant: str = "") -> ConfigDict:
     variant = check_variant(variant, ("resnet20", "smoke"))
     config = default_config()
-    config.data.source = "idx"
-    config.data.dir = "data/fashion_mnist"
-    config.data.classes = (
-        "T-shirt/top",
-        "Trouser",
-        "Pullover",
-        "Dress",
-        "Coat",
-        "Sandal",
-        "Shirt",
-        "Sneaker",
-        "Bag",
-        "Ankle boot",
-    )
-    config.data.channels = 1
-    config.data.mean = (0.2860,)
-    config.data.std = (0.3530,)
+    fashion_mnist(config)
     config.data.augment = (
         {"name": "flip_horizontal"},
         {"name": "random_crop", "padding": 2},

@@ -12,18 +12,14 @@ teacher sees; the teacher here is torchvision's ResNet-152, any other of `jaxvis
 from ml_collections import ConfigDict
 
 from jaxvision.config import check_variant, default_config
-from jaxvision.presets import imagenet, reduce_to_shapes
+from jaxvision.presets import DEIT_AUGMENT, imagenet, reduce_to_shapes
 
 
 def get_config(variant: str = "") -> ConfigDict:
     variant = check_variant(variant, ("distilled", "smoke"))
     config = default_config()
     imagenet(config)
-    config.data.augment += (
-        {"name": "rand_augment", "num_ops": 2, "magnitude": 9},
-        {"name": "random_erasing", "probability": 0.25, "value": "random"},
-        {"name": "mixup_or_cutmix", "mixup_alpha": 0.8, "cutmix_alpha": 1.0},
-    )
+    config.data.augment += DEIT_AUGMENT
     config.model.name = "deit_small_patch16_224"
     config.model.options = {"drop_path": 0.1}
     config.model.dtype = "bfloat16"

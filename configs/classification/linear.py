@@ -12,28 +12,13 @@ convergence.
 from ml_collections import ConfigDict
 
 from jaxvision.config import check_variant, default_config
+from jaxvision.presets import fashion_mnist
 
 
 def get_config(variant: str = "") -> ConfigDict:
     variant = check_variant(variant, ("softmax", "svm", "smoke"))
     config = default_config()
-    config.data.source = "idx"
-    config.data.dir = "data/fashion_mnist"
-    config.data.classes = (
-        "T-shirt/top",
-        "Trouser",
-        "Pullover",
-        "Dress",
-        "Coat",
-        "Sandal",
-        "Shirt",
-        "Sneaker",
-        "Bag",
-        "Ankle boot",
-    )
-    config.data.channels = 1
-    config.data.mean = (0.2860,)
-    config.data.std = (0.3530,)
+    fashion_mnist(config)
     config.model.name = "linear"
     config.loss.l2 = 1e-4
     config.optimizer.learning_rate = 1e-3

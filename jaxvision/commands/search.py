@@ -2,8 +2,14 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaxvision.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from jaxvision.search import Round
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +31,7 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
 
     from jaxvision import config as configuration
     from jaxvision.commands.features import read_split
-    from jaxvision.search import Data, Round, Space, random_search, reinforce, train_children
+    from jaxvision.search import Data, Space, random_search, reinforce, train_children
     from jaxvision.train import compilation
     from jaxvision.train.writers import write_atomically
 
