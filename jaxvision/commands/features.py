@@ -41,11 +41,7 @@ def configured(config: str | None, workdir: str | None, overrides: dict[str, Any
         return configuration.load(config, overrides)
     if not workdir:
         raise UserError("Give --config FILE[:VARIANT], --features WORKDIR, or both.")
-    stored = stored_config(Path(workdir))
-    for key, value in overrides.items():
-        configuration.override(stored, key, value)
-    configuration.validate(stored)
-    return stored
+    return stored_config(Path(workdir), overrides)
 
 
 def read_split(config: ConfigDict, spec: str, limit: int = 0) -> Split:

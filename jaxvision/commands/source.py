@@ -34,11 +34,8 @@ def source(options: argparse.Namespace, overrides: dict[str, str]) -> "tuple[Con
     from jaxvision.train.inference import Origin, published_config, stored_config
 
     if options.workdir and not (options.config or options.weights or options.model):
-        config = stored_config(Path(options.workdir))
-        for key, value in overrides.items():
-            configuration.override(config, key, value)
-        configuration.validate(config)
-        return config, Origin(Path(options.workdir), options.checkpoint)
+        workdir = Path(options.workdir)
+        return stored_config(workdir, overrides), Origin(workdir, options.checkpoint)
     weights = options.weights or ("default" if options.pretrained else "")
     if weights and options.config and not (options.workdir or options.model):
         return configuration.load(options.config, overrides), Origin(weights=weights)

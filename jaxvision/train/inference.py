@@ -50,16 +50,21 @@ class Origin:
     weights: str = ""
 
 
-def stored_config(workdir: Path) -> ConfigDict:
-    """The configuration of the run in a workdir.
+def stored_config(workdir: Path, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
+    """The configuration of the run in a workdir, with `overrides` as on the command line.
 
     Raises:
-      UserError: there is no run.
+      UserError: there is no run, or an override is wrong.
     """
     path = workdir / "config.json"
     if not path.is_file():
         raise UserError(f"No run in {workdir}: it has no config.json.")
-    return configuration.from_json(path.read_text())
+    config = configuration.from_json(path.read_text())
+    for key, value in (overrides or {}).items():
+        configuration.override(config, key, value)
+    if overrides:
+        configuration.validate(config)
+    return config
 
 
 def variables_of(config: ConfigDict, task: Task, origin: Origin, shape: Shape) -> dict[str, Any]:
