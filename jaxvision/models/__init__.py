@@ -31,6 +31,7 @@ from jaxvision.models import (
     residual_cifar,
     resnet,
     resnet_cifar,
+    segnet,
     senet,
     shufflenet,
     squeezenet,
@@ -74,6 +75,7 @@ _FAMILIES = (
     mixer,
     # Segmentation.
     unet,
+    segnet,
 )
 _REGISTRY: dict[str, Variant] = {
     name: entry for family in _FAMILIES for name, entry in family.VARIANTS.items()
