@@ -1,6 +1,6 @@
 """Forward and backward time of the ops that have a form of their own on CPUs.
 
-    python benchmarks/ops.py [--repeat 10] [--json FILE] [--torch PYTHON]
+    python benchmarks/ops.py [--repeat 10] [--only NAME ...] [--json FILE] [--torch PYTHON]
 
 Ours against the plain XLA form, interleaved, after their results and gradients were found equal;
 and against PyTorch (channels last and contiguous, the better) where `PYTHON` can import it.
@@ -48,6 +48,9 @@ CASES = {
     "avg pool 3x3 s2": ((8, 64, 64, 64), None, "avg", {"window": 3, "stride": 2, "padding": 1}),
     "batch norm": ((8, 32, 32, 256), (256,), "norm", {}),
     "bilinear x2": ((8, 16, 16, 128), None, "resize", {"size": (32, 32)}),
+    "nearest x2": ((8, 32, 32, 64), None, "nearest", {"factor": 2}),
+    "bed of nails x2": ((8, 32, 32, 64), None, "nails", {"factor": 2}),
+    "max pool, unpool 2x2": ((8, 64, 64, 64), None, "unpool", {"window": 2}),
 }
 
 
@@ -58,7 +61,7 @@ def jax_forms(kind: str, options: dict) -> tuple[Callable, Callable]:
     from jax import lax
 
     from jaxvision.layers.normalization import batch_norm
-    from jaxvision.ops import convolution, pooling
+    from jaxvision.ops import convolution, pooling, unpooling
     from jaxvision.ops.resize import resize
 
     def plain_conv(x, kernel, stride=1, padding=0, groups=1):
@@ -78,6 +81,22 @@ def jax_forms(kind: str, options: dict) -> tuple[Callable, Callable]:
         mean, variance = jnp.mean(x, (0, 1, 2)), jnp.var(x, (0, 1, 2))
         return (x - mean) * lax.rsqrt(variance + 1e-5) * scale
 
+    def unpool(x, window):
+        y, switches = unpooling.max_pool2d_with_switches(x, window)
+        return unpooling.max_unpool2d_by_switches(y, switches, x.shape[1:3], window)
+
+    def plain_unpool(x, window):
+        y, indices = pooling.max_pool2d_with_indices(x, window)
+        return pooling.max_unpool2d(y, indices, x.shape[1:3])
+
+    def plain_nearest(x, factor):
+        size = (x.shape[0], x.shape[1] * factor, x.shape[2] * factor, x.shape[3])
+        return jax.image.resize(x, size, "nearest")
+
+    def plain_nails(x, factor):
+        out = jnp.zeros((x.shape[0], x.shape[1] * factor, x.shape[2] * factor, x.shape[3]))
+        return out.at[:, ::factor, ::factor].set(x)
+
     match kind:
         case "conv":
             ours, plain = convolution.conv2d, plain_conv
@@ -96,6 +115,14 @@ def jax_forms(kind: str, options: dict) -> tuple[Callable, Callable]:
             return lambda x: resize(x, **options), lambda x: jax.image.resize(
                 x, (x.shape[0], *options["size"], x.shape[3]), "bilinear"
             )
+        case "unpool":
+            return lambda x: unpool(x, **options), lambda x: plain_unpool(x, **options)
+        case "nearest":
+            ours = unpooling.nearest_unpool2d
+            return lambda x: ours(x, **options), lambda x: plain_nearest(x, **options)
+        case "nails":
+            ours = unpooling.bed_of_nails2d
+            return lambda x: ours(x, **options), lambda x: plain_nails(x, **options)
     return lambda x, k: ours(x, k, **options), lambda x, k: plain(x, k, **options)
 
 
@@ -141,6 +168,12 @@ def time_torch(name: str, repeat: int) -> float:
     import torch.nn.functional as F
 
     shape, kernel_shape, kind, options = CASES[name]
+
+    def nails(x, factor):
+        out = x.new_zeros(*x.shape[:2], *(factor * n for n in x.shape[2:]))
+        out[:, :, ::factor, ::factor] = x
+        return out
+
     runs = {}
     for layout in (torch.channels_last, torch.contiguous_format):
         batch, height, width, channels = shape
@@ -159,6 +192,11 @@ def time_torch(name: str, repeat: int) -> float:
             "avg": lambda x: F.avg_pool2d(x, *options.values()),
             "norm": lambda x, k: F.batch_norm(x, None, None, k, torch.zeros(len(k)), True),
             "resize": lambda x: F.interpolate(x, **options, mode="bilinear"),
+            "unpool": lambda x: F.max_unpool2d(
+                *F.max_pool2d(x, *options.values(), return_indices=True), *options.values()
+            ),
+            "nearest": lambda x: F.interpolate(x, scale_factor=options["factor"]),
+            "nails": lambda x: nails(x, **options),
         }[kind]
         g = torch.randn_like(form(*arrays))
         runs[str(layout)] = lambda form=form, arrays=arrays, g=g: torch.autograd.grad(
@@ -171,6 +209,7 @@ def time_torch(name: str, repeat: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--repeat", type=int, default=10, help="rounds to take the median of")
+    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), metavar="NAME")
     parser.add_argument("--json", type=Path, help="write the milliseconds to this file")
     parser.add_argument("--torch", help="a Python that can import torch; this one by default")
     parser.add_argument("--torch-case", choices=CASES, help=argparse.SUPPRESS)
@@ -182,7 +221,7 @@ def main() -> None:
     table = {}
     print(f"{'ms, forward + backward':24}{'ours':>9}{'plain':>9}{'plain/ours':>12}", end="")
     print(f"{'torch':>9}{'ours/torch':>12}" if python else "")
-    for name in CASES:
+    for name in args.only:
         row = table[name] = time_jax(name, args.repeat)
         line = f"{name:24}{row['ours']:9.2f}{row['plain']:9.2f}{row['plain'] / row['ours']:12.1f}"
         if python:

@@ -1,9 +1,11 @@
 """Convolutions as Flax modules; how they are computed is in `jaxvision.ops.convolution`."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from flax.typing import Initializer
 from jaxtyping import Array, Float
 
@@ -12,6 +14,27 @@ from jaxvision.ops.convolution import Padding, Pair, conv2d, conv_transpose2d, p
 # He et al., "Delving Deep into Rectifiers", 2015, https://arxiv.org/abs/1502.01852. The fan-in
 # keeps the variance of the activations also when the convolution is grouped or depthwise.
 he_normal = nn.initializers.he_normal()
+
+
+def bilinear(key: Any, shape: Sequence[int], dtype: Any = jnp.float32) -> Float[Array, "kh kw c d"]:
+    """Starts a transposed convolution as bilinear interpolation of each channel.
+
+    Long et al., "Fully Convolutional Networks for Semantic Segmentation", 2015,
+    https://arxiv.org/abs/1411.4038. A kernel twice as large as its stride does it exactly.
+
+    Args:
+      key: not used.
+      shape: (kh, kw, out, in); channel i goes to channel i.
+      dtype: of the kernel.
+    """
+    *size, features, channels = shape
+    lines = []
+    for side in size:
+        factor = (side + 1) // 2
+        centre = factor - 1 if side % 2 else factor - 0.5
+        lines.append(1 - np.abs(np.arange(side) - centre) / factor)
+    kernel = np.multiply.outer(*lines)[..., None, None] * np.eye(features, channels)
+    return jnp.asarray(kernel, dtype)
 
 
 class Conv2d(nn.Module):

@@ -9,6 +9,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, Int8, Num
 
 from jaxvision.ops.convolution import Pair, pair
@@ -35,8 +36,9 @@ def bed_of_nails2d(x: Num[Array, "b h w c"], factor: Pair) -> Num[Array, "b kh k
       x: the map.
       factor: the size of the blocks, one number or (rows, columns).
     """
-    first = jnp.zeros((1, 1, 1, 1), jnp.int8)
-    return _place(x, jnp.broadcast_to(first, x.shape), pair(factor))
+    rows, columns = (f - 1 for f in pair(factor))
+    config = [(0, 0, 0), (0, rows, rows), (0, columns, columns), (0, 0, 0)]
+    return lax.pad(x, jnp.zeros((), x.dtype), config)
 
 
 def max_pool2d_with_switches(
