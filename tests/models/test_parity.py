@@ -60,12 +60,11 @@ def training_step(name):
         return jax.value_and_grad(loss, has_aux=True)(params)
 
     (loss, new), gradients = step(found.variables["params"])
-    running = torch_weights.to_state_dict(dict(new))
-    return (
-        float(loss),
-        aligned(name, shapes, torch_weights.to_state_dict({"params": gradients})),
-        [running[key] for key in statistics_shapes],
-    )
+    ours = torch_weights.to_state_dict({"params": gradients, **new})
+    ours = {key: value for key, value in ours.items() if not key.endswith("num_batches_tracked")}
+    arrays = aligned(name, shapes | statistics_shapes, ours)
+    count = len(arrays) - len(statistics_shapes)
+    return float(loss), arrays[:count], arrays[count:]
 
 
 def aligned(name, shapes, ours):
