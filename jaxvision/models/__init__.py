@@ -20,6 +20,7 @@ from jaxvision.models import (
     bninception,
     capsnet,
     densenet,
+    espnet,
     googlenet,
     inception,
     inception_v4,
@@ -76,6 +77,7 @@ _FAMILIES = (
     # Segmentation.
     unet,
     segnet,
+    espnet,
 )
 _REGISTRY: dict[str, Variant] = {
     name: entry for family in _FAMILIES for name, entry in family.VARIANTS.items()
