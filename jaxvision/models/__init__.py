@@ -7,6 +7,7 @@ name]`; it is listed in `_FAMILIES`.
 import dataclasses
 import fnmatch
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +20,8 @@ from jaxvision.models import (
     beit,
     bninception,
     capsnet,
+    deeplabv3,
+    deeplabv3plus,
     densenet,
     espnet,
     googlenet,
@@ -38,6 +41,8 @@ from jaxvision.models import (
     squeezenet,
     swin,
     unet,
+    unet_encoder,
+    upernet,
     vgg,
     vit,
     xception,
@@ -76,6 +81,10 @@ _FAMILIES = (
     mixer,
     # Segmentation.
     unet,
+    unet_encoder,
+    deeplabv3,
+    deeplabv3plus,
+    upernet,
     segnet,
     espnet,
 )
@@ -106,7 +115,9 @@ def create(name: str, num_classes: int = 1000, **overrides: Any) -> nn.Module:
       name: one of `names()`.
       num_classes: length of the output; 0 gives a classifier's pooled features in its place.
       overrides: fields of the module to replace, e.g. `dtype=jnp.bfloat16`, `dropout=0.1`.
-        `features_only=True` makes it return the tuple of its feature maps, finest first.
+        `features_only=True` makes it return the tuple of its feature maps, finest first. A network
+        that stands on another takes that one's name as `encoder`, and options for it as
+        `encoder_options`.
 
     Raises:
       UserError: no such model, or it has no such field.
@@ -119,7 +130,40 @@ def create(name: str, num_classes: int = 1000, **overrides: Any) -> nn.Module:
             raise unknown("model with a feature pyramid", name, having)
         if key not in known:
             raise unknown(f"option of model {name!r}", key, known)
-    return entry.module(num_classes=num_classes, **{**entry.options, **overrides})
+    fields = {**entry.options, **overrides}
+    if "encoder" in fields:
+        fields["encoder"] = _encoder(entry, fields)
+        fields.pop("encoder_options", None)
+    return entry.module(num_classes=num_classes, **fields)
+
+
+def _encoder(entry: Variant, fields: dict[str, Any]) -> nn.Module:
+    """The network that gives another its feature maps, named as in that one's reference."""
+    chosen = {
+        **entry.options.get("encoder_options", {}),
+        **({"dtype": fields["dtype"]} if "dtype" in fields else {}),
+        **fields.get("encoder_options", {}),
+    }
+    place = getattr(entry.module, "ENCODER", "encoder")
+    return create(fields["encoder"], features_only=True, **chosen).clone(name=place)
+
+
+def encoder_of(name: str, options: Mapping[str, Any]) -> tuple[str, str]:
+    """(registered name, place in the parameter tree) of the network that `name` stands on.
+
+    Args:
+      name: a registered network.
+      options: what `create` is called with, which may name another encoder.
+
+    Raises:
+      UserError: no such network, or it stands on no other.
+    """
+    entry = variant(name)
+    if "encoder" not in entry.options:
+        having = [other for other, one in _REGISTRY.items() if "encoder" in one.options]
+        raise unknown("model with an encoder", name, having)
+    encoder = options.get("encoder", entry.options["encoder"])
+    return encoder, getattr(entry.module, "ENCODER", "encoder")
 
 
 def options(name: str) -> list[str]:
@@ -128,8 +172,10 @@ def options(name: str) -> list[str]:
     Raises:
       UserError: no such model.
     """
-    fields = dataclasses.fields(variant(name).module)
-    return [f.name for f in fields if f.name not in ("num_classes", "parent", "name")]
+    fields = [f.name for f in dataclasses.fields(variant(name).module)]
+    if "encoder" in fields:
+        fields.append("encoder_options")
+    return [field for field in fields if field not in ("num_classes", "parent", "name")]
 
 
 class FeatureLevel(NamedTuple):

@@ -34,6 +34,7 @@ class ResidualBlock(nn.Module):
       features: the stage's base width; a bottleneck puts out four times as many channels.
       stride: of the first 3x3 convolution and of the shortcut.
       dilation: of the first 3x3 convolution.
+      second_dilation: of the other one, which a bottleneck has not.
       bottleneck: whether it is 1x1, 3x3, 1x1.
       groups: of the bottleneck's 3x3 convolution.
       group_width: channels of one group when `features` is 64.
@@ -44,6 +45,7 @@ class ResidualBlock(nn.Module):
     features: int
     stride: int = 1
     dilation: int = 1
+    second_dilation: int = 1
     bottleneck: bool = True
     groups: int = 1
     group_width: int = 64
@@ -71,7 +73,7 @@ class ResidualBlock(nn.Module):
             y = norm(conv(out, 1, "conv3")(y), "bn3")
         else:
             y = nn.relu(norm(conv(out, 3, "conv1", **spatial)(x), "bn1"))
-            y = norm(conv(out, 3, "conv2")(y), "bn2")
+            y = norm(conv(out, 3, "conv2", dilation=self.second_dilation)(y), "bn2")
         if self.squeeze:
             y = SqueezeExcite(max(8, out // self.squeeze), dtype=self.dtype, name="se")(y)
         if self.project:
@@ -86,6 +88,8 @@ class ResNet(nn.Module):
       depths: blocks of the four stages.
       bottleneck, groups, group_width, squeeze: see `ResidualBlock`.
       output_stride: 32, or 16 or 8: later stages are then dilated instead of strided.
+      dilate_first: whether the first convolution of such a stage is dilated like the others; in
+        torchvision and timm it has the dilation of the stage before.
       drop_path: stochastic depth of the last block; earlier ones have linearly less.
       remat: recompute each block in the backward pass to save memory.
       features_only: return the maps of strides 2, 4, 8, 16 and 32 (stem and stages).
@@ -98,6 +102,7 @@ class ResNet(nn.Module):
     group_width: int = 64
     squeeze: int = 0
     output_stride: int = 32
+    dilate_first: bool = False
     dropout: float = 0.0
     drop_path: float = 0.0
     remat: bool = False
@@ -125,7 +130,8 @@ class ResNet(nn.Module):
                 x = block(
                     64 * 2**stage,
                     stride if first else 1,
-                    before if first else dilation,
+                    before if first and not self.dilate_first else dilation,
+                    dilation,
                     self.bottleneck,
                     self.groups,
                     self.group_width,

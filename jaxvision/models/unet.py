@@ -253,6 +253,8 @@ def _unet(reference: str, shape: tuple[int, int, int], **options: Any) -> Varian
         f"unet.UNet({shape[2]}, 2, dimensions=2, {reference})",
         shape,
         "Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597",
+        task="segmentation",
+        classifier=("classifier.conv_layer",),
         first="encoder.encoding_blocks.0.conv1.conv_layer",
         convert=without_aliases,
         export=with_aliases,

@@ -24,6 +24,7 @@ class Variant:
       reference: the PyTorch class whose state_dict the parameter tree mirrors.
       input_shape: (h, w, c) of the published network.
       paper: authors and year, and the address.
+      task: what it is for: classification or segmentation.
       classifier: the reference's names of the layers whose outputs are the classes: published
         weights of another number of classes leave them as they were initialised.
       first: the reference's name of the layer that sees the image's channels.
@@ -40,6 +41,7 @@ class Variant:
     reference: str = ""
     input_shape: tuple[int, int, int] = (224, 224, 3)
     paper: str = ""
+    task: str = "classification"
     classifier: tuple[str, ...] = ()
     first: str = ""
     auxiliary: tuple[str, ...] = ()

@@ -143,7 +143,7 @@ def published_config(model: str, weights: str, overrides: Mapping[str, Any]) -> 
       UserError: no such network, weights or key; or it is no classifier.
     """
     entry = models.variant(model)
-    if not entry.classifier:
+    if entry.task != "classification":
         raise UserError(f"{model} is no classifier; give --config and --weights.")
     path, known = resolve(weights, model)
     if known is None:

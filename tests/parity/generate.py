@@ -15,6 +15,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -63,11 +64,18 @@ def prepared(name: str, case: Case) -> torch.nn.Module:
             if value.is_floating_point():
                 value.copy_(torch.from_numpy(np.asarray(weights(key, tuple(value.shape)))))
     for module in network.modules():
-        if isinstance(module, torch.nn.Dropout):
+        if isinstance(module, torch.nn.Dropout | torch.nn.Dropout2d | torch.nn.Dropout3d):
             module.p = 0.0
         if hasattr(module, "drop_prob"):  # timm's stochastic depth
             module.drop_prob = 0.0
     return network
+
+
+def logits_of(output: Any) -> torch.Tensor:
+    """The logits among what a network returns."""
+    if isinstance(output, dict):
+        return output["out"] if "out" in output else output["logits"]
+    return output
 
 
 def forward(
@@ -86,7 +94,7 @@ def forward(
         for layer in layers
     ]
     with torch.no_grad():
-        logits = network.eval()(x)
+        logits = logits_of(network.eval()(x))
     for hook in hooks:
         hook.remove()
     return logits.movedim(1, -1), [found[layer] for layer in layers]
@@ -113,7 +121,7 @@ def outcome(name: str, case: Case, draw: int, dtype: torch.dtype) -> dict[str, n
     if not case.gradients:
         return found
     truth = torch.from_numpy(labels(tuple(logits.shape[:-1]), case.classes))
-    loss = torch.nn.functional.cross_entropy(network.train()(x), truth)
+    loss = torch.nn.functional.cross_entropy(logits_of(network.train()(x)), truth)
     loss.backward()
     gradients = [p.grad.numpy() for p in parameters.values()]
     return found | {

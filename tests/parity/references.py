@@ -1,5 +1,6 @@
 """The packages that hold most references."""
 
+import importlib.util
 import sys
 from types import ModuleType
 
@@ -27,3 +28,29 @@ def timm() -> ModuleType:
     import timm
 
     return timm
+
+
+def segmentation_models() -> ModuleType:
+    """segmentation_models_pytorch, which imports torchvision and timm."""
+    timm()
+    import segmentation_models_pytorch
+
+    return segmentation_models_pytorch
+
+
+def torchfcn() -> ModuleType:
+    """`torchfcn.models`, without what the package trains and downloads with."""
+    torchvision()
+    if "torchfcn" not in sys.modules:
+        package = ModuleType("torchfcn")
+        package.__path__ = importlib.util.find_spec("torchfcn").submodule_search_locations
+        sys.modules["torchfcn"], sys.modules["fcn"] = package, ModuleType("fcn")
+    return importlib.import_module("torchfcn.models")
+
+
+def transformers() -> ModuleType:
+    """The package, which imports torchvision."""
+    torchvision()
+    import transformers
+
+    return transformers

@@ -20,14 +20,14 @@ torch = pytest.importorskip("torch", reason="needs PyTorch; see tests/parity/REA
 def test_round_trip(name, tmp_path):
     if missing := [p for p in ("torchvision", "timm", "unet") if not find_spec(p)]:
         pytest.skip(f"needs {', '.join(missing)}; see tests/parity/README.md")
-    from parity.generate import prepared
+    from parity.generate import logits_of, prepared
     from safetensors.torch import load_file
 
     case, entry = CASES[name], models.variant(variant(name))
     reference = prepared(name, case).eval()
     x = image(case.image)
     with torch.no_grad():
-        expected = reference(torch.from_numpy(x)).movedim(1, -1).numpy()
+        expected = logits_of(reference(torch.from_numpy(x))).movedim(1, -1).numpy()
 
     torch.save({"state_dict": reference.state_dict(), "epoch": 3}, tmp_path / "reference.pt")
     model = models.create(variant(name), case.classes, **case.options)
@@ -46,5 +46,5 @@ def test_round_trip(name, tmp_path):
     fresh = family(name).build(name, case).eval()
     fresh.load_state_dict(state, strict=True)
     with torch.no_grad():
-        returned = fresh(torch.from_numpy(x)).movedim(1, -1).numpy()
+        returned = logits_of(fresh(torch.from_numpy(x))).movedim(1, -1).numpy()
     np.testing.assert_array_equal(returned, expected)

@@ -1,0 +1,23 @@
+"""`jaxvision.models.unet_encoder`."""
+
+from parity.case import Case
+
+CASES = {
+    "unet_resnet18": Case((2, 3, 32, 48), 5, gradients=True),
+    "unet_vgg16_bn": Case((1, 3, 32, 32), 5),
+}
+CLASSES = 21
+PARAMETERS = {
+    "unet_resnet18": 14_331_109,
+    "unet_resnet34": 24_439_269,
+    "unet_resnet50": 32_524_005,
+    "unet_resnet101": 51_516_133,
+    "unet_vgg16_bn": 23_759_589,
+}
+
+
+def build(name, case):
+    from parity.references import segmentation_models
+
+    encoder = name.removeprefix("unet_")
+    return segmentation_models().Unet(encoder, encoder_weights=None, classes=case.classes)
