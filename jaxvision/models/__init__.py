@@ -24,6 +24,7 @@ from jaxvision.models import (
     deeplabv3plus,
     densenet,
     espnet,
+    fcn,
     googlenet,
     inception,
     inception_v4,
@@ -86,6 +87,7 @@ _FAMILIES = (
     deeplabv3plus,
     upernet,
     segnet,
+    fcn,
     espnet,
 )
 _REGISTRY: dict[str, Variant] = {

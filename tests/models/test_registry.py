@@ -52,15 +52,8 @@ def shape_of(name):
     return (2, *models.variant(name).input_shape)
 
 
-# What labels pixels or voxels, by file.
-DENSE = {
-    *("unet", "unet_encoder", "segnet", "fcn", "deeplabv3", "deeplabv3plus", "upernet"),
-    *("espnet", "vnet", "deconvnet", "dilated", "autoencoder", "patch_classifier"),
-}
-
-
 def is_classifier(name):
-    return models.variant(name).module.__module__.rpartition(".")[2] not in DENSE
+    return models.variant(name).task == "classification"
 
 
 def variables_of(model, image):
