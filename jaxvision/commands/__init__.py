@@ -7,10 +7,11 @@ of the command line. Modules are light at import: JAX and what needs it is impor
 
 from types import ModuleType
 
-from jaxvision.commands import classify, export_torch, inspect, retrieve, search, visualize
+from jaxvision.commands import classify, cluster, export_torch, inspect, retrieve, search, visualize
 
 COMMANDS: dict[str, ModuleType] = {
     "classify": classify,
+    "cluster": cluster,
     "retrieve": retrieve,
     "export-torch": export_torch,
     "inspect": inspect,

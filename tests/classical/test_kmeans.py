@@ -4,6 +4,8 @@ import jax
 import numpy as np
 import pytest
 import sklearn.cluster
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from jaxvision.classical import kmeans as module
@@ -83,7 +85,66 @@ def test_as_many_clusters_as_points_and_equal_points():
     np.testing.assert_array_equal(same.centers, 1)
 
 
+def test_each_rule_ends_a_run(points):
+    starts = points[:10]
+    free = kmeans(points, 10, starts=starts, tol=0.0)
+    assert free.stopped == "labels"
+    capped = kmeans(points, 10, starts=starts, tol=0.0, max_iter=4)
+    assert (capped.stopped, capped.iterations) == ("max_iter", 4)
+    assert kmeans(points, 10, starts=starts, tol=1e-2).stopped == "centers"
+
+    inertias, labels = [], []
+    for iterations in range(1, free.iterations + 1):
+        run = kmeans(points, 10, starts=starts, tol=0.0, max_iter=iterations)
+        inertias.append(run.inertia)
+        labels.append(np.asarray(run.labels))
+    assert all(b <= a * (1 + 1e-6) for a, b in zip(inertias, inertias[1:]))
+    # A run of i iterations gives the labels and the inertia that iteration i + 1 begins with.
+    changes = [np.mean(a != b) for a, b in zip(labels, labels[1:])]
+
+    few = kmeans(points, 10, starts=starts, tol=0.0, max_changes=0.01)
+    assert few.stopped == "labels"
+    assert few.iterations == 3 + next(i for i, share in enumerate(changes) if share <= 0.01)
+    slow = kmeans(points, 10, starts=starts, tol=0.0, objective_tol=1e-3)
+    gains = [1 - b / a for a, b in zip(inertias, inertias[1:])]
+    assert slow.stopped == "objective"
+    assert slow.iterations == 3 + next(i for i, gain in enumerate(gains) if gain < 1e-3)
+
+
+def test_random_starts_are_different_points(points):
+    found = [kmeans(points, 10, init="random", seed=seed).inertia for seed in range(3)]
+    assert max(found) < 1.1 * min(found)
+    assert kmeans(points[:10], 10, init="random").inertia == pytest.approx(0, abs=1e-3)
+    best = kmeans(points, 10, init="random", n_init=3)
+    assert best.inertia <= kmeans(points, 10, init="random").inertia * 1.01
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.lists(st.integers(-5, 5), min_size=2, max_size=2), min_size=1, max_size=30),
+    st.sampled_from([1, 4, 30]),
+)
+def test_any_points_get_labels_in_range_and_means(rows, k):
+    points = np.asarray(rows, np.float32)
+    padded = np.concatenate([points, np.repeat(points[:1], 30 - len(points), 0)])
+    found = kmeans(padded, k)
+    labels = np.asarray(found.labels)
+    assert ((labels >= 0) & (labels < k)).all()
+    centers = np.asarray(found.centers)
+    away = ((padded[:, None] - centers) ** 2).sum(-1)
+    np.testing.assert_allclose(away[np.arange(30), labels], away.min(1), atol=1e-4)
+    assert found.inertia == pytest.approx(away.min(1).sum(), abs=1e-3)
+
+
 def test_bad_input_is_refused(points):
+    with pytest.raises(UserError, match="Did you mean 'random'"):
+        kmeans(points, 5, init="randon")
+    with pytest.raises(UserError, match="max_changes=2.0 is a share"):
+        kmeans(points, 5, max_changes=2.0)
+    with pytest.raises(UserError, match=r"objective_tol=-1.* must be at least 0"):
+        kmeans(points, 5, objective_tol=-1.0)
+    with pytest.raises(UserError, match="Points must be finite"):
+        kmeans(points + np.nan, 5)
     with pytest.raises(UserError, match="k is from 1 to 4"):
         kmeans(points[:4], 5)
     with pytest.raises(UserError, match=r"Starts are \[3, 64\], not \[2, 64\]"):
