@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-# name: shape of x (NHWC), shape of the kernel (HWIO; transposed: kh, kw, out, in), kind, options
+# name: shape of x (channels last), of the kernel (HWIO; transposed: kh, kw, out, in), kind, options
 CASES = {
     "3x3": ((8, 32, 32, 64), (3, 3, 64, 64), "conv", {"padding": 1}),
     "1x1": ((8, 32, 32, 256), (1, 1, 256, 64), "conv", {}),
@@ -43,6 +43,9 @@ CASES = {
         "transposed",
         {"stride": 2, "padding": 1},
     ),
+    "5x5x5": ((1, 16, 32, 32, 16), (5, 5, 5, 16, 16), "conv3d", {"padding": 2}),
+    "5x5x5 on 4x4x4": ((1, 4, 4, 4, 128), (5, 5, 5, 128, 128), "conv3d", {"padding": 2}),
+    "transposed k2 s2, 3-D": ((1, 8, 8, 8, 128), (2, 2, 2, 64, 128), "transposed3d", {"stride": 2}),
     "max pool 3x3 s2": ((8, 64, 64, 64), None, "max", {"window": 3, "stride": 2, "padding": 1}),
     "max pool 2x2 s2": ((8, 64, 64, 64), None, "max", {"window": 2}),
     "avg pool 3x3 s2": ((8, 64, 64, 64), None, "avg", {"window": 3, "stride": 2, "padding": 1}),
@@ -61,7 +64,7 @@ def jax_forms(kind: str, options: dict) -> tuple[Callable, Callable]:
     from jax import lax
 
     from jaxvision.layers.normalization import batch_norm
-    from jaxvision.ops import convolution, pooling, unpooling
+    from jaxvision.ops import convolution, convolution3d, pooling, unpooling
     from jaxvision.ops.resize import resize
 
     def plain_conv(x, kernel, stride=1, padding=0, groups=1):
@@ -73,6 +76,10 @@ def jax_forms(kind: str, options: dict) -> tuple[Callable, Callable]:
         pads = convolution.pad_pairs(padding)
         window = convolution.Window(kernel.shape[:2], convolution.pair(stride), padding=pads)
         return convolution._transpose_plain(window, x, kernel)
+
+    def plain_volumes(form, stride=1, padding=0):
+        lie = convolution3d.Form(convolution3d.triple(stride), convolution3d.triple(padding))
+        return lambda x, k: form(lie, x, k)
 
     def plain_pool(form, window, stride=None, padding=0):
         return lambda x: form(pooling._window(x.shape, window, stride, padding, False), x)
@@ -102,6 +109,12 @@ def jax_forms(kind: str, options: dict) -> tuple[Callable, Callable]:
             ours, plain = convolution.conv2d, plain_conv
         case "transposed":
             ours, plain = convolution.conv_transpose2d, plain_transposed
+        case "conv3d":
+            plain = plain_volumes(convolution3d._conv_plain, **options)
+            return lambda x, k: convolution3d.conv3d(x, k, **options), plain
+        case "transposed3d":
+            plain = plain_volumes(convolution3d._transpose_plain, **options)
+            return lambda x, k: convolution3d.conv_transpose3d(x, k, **options), plain
         case "max":
             return lambda x: pooling.max_pool2d(x, **options), plain_pool(
                 pooling._max_plain, **options
@@ -175,19 +188,22 @@ def time_torch(name: str, repeat: int) -> float:
         return out
 
     runs = {}
-    for layout in (torch.channels_last, torch.contiguous_format):
-        batch, height, width, channels = shape
-        x = torch.randn(batch, channels, height, width).contiguous(memory_format=layout)
+    last = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
+    for layout in (last, torch.contiguous_format):
+        batch, *size, channels = shape
+        x = torch.randn(batch, channels, *size).contiguous(memory_format=layout)
         arrays = [x.requires_grad_()]
         if kind == "norm":
             arrays.append(torch.ones(channels, requires_grad=True))
         elif kernel_shape:
-            rows, columns, i, o = kernel_shape
-            kernel = torch.randn(o, i, rows, columns).contiguous(memory_format=layout)
+            *taps, i, o = kernel_shape
+            kernel = torch.randn(o, i, *taps).contiguous(memory_format=layout)
             arrays.append(kernel.requires_grad_())
         form = {
             "conv": lambda x, k: F.conv2d(x, k, **options),
             "transposed": lambda x, k: F.conv_transpose2d(x, k, **options),
+            "conv3d": lambda x, k: F.conv3d(x, k, **options),
+            "transposed3d": lambda x, k: F.conv_transpose3d(x, k, **options),
             "max": lambda x: F.max_pool2d(x, *options.values()),
             "avg": lambda x: F.avg_pool2d(x, *options.values()),
             "norm": lambda x, k: F.batch_norm(x, None, None, k, torch.zeros(len(k)), True),

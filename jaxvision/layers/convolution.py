@@ -10,6 +10,7 @@ from flax.typing import Initializer
 from jaxtyping import Array, Float
 
 from jaxvision.ops.convolution import Padding, Pair, conv2d, conv_transpose2d, pair
+from jaxvision.ops.convolution3d import Triple, conv3d, conv_transpose3d, triple
 
 # He et al., "Delving Deep into Rectifiers", 2015, https://arxiv.org/abs/1502.01852. The fan-in
 # keeps the variance of the activations also when the convolution is grouped or depthwise.
@@ -116,6 +117,89 @@ class ConvTranspose2d(nn.Module):
             bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = conv_transpose2d(
+            x,
+            kernel,
+            stride=self.stride,
+            padding=self.padding,
+            output_padding=self.output_padding,
+        )
+        return y if bias is None else y + bias
+
+
+class Conv3d(nn.Module):
+    """A 3-D convolution with PyTorch's padding. Parameters: `kernel` (DHWIO) and `bias`, float32.
+
+    Attributes:
+      features: channels of the output.
+      kernel_size: one number or (depth, rows, columns), like all the following.
+      stride: of the windows.
+      padding: zeros on both sides; None is `(kernel_size - 1) // 2 * dilation`.
+      dilation: the distance between the taps of the kernel.
+      use_bias: whether a bias is added.
+      dtype: what is computed in; None is what input and parameters promote to.
+      kernel_init: of the kernel; He normal over the fan-in.
+      bias_init: of the bias.
+    """
+
+    features: int
+    kernel_size: Triple = 3
+    stride: Triple = 1
+    padding: Triple | None = None
+    dilation: Triple = 1
+    use_bias: bool = True
+    dtype: Any = None
+    kernel_init: Initializer = he_normal
+    bias_init: Initializer = nn.initializers.zeros
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b d h w c"]) -> Float[Array, "b od oh ow o"]:
+        size, dilation, padding = triple(self.kernel_size), triple(self.dilation), self.padding
+        if padding is None:
+            padding = tuple((k - 1) // 2 * d for k, d in zip(size, dilation, strict=True))
+        shape = (*size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        bias = None
+        if self.use_bias:
+            bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = conv3d(x, kernel, stride=self.stride, padding=padding, dilation=dilation)
+        return y if bias is None else y + bias
+
+
+class ConvTranspose3d(nn.Module):
+    """PyTorch's in 3-D. Parameters: `kernel` (kd, kh, kw, out, in) and `bias`, float32.
+
+    Attributes:
+      features: channels of the output.
+      kernel_size: one number or (depth, rows, columns), like all the following.
+      stride: by how much the volume grows.
+      padding: what is cropped from each side.
+      output_padding: what is added at the end of each axis.
+      use_bias: whether a bias is added.
+      dtype: what is computed in; None is what input and parameters promote to.
+      kernel_init: of the kernel; He normal over the fan-in.
+      bias_init: of the bias.
+    """
+
+    features: int
+    kernel_size: Triple
+    stride: Triple
+    padding: Triple = 0
+    output_padding: Triple = 0
+    use_bias: bool = True
+    dtype: Any = None
+    kernel_init: Initializer = nn.initializers.he_normal(in_axis=-1, out_axis=-2)
+    bias_init: Initializer = nn.initializers.zeros
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b d h w c"]) -> Float[Array, "b od oh ow o"]:
+        shape = (*triple(self.kernel_size), self.features, x.shape[-1])
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        bias = None
+        if self.use_bias:
+            bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        y = conv_transpose3d(
             x,
             kernel,
             stride=self.stride,

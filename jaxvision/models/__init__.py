@@ -46,6 +46,7 @@ from jaxvision.models import (
     upernet,
     vgg,
     vit,
+    vnet,
     xception,
 )
 from jaxvision.models.variant import Variant
@@ -89,6 +90,7 @@ _FAMILIES = (
     segnet,
     fcn,
     espnet,
+    vnet,
 )
 _REGISTRY: dict[str, Variant] = {
     name: entry for family in _FAMILIES for name, entry in family.VARIANTS.items()

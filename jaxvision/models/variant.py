@@ -22,7 +22,7 @@ class Variant:
 
     Attributes:
       reference: the PyTorch class whose state_dict the parameter tree mirrors.
-      input_shape: (h, w, c) of the published network.
+      input_shape: (h, w, c) of the published network, (d, h, w, c) of one for volumes.
       paper: authors and year, and the address.
       task: what it is for: classification or segmentation.
       classifier: the reference's names of the layers whose outputs are the classes: published
@@ -39,7 +39,7 @@ class Variant:
     module: type[nn.Module]
     options: Mapping[str, Any] = field(default_factory=dict)
     reference: str = ""
-    input_shape: tuple[int, int, int] = (224, 224, 3)
+    input_shape: tuple[int, ...] = (224, 224, 3)
     paper: str = ""
     task: str = "classification"
     classifier: tuple[str, ...] = ()

@@ -10,14 +10,14 @@ class Case:
     """One network on one batch.
 
     Attributes:
-      image: its shape in PyTorch's layout, [b, c, h, w].
+      image: its shape in PyTorch's layout, [b, c, h, w], or [b, c, d, h, w] of a volume.
       options: for `models.create`.
       features: layers of the reference whose outputs are our feature maps, finest first.
       gradients: whether a training step is compared too.
       variant: of the registry; None is the case's own name.
     """
 
-    image: tuple[int, int, int, int]
+    image: tuple[int, ...]
     classes: int = 10
     options: Mapping[str, Any] = field(default_factory=dict)
     features: tuple[str, ...] = ()

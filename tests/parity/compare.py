@@ -29,7 +29,7 @@ def setup(name):
     case, golden = CASES[name], dict(np.load(GOLDEN / f"{name}.npz"))
     shapes = json.loads(str(golden["shapes"])) | json.loads(str(golden["statistics_shapes"]))
     state = {key: weights(key, shape) for key, shape in shapes.items()}
-    x = jnp.asarray(image(case.image, golden["draw"]).transpose(0, 2, 3, 1))
+    x = jnp.asarray(np.moveaxis(image(case.image, golden["draw"]), 1, -1))
     model = models.create(variant(name), case.classes, **case.options)
     like = jax.eval_shape(lambda: model.init(jax.random.key(0), x, train=False))
     convert = models.variant(variant(name)).convert

@@ -31,7 +31,7 @@ def test_round_trip(name, tmp_path):
 
     torch.save({"state_dict": reference.state_dict(), "epoch": 3}, tmp_path / "reference.pt")
     model = models.create(variant(name), case.classes, **case.options)
-    x_ours = jnp.asarray(x.transpose(0, 2, 3, 1))
+    x_ours = jnp.asarray(np.moveaxis(x, 1, -1))
     like = jax.eval_shape(lambda: model.init(jax.random.key(0), x_ours, train=False))
     variables = torch_weights.load(tmp_path / "reference.pt", like, entry.convert)
     logits = np.asarray(jax.jit(model.apply)(variables, x_ours))
