@@ -41,14 +41,14 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
 
     if overrides:
         raise UserError("inspect takes no --config.KEY.")
-    height, width, channels = models.variant(options.model).input_shape
+    *size, channels = models.variant(options.model).input_shape
     if options.size:
-        height, width = _size(options.size)
-    shape = (height, width, options.channels or channels)
+        size = _size(options.size, len(size))
+    shape = (*size, options.channels or channels)
     more = {"features_only": True} if options.features else {}
     lines = layers(models.create(options.model, options.classes, **more), shape)
     rows = [cells(line) for line in [*lines, totals(lines)]]
-    table = Table(*_COLUMNS, title=f"{options.model}, one image of {height}x{width}x{shape[2]}")
+    table = Table(*_COLUMNS, title=f"{options.model}, one image of {'x'.join(map(str, shape))}")
     for column in table.columns[2:]:
         column.justify = "right"
     for row in rows[:-1]:
@@ -66,11 +66,12 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
         print(f"Wrote {options.html}")
 
 
-def _size(text: str) -> tuple[int, int]:
+def _size(text: str, axes: int) -> list[int]:
     parts = text.split("x")
-    if len(parts) in (1, 2) and all(part.isdigit() and int(part) for part in parts):
-        return int(parts[0]), int(parts[-1])
-    raise UserError(f"--size is HEIGHTxWIDTH or one number, not {text!r}.")
+    if len(parts) in (1, axes) and all(part.isdigit() and int(part) for part in parts):
+        return [int(part) for part in (parts * axes if len(parts) == 1 else parts)]
+    form = "HEIGHTxWIDTH" if axes == 2 else "DEPTHxHEIGHTxWIDTH"
+    raise UserError(f"--size is {form} or one number, not {text!r}.")
 
 
 def _by(values: "tuple[float, ...] | None", otherwise: str) -> str:

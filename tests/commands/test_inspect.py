@@ -33,5 +33,11 @@ def test_sizes_and_channels(capsys, monkeypatch):
     assert "linear" not in printed
     with pytest.raises(UserError, match="--size is HEIGHTxWIDTH"):
         cli._dispatch(["inspect", "lenet5", "--size", "16by24"])
+    cli._dispatch(["inspect", "vnet", "--size", "16x16x32", "--classes", "2"])
+    shown = capsys.readouterr().out
+    assert "one image of 16x16x32x1" in shown
+    assert "45,597,898" in shown
+    with pytest.raises(UserError, match="--size is DEPTHxHEIGHTxWIDTH"):
+        cli._dispatch(["inspect", "vnet", "--size", "16x24"])
     with pytest.raises(UserError, match=r"'lenet6'.*'lenet5'"):
         cli._dispatch(["inspect", "lenet6"])
