@@ -20,9 +20,11 @@ from jaxvision.models import (
     beit,
     bninception,
     capsnet,
+    deconvnet,
     deeplabv3,
     deeplabv3plus,
     densenet,
+    dilated,
     espnet,
     fcn,
     googlenet,
@@ -91,6 +93,8 @@ _FAMILIES = (
     fcn,
     espnet,
     vnet,
+    deconvnet,
+    dilated,
 )
 _REGISTRY: dict[str, Variant] = {
     name: entry for family in _FAMILIES for name, entry in family.VARIANTS.items()

@@ -150,7 +150,7 @@ class FCNPyramid(nn.Module):
 def to_reference(state: StateDict) -> StateDict:
     """Brings torchvision's or torchfcn's names to ours, in which `conv1_1` is `conv1.1`."""
     if "features.0.weight" in state and "classifier.0.weight" in state:
-        state = _from_vgg16(state)
+        state = vgg16_as_convolutions(state)
     return renamed(state, [(r"^conv(\d)_(\d)", r"conv\1.\2")])
 
 
@@ -159,7 +159,11 @@ def from_reference(state: StateDict) -> StateDict:
     return renamed(state, [(r"^conv(\d)\.(\d)", r"conv\1_\2")])
 
 
-def _from_vgg16(state: StateDict) -> StateDict:
+def vgg16_as_convolutions(state: StateDict) -> StateDict:
+    """torchvision's VGG-16 by the paper's names, with linear layers as convolutions: `fc6`, `fc7`.
+
+    The last one, whose classes are ImageNet's, is left out.
+    """
     layers, index = {"classifier.0": "fc6", "classifier.3": "fc7"}, 0
     for stage, (_, depth) in enumerate(_STAGES, start=1):
         for number in range(1, depth + 1):
@@ -170,7 +174,7 @@ def _from_vgg16(state: StateDict) -> StateDict:
     for name, value in state.items():
         layer, _, leaf = name.rpartition(".")
         if layer not in layers:
-            continue  # the classifier's last layer knows ImageNet's classes
+            continue
         if layer.startswith("classifier") and leaf == "weight":
             side = 7 if layer == "classifier.0" else 1
             value = value.reshape(len(value), -1, side, side)

@@ -19,6 +19,8 @@ SMALL = {
     "beit_base_patch16_224": {"depth": 2, "width": 24, "num_heads": 2},
     "deit_base_distilled_patch16_224": {"depth": 2, "width": 24, "num_heads": 2},
     "densenet100_k12_bc_cifar10": {"depths": (1, 1, 1)},
+    "deconvnet": {"width": 0.0625, "hidden": 8},
+    "dilated_vgg16": {"width": 0.0625, "hidden": 8},
     "fcn16s": {"width": 0.0625, "hidden": 8},
     "fcn8s_resnet18": {"encoder_options": {"depths": (1, 1, 1, 1)}},
     "legacy_senet154": {"depths": (1, 1, 1, 1)},

@@ -1,0 +1,26 @@
+"""`jaxvision.models.dilated`."""
+
+from parity.case import Case
+
+_SMALL = {"width": 0.0625, "hidden": 16}
+CASES = {
+    "dilated_vgg16": Case((2, 3, 24, 11), 5, _SMALL),
+    "dilated_vgg16_context": Case((2, 3, 16, 24), 4, _SMALL, gradients=True),
+    "dilated_vgg16_context_large": Case((1, 3, 16, 24), 2, _SMALL),
+}
+CLASSES = 21
+# The front end's, and 28,392 and 6,803,139 of the context modules.
+PARAMETERS = {
+    "dilated_vgg16": 134_346_581,
+    "dilated_vgg16_context": 134_374_973,
+    "dilated_vgg16_context_large": 141_149_720,
+}
+
+
+def build(name, case):
+    from parity.networks.dilated import DilatedVGG
+
+    channels = [round(c * case.options["width"]) for c in (64, 128, 256, 512, 512)]
+    context = name.removeprefix("dilated_vgg16").removeprefix("_context").removeprefix("_")
+    context = context or ("basic" if name.endswith("context") else "")
+    return DilatedVGG(case.classes, context, channels, case.options["hidden"])
