@@ -17,6 +17,7 @@ from flax import linen as nn
 from jaxvision.errors import unknown
 from jaxvision.models import (
     alexnet,
+    autoencoder,
     beit,
     bninception,
     capsnet,
@@ -35,6 +36,7 @@ from jaxvision.models import (
     mlp,
     mobilenet,
     nasnet,
+    patch_classifier,
     residual_cifar,
     resnet,
     resnet_cifar,
@@ -95,6 +97,8 @@ _FAMILIES = (
     vnet,
     deconvnet,
     dilated,
+    autoencoder,
+    patch_classifier,
 )
 _REGISTRY: dict[str, Variant] = {
     name: entry for family in _FAMILIES for name, entry in family.VARIANTS.items()

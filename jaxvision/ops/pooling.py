@@ -24,15 +24,20 @@ from jaxvision.ops.convolution import (
 
 
 def _window(
-    shape: tuple[int, ...], window: Pair, stride: Pair | None, padding: Pair, ceil_mode: bool
+    shape: tuple[int, ...],
+    window: Pair,
+    stride: Pair | None,
+    padding: Pair,
+    ceil_mode: bool,
+    dilation: Pair = 1,
 ) -> Window:
     """PyTorch's windows: `ceil_mode` keeps those that run over the end but do not start there."""
-    size, before = pair(window), pair(padding)
+    size, before, rates = pair(window), pair(padding), pair(dilation)
     step = size if stride is None else pair(stride)
     if any(2 * p > k for p, k in zip(before, size, strict=True)):
         raise ValueError(f"Padding {before} is more than half of the window {size}.")
-    after = []
-    for n, k, s, p in zip(shape[1:3], size, step, before, strict=True):
+    after, spans = [], [(k - 1) * d + 1 for k, d in zip(size, rates, strict=True)]
+    for n, k, s, p in zip(shape[1:3], spans, step, before, strict=True):
         count = (n + 2 * p - k) // s + 1
         if ceil_mode and (n + 2 * p - k) % s and count * s < n + p:
             count += 1
@@ -41,7 +46,7 @@ def _window(
         after.append((count - 1) * s + k - n - p)
     # What no window reaches is neither padded nor cropped.
     pads = tuple((p, max(a, 0)) for p, a in zip(before, after, strict=True))
-    return Window(size, step, padding=pads)
+    return Window(size, step, rates, pads)
 
 
 def _lowest(dtype: jnp.dtype) -> float | int:
@@ -56,10 +61,13 @@ def _reduce_window(window: Window, x: Array, initial: float | int, operation) ->
         (1, *window.size, 1),
         (1, *window.stride, 1),
         ((0, 0), *window.padding, (0, 0)),
+        window_dilation=(1, *window.dilation, 1),
     )
 
 
 def _max_plain(window: Window, x: Array) -> Array:
+    if window.dilation != (1, 1):
+        return _max_dilated(window, x)
     return _reduce_window(window, x, _lowest(x.dtype), lax.max)
 
 
@@ -89,6 +97,18 @@ def _max_taps_backward(window: Window, residuals: tuple, g: Array) -> tuple[Arra
 
 
 _max_taps.defvjp(_max_taps_forward, _max_taps_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _max_dilated(window: Window, x: Array) -> Array:
+    return _reduce_window(window, x, _lowest(x.dtype), lax.max)
+
+
+# XLA has no gradient of windows with holes.
+_max_dilated.defvjp(
+    lambda window, x: (_max_dilated(window, x), x),
+    lambda window, x, g: jax.vjp(partial(_max_taps, window), x)[1](g),
+)
 _max_pool = per_platform(cpu=_max_taps, default=_max_plain)
 
 
@@ -114,6 +134,7 @@ def max_pool2d(
     stride: Pair | None = None,
     padding: Pair = 0,
     ceil_mode: bool = False,
+    dilation: Pair = 1,
 ) -> Num[Array, "b oh ow c"]:
     """The maximum of each window; NaN if there is one in it.
 
@@ -123,8 +144,9 @@ def max_pool2d(
       stride: of the windows; their size by default.
       padding: on both sides, with what no maximum can be; at most half the window.
       ceil_mode: whether a last window that runs over the end counts.
+      dilation: the distance between the places that a window takes the maximum of.
     """
-    return _max_pool(_window(x.shape, window, stride, padding, ceil_mode), x)
+    return _max_pool(_window(x.shape, window, stride, padding, ceil_mode, dilation), x)
 
 
 def max_pool2d_with_indices(

@@ -1,5 +1,7 @@
 """Unpooling: against the general form by indices, its gradients, and what each undoes."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.test_util import check_grads
 
+from jaxvision.ops import pooling
 from jaxvision.ops.pooling import max_pool2d, max_pool2d_with_indices, max_unpool2d
 from jaxvision.ops.resize import resize
 from jaxvision.ops.unpooling import (
@@ -98,3 +101,30 @@ def test_gradients():
         ):
             value = np.asarray(value, np.float64)
             check_grads(jax.jit(form), (value,), 1, ["rev"], atol=1e-6, rtol=1e-6)
+
+
+@few
+@given(windows, st.tuples(st.integers(1, 3), st.integers(1, 2)), windows)
+def test_dilated_max_pooling(window, dilation, stride):
+    x = draw(0, 2, 9, 8, 3)
+    lie = pooling._window(x.shape, window, stride, 0, False, dilation)
+    forms = [partial(f, lie) for f in (pooling._max_plain, pooling._max_taps, pooling._max_pool)]
+    g = draw(1, *jax.eval_shape(forms[0], x).shape)
+    expected = np.empty(g.shape, np.float32)
+    for i, j in np.ndindex(*g.shape[1:3]):
+        top, left = i * stride[0], j * stride[1]
+        rows = slice(top, top + window[0] * dilation[0], dilation[0])
+        columns = slice(left, left + window[1] * dilation[1], dilation[1])
+        expected[:, i, j] = x[:, rows, columns].max((1, 2))
+
+    @jax.jit
+    def passes(x, g):
+        pulled = [jax.vjp(form, x) for form in forms]
+        return [(y, pull(g)[0]) for y, pull in pulled]
+
+    found = passes(x, g)
+    for y, dx in found:
+        np.testing.assert_array_equal(y, expected)
+        np.testing.assert_array_equal(dx, found[1][1])
+    pooled = max_pool2d(x, window, stride, dilation=dilation)
+    np.testing.assert_array_equal(pooled, expected)
