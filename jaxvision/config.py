@@ -65,12 +65,26 @@ KEYS: dict[str, Key] = {
     "model.weights": Key(
         "", "initial weights: a file, 'default', a tag (`jaxvision info weights`) or a Hub name"
     ),
+    "model.encoder_weights": Key(
+        "", "initial weights of the encoder alone, of its own network: as model.weights"
+    ),
     "model.reset_classifier": Key(
         False, "with weights: a fresh classifier even where the file's fits the number of classes"
     ),
     # -- loss -----------------------------------------------------------------------------------
     "loss.name": Key(
-        "cross_entropy", "classification: cross_entropy, hinge (SVM) or margin (CapsNet)"
+        "cross_entropy",
+        "classification: cross_entropy, hinge (SVM) or margin (CapsNet); segmentation: terms joined "
+        "by +, of cross_entropy, focal, dice, soft_iou, tversky, lovasz",
+    ),
+    "loss.options": Key(
+        _FREE, "segmentation: arguments of the terms, e.g. {'focal': {'gamma': 3.0}}"
+    ),
+    "loss.hard_share": Key(
+        0.0, "segmentation: keep the hardest pixels, at least this share (0: all count)"
+    ),
+    "loss.hard_threshold": Key(
+        0.7, "with hard_share: pixels whose class has less probability are kept too"
     ),
     "loss.label_smoothing": Key(0.0, "mass given uniformly to all classes"),
     "loss.class_weights": Key([], "weight of each class in the loss (empty: all one)"),
@@ -131,6 +145,15 @@ KEYS: dict[str, Key] = {
     ),
     "eval.every": Key("1 epoch", "duration between evaluations", kinds=_DURATION),
     "eval.batch_size": Key(0, "images an evaluation step (0: as train)"),
+    "eval.scales": Key([1.0], "segmentation: sizes to average over, relative to the image's"),
+    "eval.flip": Key(False, "segmentation: average over the mirrored image too"),
+    "eval.window": Key([], "segmentation: [height, width] of sliding windows (empty: all at once)"),
+    "eval.overlap": Key(0.5, "segmentation: the part of a window that the next covers again"),
+    "eval.void": Key("ignore", "what is predicted on void: ignore, or false_positives"),
+    "eval.void_class": Key("", "the last class, if metrics are to take it for void"),
+    "eval.boundary": Key(
+        0.0, "tolerance of the boundary F1, of the diagonal; e.g. 0.0075 (0: off)"
+    ),
     "eval.pictures": Key(8, "images in the picture of predictions (0: none)", resumable=True),
     # -- checkpoints, devices, logs -------------------------------------------------------------
     "checkpoint.every": Key("1 epoch", "duration between", kinds=_DURATION, resumable=True),
@@ -148,12 +171,23 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.source": ("tfds", "folder", "masks", "idx"),
     "data.on_corrupt": ("error", "skip"),
     "model.dtype": ("float32", "bfloat16"),
-    "loss.name": ("cross_entropy", "hinge", "margin"),
     "distillation.kind": ("hard", "soft"),
+    "eval.void": ("ignore", "false_positives"),
     "optimizer.name": ("sgd", "adam", "adamw", "rmsprop", "lamb", "lion", "adafactor"),
     "schedule.name": ("constant", "step", "polynomial", "cosine", "one_cycle", "plateau"),
 }
-_BELOW_ONE = ("loss.label_smoothing", "optimizer.ema", "distillation.weight")
+LOSSES: dict[str, tuple[str, ...]] = {
+    "classification": ("cross_entropy", "hinge", "margin"),
+    "segmentation": ("cross_entropy", "focal", "dice", "soft_iou", "tversky", "lovasz"),
+}
+_BELOW_ONE = (
+    "loss.hard_share",
+    "eval.overlap",
+    "eval.boundary",
+    "loss.label_smoothing",
+    "optimizer.ema",
+    "distillation.weight",
+)
 _POSITIVE = ("train.batch_size", "train.log_every", "optimizer.accumulate", "checkpoint.keep")
 
 
@@ -330,6 +364,7 @@ def validate(config: ConfigDict) -> None:
     for path, valid in CHOICES.items():
         if flat[path] not in valid:
             raise unknown(f"value of {path}", flat[path], valid)
+    loss_terms(config)
     for path in _POSITIVE:
         if flat[path] < 1:
             raise UserError(f"Config key {path!r} must be at least 1, got {flat[path]}.")
@@ -363,6 +398,20 @@ def validate(config: ConfigDict) -> None:
             steps_of(flat[path], steps_per_epoch=10, total=100, key=path)
     for milestone in flat["schedule.milestones"]:
         steps_of(milestone, steps_per_epoch=10, total=100, key="schedule.milestones")
+
+
+def loss_terms(config: ConfigDict) -> list[str]:
+    """The names in `loss.name`: one, or for segmentation several joined by "+".
+
+    Raises:
+      UserError: one of them is no loss of the task.
+    """
+    known = LOSSES[config.task]
+    terms = config.loss.name.split("+") if config.task == "segmentation" else [config.loss.name]
+    for term in terms:
+        if term not in known:
+            raise unknown(f"loss.name for task={config.task!r}", term, known)
+    return terms
 
 
 def steps_of(

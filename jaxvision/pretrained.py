@@ -101,6 +101,28 @@ def load_into(
     )
 
 
+def load_encoder(
+    name: str, options: Mapping[str, Any], weights: str, variables: dict[str, Any]
+) -> dict[str, Any]:
+    """`variables` of a network that stands on another, with trained weights of that other one.
+
+    Args:
+      name: of the network.
+      options: what it was created with, which may name another encoder.
+      weights: of the encoder, see `interop.published.resolve`.
+      variables: of the network.
+
+    Raises:
+      UserError: the network has no encoder; no such weights, or they do not fit.
+    """
+    encoder, place = models.encoder_of(name, options)
+    inner = {kind: tree[place] for kind, tree in variables.items() if place in tree}
+    module = models.create(encoder, features_only=True)
+    filled = load_into(encoder, module, weights, inner)
+    return {kind: {**tree, **({place: filled[kind]} if kind in filled else {})}
+            for kind, tree in variables.items()}  # fmt: skip
+
+
 def load_state(
     entry: Variant,
     model: nn.Module,

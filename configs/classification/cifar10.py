@@ -8,7 +8,14 @@ akamaster/pytorch_resnet_cifar10 are evaluated with
     jaxvision evaluate --config configs/classification/cifar10.py --config.data.dir=DIR \\
         --weights resnet20-12fca82f.th
 
-The variants `:resnet32` and `:resnet56` are the deeper networks, `:smoke` runs on built-in shapes.
+The variants `:resnet32` and `:resnet56` are the deeper networks. `:encoder` is ImageNet's ResNet-18
+on images enlarged to 48 pixels, to be an encoder for segmentation afterwards:
+
+    jaxvision export-torch resnet18.safetensors --workdir RUN
+    python train.py --config configs/segmentation/camvid.py:deeplabv3plus \\
+        --config.model.encoder_weights=resnet18.safetensors --config.data.dir=DIR
+
+`:smoke` runs on built-in shapes.
 """
 
 from ml_collections import ConfigDict
@@ -17,7 +24,7 @@ from jaxvision.config import check_variant, default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    variant = check_variant(variant, ("resnet32", "resnet56", "smoke"))
+    variant = check_variant(variant, ("resnet32", "resnet56", "encoder", "smoke"))
     config = default_config()
     config.data.source = "folder"
     config.data.dir = "data/cifar10"
@@ -47,6 +54,24 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.duration = "200 epochs"
     if variant in ("resnet32", "resnet56"):
         config.model.name = f"{variant}_cifar"
+    if variant == "encoder":
+        config.data.train_transforms = (
+            {"name": "random_resized_crop", "size": 48, "scale": (0.4, 1.0)},
+        )
+        config.data.eval_transforms = ({"name": "resize", "size": 48},)
+        config.data.augment = (
+            {"name": "flip_horizontal"},
+            {"name": "random_color_jitter", "brightness": 0.3, "contrast": 0.3, "saturation": 0.3},
+        )
+        config.model.name = "resnet18"
+        config.optimizer.nesterov = True
+        config.optimizer.learning_rate = 0.05
+        config.optimizer.weight_decay = 5e-4
+        config.loss.label_smoothing = 0.1
+        config.schedule.name = "cosine"
+        config.schedule.warmup = "1 epoch"
+        config.train.batch_size = 64
+        config.train.duration = "10 epochs"
     if variant == "smoke":
         config.data.source, config.data.name, config.data.dir = "tfds", "shapes", ""
         config.data.options = {"size": 32, "train": 256, "test": 64}

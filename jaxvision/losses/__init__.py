@@ -1,4 +1,4 @@
-"""Losses: pure functions of logits and labels that return one value a sample or pixel."""
+"""Losses: pure functions of logits and labels; one value a sample, a pixel, or a batch's regions."""
 
 from jaxvision.losses.classification import (
     cross_entropy,
@@ -7,5 +7,18 @@ from jaxvision.losses.classification import (
     multiclass_hinge,
     penalty,
 )
+from jaxvision.losses.segmentation import dice, focal, hard_examples, lovasz, soft_iou, tversky
 
-__all__ = ["cross_entropy", "margin_loss", "masked_mean", "multiclass_hinge", "penalty"]
+__all__ = [
+    "cross_entropy",
+    "dice",
+    "focal",
+    "hard_examples",
+    "lovasz",
+    "margin_loss",
+    "masked_mean",
+    "multiclass_hinge",
+    "penalty",
+    "soft_iou",
+    "tversky",
+]

@@ -7,5 +7,6 @@ from jaxvision.metrics.accumulators import (
     add,
     compute,
 )
+from jaxvision.metrics.boundary import BoundaryF1
 
-__all__ = ["ConfusionMatrix", "Mean", "TopK", "add", "compute"]
+__all__ = ["BoundaryF1", "ConfusionMatrix", "Mean", "TopK", "add", "compute"]

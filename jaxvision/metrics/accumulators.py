@@ -77,10 +77,23 @@ class TopK:
 
 @struct.dataclass
 class ConfusionMatrix:
-    """Counts [true class, predicted class]; the source of every segmentation metric."""
+    """Counts [true class, predicted class]; the source of every segmentation metric.
+
+    Pixels that are void (of no class) are kept apart, for there are two published conventions: to
+    leave them out, or to count what is predicted there as false positives.
+
+    Attributes:
+      counts: pixels of each true class (row) by predicted class.
+      on_void: void pixels by predicted class.
+      to_void: pixels of each true class where void is predicted, by networks that can.
+      void_counts: whether what is predicted on void is a false positive.
+    """
 
     counts: Sum
+    on_void: Sum = 0
+    to_void: Sum = 0
     class_names: tuple[str, ...] = struct.field(pytree_node=False, default=())
+    void_counts: bool = struct.field(pytree_node=False, default=False)
 
     @classmethod
     def of(
@@ -89,37 +102,60 @@ class ConfusionMatrix:
         true: Int[Array, "*b"],
         num_classes: int,
         class_names: Sequence[str] = (),
+        void_counts: bool = False,
     ) -> "ConfusionMatrix":
-        """Entries whose true class is outside 0..num_classes-1 (255 = ignore) are left out."""
-        valid = (true >= 0) & (true < num_classes)
-        cell = jnp.where(valid, true * num_classes + predicted, num_classes**2)
-        flat = jnp.bincount(cell.ravel(), length=num_classes**2 + 1)
-        counts = flat[:-1].reshape(num_classes, num_classes).astype(jnp.int32)
-        return cls(counts=counts, class_names=tuple(class_names))
+        """Of label maps. True classes from num_classes on (255) are void, negative ones no pixel.
+
+        Predictions from num_classes on are void too.
+        """
+        side = num_classes + 1
+        cell = jnp.minimum(true, num_classes) * side + jnp.minimum(predicted, num_classes)
+        flat = jnp.bincount(jnp.where(true < 0, side**2, cell).ravel(), length=side**2 + 1)
+        matrix = flat[:-1].reshape(side, side).astype(jnp.int32)
+        return cls(
+            counts=matrix[:-1, :-1],
+            on_void=matrix[-1, :-1],
+            to_void=matrix[:-1, -1],
+            class_names=tuple(class_names),
+            void_counts=void_counts,
+        )
+
+    def _parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(hits, pixels of the class, pixels predicted as it) of each class."""
+        counts = np.asarray(self.counts, np.float64)
+        occurring = counts.sum(1) + np.asarray(self.to_void)
+        predicted = counts.sum(0) + self.void_counts * np.asarray(self.on_void)
+        return np.diag(counts), occurring, predicted
 
     def iou(self) -> np.ndarray:
         """Intersection over union of each class; NaN where it neither occurs nor is guessed."""
-        counts = np.asarray(self.counts, np.float64)
-        hit = np.diag(counts)
-        union = counts.sum(0) + counts.sum(1) - hit
+        hit, occurring, predicted = self._parts()
+        union = occurring + predicted - hit
         return np.where(union > 0, hit / np.maximum(union, 1), np.nan)
 
     def compute(self, name: str) -> dict[str, float]:
-        """`miou`, `pixel_accuracy`, `mean_class_accuracy` and `iou/<class>` for each class.
+        """`miou`, `fwiou`, `pixel_accuracy`, `mean_class_accuracy`, `mdice`, `iou/<class>`.
 
-        Means run over the classes that occur or are predicted (accuracy: that occur). NaN where
-        nothing was counted. The matrix has many names of its own: `name` is not among them.
+        Means run over the classes that occur or are predicted (accuracy: that occur); `fwiou` is
+        weighted by how often a class occurs. NaN where nothing was counted. The matrix has many
+        names of its own: `name` is not among them.
         """
-        counts = np.asarray(self.counts, np.float64)
-        iou, occurring = self.iou(), counts.sum(1)
-        recall = np.diag(counts)[occurring > 0] / occurring[occurring > 0]
+        (hit, occurring, predicted), iou = self._parts(), self.iou()
+        there, total = occurring > 0, occurring.sum()
+        recall = hit[there] / occurring[there]
+        seen = ~np.isnan(iou)
+        dice = 2 * hit[seen] / (occurring + predicted)[seen]
         metrics = {
-            "miou": float(np.nanmean(iou)) if not np.isnan(iou).all() else float("nan"),
-            "pixel_accuracy": float(np.diag(counts).sum() / counts.sum())
-            if counts.sum()
-            else float("nan"),
-            "mean_class_accuracy": float(recall.mean()) if recall.size else float("nan"),
+            "miou": _mean(iou[seen]),
+            "fwiou": float((occurring[there] * iou[there]).sum() / total) if total else np.nan,
+            "pixel_accuracy": float(hit.sum() / total) if total else np.nan,
+            "mean_class_accuracy": _mean(recall),
+            "mdice": _mean(dice),
         }
         names = self.class_names or tuple(str(i) for i in range(len(iou)))
         metrics.update({f"iou/{n}": float(v) for n, v in zip(names, iou)})
         return metrics
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else float("nan")

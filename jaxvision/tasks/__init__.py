@@ -4,6 +4,7 @@ A task is a frozen dataclass with the methods of `Task`. `create(config, ...)` m
 one; a new task is one file here and one line in `_TASKS`.
 """
 
+import inspect
 from typing import Any, Protocol
 
 import jax.numpy as jnp
@@ -12,9 +13,11 @@ from flax import linen as nn
 from ml_collections import ConfigDict
 
 from jaxvision import models
+from jaxvision.config import loss_terms
 from jaxvision.errors import UserError, unknown
 from jaxvision.tasks import classification, segmentation
 from jaxvision.tasks.inputs import Inputs
+from jaxvision.tasks.views import Views
 
 _TASKS: dict[str, Any] = {
     "classification": classification.Classification,
@@ -75,11 +78,8 @@ def create(config: ConfigDict, class_names: tuple[str, ...]) -> Task:
     weights = tuple(config.loss.class_weights)
     if weights and len(weights) != count:
         raise UserError(f"loss.class_weights has {len(weights)} values for {count} classes.")
-    chosen: dict[str, Any] = {}
-    if config.task == "classification":
-        chosen = _of_classification(config, count)
-    elif config.loss.name != "cross_entropy" or config.distillation.model:
-        raise UserError("loss.name and distillation.model are for task='classification'.")
+    loss_terms(config)
+    chosen = _CHOSEN[config.task](config, class_names)
     model = models.create(
         config.model.name,
         count,
@@ -96,11 +96,13 @@ def create(config: ConfigDict, class_names: tuple[str, ...]) -> Task:
         class_weights=weights,
         l1=config.loss.l1,
         l2=config.loss.l2,
+        criterion=config.loss.name,
+        auxiliary_weight=config.loss.auxiliary_weight,
         **chosen,
     )
 
 
-def _of_classification(config: ConfigDict, count: int) -> dict[str, Any]:
+def _of_classification(config: ConfigDict, class_names: tuple[str, ...]) -> dict[str, Any]:
     """What this task alone is configured with."""
     if config.loss.name != "cross_entropy" and config.loss.label_smoothing:
         raise UserError("loss.label_smoothing is for loss.name='cross_entropy'; set it to 0.")
@@ -108,11 +110,44 @@ def _of_classification(config: ConfigDict, count: int) -> dict[str, Any]:
     if wanted.model:
         if not wanted.weights:
             raise UserError("distillation.model needs distillation.weights: a trained teacher.")
-        network = models.create(wanted.model, count, **wanted.options.to_dict())
+        network = models.create(wanted.model, len(class_names), **wanted.options.to_dict())
         teacher = classification.Teacher(network, wanted.kind, wanted.weight, wanted.temperature)
+    return {"reconstruction_weight": config.loss.reconstruction_weight, "teacher": teacher}
+
+
+def _of_segmentation(config: ConfigDict, class_names: tuple[str, ...]) -> dict[str, Any]:
+    """What this task alone is configured with."""
+    if config.distillation.model:
+        raise UserError("distillation.model is for task='classification'.")
+    terms = {**segmentation.PIXEL_LOSSES, **segmentation.REGION_LOSSES}
+    options = config.loss.options.to_dict()
+    for term, arguments in options.items():
+        if term not in loss_terms(config):
+            raise unknown("loss in loss.options", term, loss_terms(config))
+        signature = inspect.signature(terms[term]).parameters.values()
+        known = [p.name for p in signature if p.kind is p.KEYWORD_ONLY]
+        for argument in arguments:
+            if argument not in known:
+                raise unknown(f"option of loss {term!r}", argument, known)
+    void = config.eval.void_class
+    if void and void != class_names[-1]:
+        raise UserError(f"eval.void_class={void!r} is not the last class, {class_names[-1]!r}.")
+    if min(config.eval.scales, default=0) <= 0:
+        raise UserError(f"eval.scales are positive numbers, got {list(config.eval.scales)}.")
     return {
-        "criterion": config.loss.name,
-        "auxiliary_weight": config.loss.auxiliary_weight,
-        "reconstruction_weight": config.loss.reconstruction_weight,
-        "teacher": teacher,
+        "loss_options": options,
+        "hard_share": config.loss.hard_share,
+        "hard_threshold": config.loss.hard_threshold,
+        "views": Views(
+            tuple(config.eval.scales),
+            config.eval.flip,
+            tuple(config.eval.window),
+            config.eval.overlap,
+        ),
+        "void_class": void,
+        "void_counts": config.eval.void == "false_positives",
+        "boundary": config.eval.boundary,
     }
+
+
+_CHOSEN = {"classification": _of_classification, "segmentation": _of_segmentation}

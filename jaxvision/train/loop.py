@@ -135,7 +135,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
             )
     else:
         progress = Progress(records=train_loader.stream.order.count)
-        if config.model.weights or config.distillation.model:
+        if config.model.weights or config.model.encoder_weights or config.distillation.model:
             variables = trained_variables(config, task, image_shape)
             state = jax.jit(fresh, out_shardings=shardings)(variables)
         else:
@@ -324,13 +324,20 @@ def with_classes(config: ConfigDict, class_names: tuple[str, ...]) -> ConfigDict
 
 
 def trained_variables(config: ConfigDict, task: Any, shape: Any) -> dict[str, Any]:
-    """Variables to start from: fresh ones with what `model.weights` holds, and the teacher's.
+    """Variables to start from: fresh ones with what the configured weights hold, and the teacher's.
 
     Raises:
       UserError: weights cannot be had or do not fit.
     """
     variables = dict(jax.jit(lambda: init_variables(task, config.seed, shape))())
     teacher = variables.pop("teacher", None)
+    if config.model.encoder_weights:
+        variables = pretrained.load_encoder(
+            config.model.name,
+            config.model.options.to_dict(),
+            config.model.encoder_weights,
+            variables,
+        )
     if config.model.weights:
         variables = pretrained.load_into(
             config.model.name,

@@ -1,13 +1,13 @@
 """Runs the PyTorch references and writes what the tests compare with.
 
-    python tests/parity/generate.py [CASE ...] [torch_files] [adapted] [saliency]
+    python tests/parity/generate.py [CASE ...] [torch_files] [adapted] [segmentation] [saliency]
 
 A case (all of them, if none is named): tests/parity/golden/CASE.npz with logits and features in
 evaluation mode; for some, loss, gradients and running statistics of one training step.
 `torch_files`: tests/interop/data, one dict of many kinds of tensors in both formats of torch.save.
-`adapted`: adapted.npz, weights that timm fits to other images. `saliency`: saliency.npz, what
-captum 0.9.0 (which imports matplotlib) propagates back to images. See README.md for the
-environment.
+`adapted`: adapted.npz, weights that timm fits to other images. `segmentation`: segmentation.npz,
+losses and metrics of label maps. `saliency`: saliency.npz, what captum 0.9.0 (which imports
+matplotlib) propagates back to images. See README.md for the environment.
 """
 
 import collections
@@ -315,11 +315,75 @@ def saliency() -> None:
     print(f"saliency.npz: {(GOLDEN.parent / 'saliency.npz').stat().st_size} bytes")
 
 
+def segmentation() -> None:
+    """Writes losses and metrics of label maps: tests/losses and tests/metrics compare.
+
+    Losses of segmentation_models_pytorch and MONAI, and what torchmetrics makes of random label
+    maps and of hard ones: absent classes, all void, one pixel.
+    """
+    from parity.references import segmentation_models
+    from parity.segmentation import CLASSES, VOID, maps
+
+    smp = segmentation_models().losses  # first, as it imports torchvision
+    import monai
+    from torchmetrics.classification import MulticlassConfusionMatrix
+    from torchmetrics.functional import classification as functional
+
+    found = {}
+    for name, (scores, truth) in maps().items():
+        logits = torch.from_numpy(scores).movedim(-1, 1).requires_grad_()
+        true, guess = torch.from_numpy(truth).long(), torch.from_numpy(scores.argmax(-1))
+        options = {"num_classes": CLASSES, "ignore_index": VOID}
+        void = bool((true == VOID).all())
+        matrix = MulticlassConfusionMatrix(**options)
+        found[f"{name}/confusion"] = matrix(guess, true).numpy()
+        if not void:
+            each = functional.multiclass_jaccard_index(guess, true, average="none", **options)
+            found[f"{name}/iou"] = each.numpy()
+            for key, average in (("miou", "macro"), ("fwiou", "weighted")):
+                value = functional.multiclass_jaccard_index(guess, true, average=average, **options)
+                found[f"{name}/{key}"] = value.numpy()
+            for key, average in (("pixel_accuracy", "micro"), ("recall", "none")):
+                value = functional.multiclass_accuracy(guess, true, average=average, **options)
+                found[f"{name}/{key}"] = value.numpy()
+        shared = {"mode": "multiclass", "from_logits": True, "ignore_index": VOID}
+        losses = {
+            "dice": smp.DiceLoss(**shared),
+            "soft_iou": smp.JaccardLoss(mode="multiclass", from_logits=True),
+            "tversky": smp.TverskyLoss(**shared, alpha=0.3, beta=0.7),
+            "lovasz": smp.LovaszLoss(mode="multiclass", ignore_index=VOID),
+        }
+        if (true == VOID).any():
+            del losses["soft_iou"]  # which knows no void there
+        if void:
+            losses = {}
+        for key, loss in losses.items():
+            value = loss(logits, true)
+            (gradient,) = torch.autograd.grad(value, logits, retain_graph=True)
+            found[f"{name}/{key}"] = value.detach().numpy()
+            found[f"{name}/{key}_gradient"] = gradient.movedim(1, -1).numpy()
+        if not (true == VOID).any():
+            focal = monai.losses.FocalLoss(use_softmax=True, to_onehot_y=True, reduction="none")
+            each = focal(logits, true[:, None]).detach()
+            found[f"{name}/focal"] = each.sum(1).numpy()
+            squared = monai.losses.DiceLoss(
+                softmax=True, to_onehot_y=True, squared_pred=True, batch=True, reduction="none",
+                smooth_nr=0.0, smooth_dr=1e-12,
+            )  # fmt: skip
+            found[f"{name}/squared_dice"] = (
+                squared(logits, true[:, None]).detach().flatten().numpy()
+            )
+    np.savez_compressed(GOLDEN.parent / "segmentation.npz", **found)
+    size = (GOLDEN.parent / "segmentation.npz").stat().st_size
+    print(f"segmentation.npz: {len(found)} arrays, {size} bytes")
+
+
 OTHERS = {
     "torch_files": torch_files,
     "adapted": adapted,
     "operations": operations,
     "saliency": saliency,
+    "segmentation": segmentation,
 }
 
 if __name__ == "__main__":

@@ -43,5 +43,5 @@ def test_what_the_hinge_cannot_do_is_refused():
         tasks.create(configured(label_smoothing=0.1), ("a", "b"))
     config = configured()
     config.task = "segmentation"
-    with pytest.raises(UserError, match=r"loss\.name.* for task='classification'"):
+    with pytest.raises(UserError, match=r"loss\.name for task='segmentation' 'hinge'"):
         tasks.create(config, ("a", "b"))
