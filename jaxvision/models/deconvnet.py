@@ -81,8 +81,8 @@ class DeconvNet(nn.Module):
         below = [channels[0], *channels[:-1]]
         for level in reversed(range(len(channels))):
             x = max_unpool2d_by_switches(x, *pooled[level])
-            features = [channels[level]] * (self.depths[level] - 1) + [below[level]]
-            for index, width in enumerate(features):
+            widths = [channels[level]] * (self.depths[level] - 1) + [below[level]]
+            for index, width in enumerate(widths):
                 name = f"deconv{level + 1}_{index}"
                 x = Unit(width, 3, True, 1, self.dtype, name=name)(x, train)
         if not self.num_classes:

@@ -97,7 +97,7 @@ class ESP(nn.Module):
         narrow = self.features // 5
         side, stride = (3, 2) if self.down else (1, 1)
         reduced = Conv(narrow, side, stride, dtype=self.dtype, name="c1")(x)
-        branches = []
+        branches: list[Array] = []
         for rate in _DILATIONS:
             features = self.features - 4 * narrow if rate == 1 else narrow
             layer = Conv(features, 3, dilation=rate, dtype=self.dtype, name=f"d{rate}")

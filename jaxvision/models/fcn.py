@@ -137,10 +137,9 @@ class FCNPyramid(nn.Module):
         maps = required(by_stride(image, self.encoder(image, train)), self.strides, "FCN")
         if not self.num_classes:
             return maps[-1]
-        x = None
+        x = jnp.zeros((), maps[-1].dtype)
         for stride, finer in zip(reversed(self.strides), (*self.strides[-2::-1], 1), strict=True):
-            scores = _score(self.num_classes, f"score{stride}", self.dtype)(maps.pop())
-            x = scores if x is None else x + scores
+            x += _score(self.num_classes, f"score{stride}", self.dtype)(maps.pop())
             factor = stride // finer
             up = _upscore(self.num_classes, factor, factor // 2, f"upscore{stride}", self.dtype)
             x = up(x)

@@ -70,11 +70,11 @@ class SegNet(nn.Module):
         below = [channels[0], *channels[:-1]]
         for level in reversed(range(len(channels))):
             x = max_unpool2d_by_switches(x, *pooled[level])
-            features = [channels[level]] * (self.depths[level] - 1) + [below[level]]
+            widths = [channels[level]] * (self.depths[level] - 1) + [below[level]]
             if level == 0:
-                features = features[1:]  # its last is the layer of the scores
+                widths = widths[1:]  # its last is the layer of the scores
             number = len(channels) - level
-            x = Stage(tuple(features), 2, self.dtype, name=f"up_stage{number}")(x, train)
+            x = Stage(tuple(widths), 2, self.dtype, name=f"up_stage{number}")(x, train)
         if not self.num_classes:
             return x
         return Conv2d(self.num_classes, 3, dtype=self.dtype, name="head")(x)

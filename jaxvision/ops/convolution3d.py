@@ -6,6 +6,7 @@ sum of transposed convolutions of maps, or a matmul if its windows do not overla
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -148,7 +149,7 @@ def _transpose_by_maps(form: Form, x: Array, kernel: Array) -> Array:
         return _spread(x, kernel)
     (batch, count, *_), depth = x.shape, kernel.shape[0]
     step, pad = form.stride[0], form.padding[0]
-    flat, total = x.reshape(batch * count, *x.shape[2:]), None
+    flat, terms = x.reshape(batch * count, *x.shape[2:]), []
     length = (count - 1) * step + depth - 2 * pad + form.extra[0]
     for n in range(depth):
         y = conv_transpose2d(
@@ -161,9 +162,8 @@ def _transpose_by_maps(form: Form, x: Array, kernel: Array) -> Array:
         y = y.reshape(batch, count, *y.shape[1:])
         after = length - (n - pad) - (count - 1) * step - 1
         places = (n - pad, after, step - 1)
-        term = lax.pad(y, jnp.zeros((), y.dtype), [(0, 0, 0), places, *[(0, 0, 0)] * 3])
-        total = term if total is None else total + term
-    return total
+        terms.append(lax.pad(y, jnp.zeros((), y.dtype), [(0, 0, 0), places, *[(0, 0, 0)] * 3]))
+    return reduce(jnp.add, terms)
 
 
 _conv = per_platform(cpu=_conv_by_maps, default=_conv_plain)
