@@ -92,12 +92,12 @@ def gaussian_mixture(
         raise UserError("Points must be finite; some are NaN or infinite.")
     centre = points.mean(0)  # the origin, for the rounding's sake
     blocks, real = in_blocks(points - centre)
-    best = None
+    best: tuple = ()
     for run in range(1 if starts is not None else n_init):
         begin = kmeans(points, k, seed=seed + run).centers if starts is None else starts
         begin = jnp.asarray(begin, jnp.float32) - centre
         found = _em(blocks, real, begin, (max_iter, tol, reg_covar), covariance)
-        best = found if best is None or found[1] > best[1] else best
+        best = found if not best or found[1] > best[1] else best
     (weights, means, covariances), bound, iterations, change, labels = best
     if not math.isfinite(float(bound)) or not jnp.isfinite(covariances).all():
         raise UserError(f"A covariance is singular; raise reg_covar={reg_covar}, or lower k={k}.")

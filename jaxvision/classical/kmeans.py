@@ -95,8 +95,8 @@ def kmeans(
         raise UserError("Points must be finite; some are NaN or infinite.")
     centre = points.mean(0)  # the origin, for the rounding's sake
     blocks, real = in_blocks(points - centre)
-    limits = (max_iter, int(max_changes * len(points)), objective_tol)
-    limits += (tol * jnp.var(points, 0).mean(),)
+    most_shift = tol * jnp.var(points, 0).mean()
+    limits = (max_iter, int(max_changes * len(points)), objective_tol, most_shift)
     if starts is not None:
         best = _lloyd(blocks, real, jnp.asarray(starts, jnp.float32) - centre, limits)
     else:
@@ -160,7 +160,7 @@ def assign(
 @partial(jax.jit, static_argnums=3)
 def _random(blocks: Array, real: Array, key: Array, k: int) -> Array:
     """k different points."""
-    chosen = lax.top_k(jnp.where(real.ravel(), jax.random.uniform(key, real.size), -1), k)[1]
+    chosen = lax.top_k(jnp.where(real.ravel(), jax.random.uniform(key, (real.size,)), -1), k)[1]
     return blocks[chosen // real.shape[1], :, chosen % real.shape[1]]
 
 

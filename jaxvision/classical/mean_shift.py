@@ -222,7 +222,7 @@ def _climb(leaves, seeds, bandwidth, max_iter, kernel):
             return done + group, total + weighted(points, mean)
 
         total = jnp.sum(jnp.where(whole[:, None], leaves.sums, 0), 0)
-        return lax.while_loop(lambda carry: carry[0] < cut.sum(), look, (0, total))[1]
+        return lax.while_loop(lambda carry: carry[0] < cut.sum(), look, (jnp.int32(0), total))[1]
 
     def move(carry):
         mean, _, _, done = carry

@@ -7,6 +7,7 @@ radius, or of regions that touch.
 """
 
 import heapq
+import itertools
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -17,13 +18,15 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxvision.classical.eigenvectors import leading
+from jaxvision.classical.eigenvectors import BLOCK, leading, size_of_basis
 from jaxvision.classical.superpixels import touching
 from jaxvision.errors import UserError
 
 _EXACT = lax.Precision.HIGHEST
 _THRESHOLDS = 16  # of a way of choosing them; see `_bipartition`
 _RESIDUAL = 1e-5
+_SLOWEST = ((0, 1), (1, 0))
+_SMALL = 512  # nodes of a part whose matrix is written out
 
 
 @jax.tree_util.register_dataclass
@@ -89,7 +92,6 @@ def pixel_graph(
 
 @partial(jax.jit, static_argnums=1)
 def _pixel_weights(features, radius, sigma, sigma_position):
-    height, width, _ = features.shape
     margin = (radius, radius)
     wide = jnp.pad(features, (margin, margin, (0, 0)), constant_values=jnp.inf)
 
@@ -124,7 +126,7 @@ def region_graph(
     return Graph(jnp.where(joined, jnp.exp(-apart / sigma**2), 0))
 
 
-def _check(**values: float) -> None:
+def _check(**values: float | int) -> None:
     for name, value in values.items():
         if not value > 0:
             raise UserError(f"{name}={value} must be positive.")
@@ -164,7 +166,7 @@ def _ncuts(graph: Graph, member: Array, active: Array) -> Array:
     return jnp.where(mass > 0, cut / jnp.where(mass > 0, mass, 1), 0)
 
 
-@partial(jax.jit, static_argnames="count")
+@partial(jax.jit, static_argnames=("count", "tol"))
 def spectrum(graph: Graph, active: Bool[Array, "n"], count: int, tol: float = _RESIDUAL):
     """The smallest eigenvalues and vectors of (D - W) y = λ D y among the active nodes.
 
@@ -181,8 +183,9 @@ def spectrum(graph: Graph, active: Bool[Array, "n"], count: int, tol: float = _R
     """
     degree = graph.times(active[None].astype(jnp.float32))[0]
     scale = jnp.where(active, lax.rsqrt(jnp.where(active, degree, 1)), 0)
-    if not graph.radius:
-        matrix = scale[:, None] * graph.weights * scale - jnp.diag(1.0 - active)
+    if not graph.radius or graph.nodes <= size_of_basis(count):
+        weights = graph.times(jnp.eye(graph.nodes))
+        matrix = scale[:, None] * weights * scale - jnp.diag(1.0 - active)
         values, vectors = jnp.linalg.eigh(matrix)
         values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count].T
         wrong = jnp.matmul(vectors, matrix, precision=_EXACT) - values[:, None] * vectors
@@ -192,21 +195,20 @@ def spectrum(graph: Graph, active: Bool[Array, "n"], count: int, tol: float = _R
         def times(block: Array) -> Array:
             return scale * graph.times(scale * block) - jnp.where(active, 0, block)
 
-        waves = _waves(graph.weights.shape[1:], count + 6)
-        start = jnp.where(active, waves * jnp.sqrt(degree), 0)
-        values, vectors, residuals = leading(times, start, count, tol)
+        _, height, width = graph.weights.shape
+        # Eigenvalues lie the closer, the more pixels there are in a row.
+        degree_of_filter = max(20, max(height, width) // 8)
+        noise = jax.random.normal(jax.random.key(0), (BLOCK, graph.nodes))
+        start = jnp.where(active, (_waves(height, width) + noise) * jnp.sqrt(degree), 0)
+        values, vectors, residuals = leading(times, start, count, degree_of_filter, tol)
     return 1 - values, vectors * scale, residuals
 
 
-def _waves(size: tuple[int, int], count: int) -> Float[np.ndarray, "count n"]:
+def _waves(height: int, width: int) -> Float[np.ndarray, "2 n"]:
     """The slowest cosines of an image, near to its smooth eigenvectors."""
-    height, width = size
-    most = min(count, max(size))
-    pairs = [(p, q) for p in range(min(most, height)) for q in range(min(most, width))]
-    pairs = sorted(pairs, key=lambda pair: (pair[0] / height) ** 2 + (pair[1] / width) ** 2)[:count]
-    down, right = ((np.arange(length) + 0.5) / length for length in size)
-    waves = [np.outer(np.cos(np.pi * p * down), np.cos(np.pi * q * right)) for p, q in pairs]
-    return np.stack(waves).reshape(len(pairs), -1).astype(np.float32)
+    down, right = ((np.arange(length) + 0.5) / length for length in (height, width))
+    waves = [np.outer(np.cos(np.pi * p * down), np.cos(np.pi * q * right)) for p, q in _SLOWEST]
+    return np.stack(waves).reshape(BLOCK, -1).astype(np.float32)
 
 
 # -- two at a time --------------------------------------------------------------------------------
@@ -252,18 +254,20 @@ def recursive_cut(
     _check(threshold=threshold)
     _check_k(graph, k or 1)
     nodes = np.arange(graph.nodes)
-    labels, values, waiting = np.zeros(graph.nodes, np.int32), [], []
+    labels = np.zeros(graph.nodes, np.int32)
+    values: list[float] = []
+    waiting: list[tuple] = []
+    order = itertools.count()  # of equal values the first is cut first
 
     def propose(part: np.ndarray) -> None:
         if len(part) >= max(smallest, 2):
             side, value = _cut(graph, part)
             if value <= threshold:
-                heapq.heappush(waiting, (value, len(values), tuple(map(int, part)), side))
+                heapq.heappush(waiting, (value, next(order), part, side))
 
     propose(nodes)
     while waiting and (k is None or len(values) + 1 < k):
         value, _, part, side = heapq.heappop(waiting)
-        part = np.asarray(part)
         labels[part[side]] = len(values) + 1
         values.append(value)
         propose(part[~side])
@@ -273,16 +277,33 @@ def recursive_cut(
 
 def _cut(graph: Graph, part: Int[np.ndarray, "p"]) -> tuple[Bool[np.ndarray, "p"], float]:
     """(which of the part's nodes are on one side, value)."""
-    if graph.radius:
+    if graph.radius and len(part) > _SMALL:
         active = np.isin(np.arange(graph.nodes), part)
         side, value = _bipartition(graph, jnp.asarray(active))
         return np.asarray(side)[part], float(value)
     # Powers of two, so that few shapes are compiled.
     size = 1 << (len(part) - 1).bit_length()
     matrix = np.zeros((size, size), np.float32)
-    matrix[: len(part), : len(part)] = np.asarray(graph.weights)[np.ix_(part, part)]
+    matrix[: len(part), : len(part)] = _matrix(graph, part)
     side, value = _bipartition(Graph(jnp.asarray(matrix)), jnp.arange(size) < len(part))
     return np.asarray(side)[: len(part)], float(value)
+
+
+def _matrix(graph: Graph, part: Int[np.ndarray, "p"]) -> Float[np.ndarray, "p p"]:
+    """The weights among some nodes."""
+    weights = np.asarray(graph.weights)
+    if not graph.radius:
+        return weights[np.ix_(part, part)]
+    reach = graph.radius
+    number = np.full((2 * reach + 1, 2 * reach + 1), -1)
+    for index, (dy, dx) in enumerate(offsets(reach)):
+        number[reach + dy, reach + dx] = index
+    rows, columns = np.divmod(part, weights.shape[2])
+    dy, dx = rows - rows[:, None], columns - columns[:, None]
+    near = np.maximum(np.abs(dy), np.abs(dx)) <= reach
+    which = np.where(near, number[np.where(near, dy, 0) + reach, np.where(near, dx, 0) + reach], -1)
+    found = weights[which, rows[:, None], columns[:, None]]
+    return np.where(which >= 0, found, 0)
 
 
 # -- k at once ------------------------------------------------------------------------------------
@@ -301,11 +322,11 @@ def k_way_cut(graph: Graph, k: int, tol: float = _RESIDUAL) -> Segments:
     """
     _check_k(graph, k)
     values, vectors, _ = spectrum(graph, jnp.ones(graph.nodes, bool), k, tol)
-    return _segments(graph, np.asarray(_discretised(vectors.T)), np.asarray(values))
+    return _segments(graph, np.asarray(discretised(vectors.T)), np.asarray(values))
 
 
 @jax.jit
-def _discretised(vectors: Float[Array, "n k"]) -> Int[Array, "n"]:
+def discretised(vectors: Float[Array, "n k"]) -> Int[Array, "n"]:
     """Yu and Shi's alternation between labels and the rotation."""
     count, k = vectors.shape
     norm = jnp.linalg.norm(vectors, axis=1, keepdims=True)

@@ -6,7 +6,7 @@ Analysis for Image Segmentation", 2001, https://doi.org/10.1023/A:1011174803800.
 `skimage.color.rgb2lab` (IEC 61966-2-1 sRGB, illuminant D65, 2° observer).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import jax
@@ -33,7 +33,7 @@ def features(
     image: UInt8[Array | np.ndarray, "h w 3"],
     which: Sequence[str] = ("colour",),
     weights: Mapping[str, float] | None = None,
-    extra: Mapping[str, Float[Array, "h w _"]] | None = None,
+    extra: Mapping[str, Float[Array | np.ndarray, "h w _"]] | None = None,
 ) -> Float[Array, "h w d"]:
     """Groups of features side by side, each centred and of total variance 1 times its weight².
 
@@ -51,7 +51,7 @@ def features(
       UserError: no group, one twice or unknown, or a negative weight.
     """
     extra, weights = dict(extra or {}), dict(weights or {})
-    makers = {
+    makers: dict[str, Callable[[Array], Array]] = {
         "intensity": intensity,
         "colour": lab,
         "rgb": _unit,
@@ -68,7 +68,7 @@ def features(
             raise UserError(f"The weight of {name} is {weight}; it must be at least 0.")
     groups = []
     for name in which:
-        group = extra[name] if name in extra else makers[name](jnp.asarray(image))
+        group = jnp.asarray(extra[name]) if name in extra else makers[name](jnp.asarray(image))
         groups.append(weights.get(name, 1.0) * _standardised(group))
     return jnp.concatenate(groups, -1)
 
@@ -77,7 +77,8 @@ def _standardised(group: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
     centred = group - group.mean((0, 1))
     spread = jnp.sqrt(jnp.sum(jnp.mean(centred**2, (0, 1))))
     # What rounding alone makes of a constant is no difference.
-    return jnp.where(spread > 1e-5, centred / jnp.where(spread > 0, spread, 1), 0)
+    least = 1e-5 * jnp.maximum(jnp.abs(group).max(), 1)
+    return jnp.where(spread > least, centred / jnp.where(spread > 0, spread, 1), 0)
 
 
 def _unit(image: Array) -> Float[Array, "h w 3"]:
@@ -109,15 +110,15 @@ def position(height: int, width: int) -> Float[Array, "h w 2"]:
 
 
 @jax.jit
-def texture(image: Float[Array, "h w"]) -> Float[Array, "h w 12"]:
+def texture(image: Float[Array | np.ndarray, "h w"]) -> Float[Array, "h w 12"]:
     """Oriented energy, averaged over the filter's own surroundings.
 
     Channels run over the angles (of the edge, from 0 in steps of 30 degrees) of the finer scale,
     then of the coarser.
     """
-    energies = []
+    image, energies = jnp.asarray(image), []
     for scale in _SCALES:
-        filters = oriented_filters(scale)
+        filters = jnp.asarray(oriented_filters(scale))
         margin = filters.shape[-1] // 2
         padded = jnp.pad(image, margin, mode="symmetric")[None, None]
         found = lax.conv_general_dilated(
@@ -148,8 +149,8 @@ def oriented_filters(scale: float) -> Float[np.ndarray, "f s s"]:
 def _blurred(maps: Float[Array, "c h w"], sigma: float) -> Float[Array, "c h w"]:
     """By a Gaussian, mirrored at the border."""
     reach = int(np.ceil(3 * sigma))
-    line = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
-    line = jnp.asarray(line / line.sum(), jnp.float32)
+    bell = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
+    line = jnp.asarray(bell / bell.sum(), jnp.float32)
     for axis in (1, 2):
         margin = [(reach, reach) if a == axis else (0, 0) for a in range(3)]
         length = maps.shape[axis]
@@ -161,9 +162,9 @@ def _blurred(maps: Float[Array, "c h w"], sigma: float) -> Float[Array, "c h w"]
     return maps
 
 
-def principal(maps: Float[Array, "h w c"], count: int) -> Float[Array, "h w d"]:
+def principal(maps: Float[Array | np.ndarray, "h w c"], count: int) -> Float[Array, "h w d"]:
     """The first principal components of the channels, at most `count` (Pearson 1901)."""
-    flat = maps.reshape(-1, maps.shape[-1])
+    flat = jnp.asarray(maps).reshape(-1, maps.shape[-1])
     flat = flat - flat.mean(0)
     covariance = jnp.matmul(flat.T, flat, precision=lax.Precision.HIGHEST) / len(flat)
     axes = jnp.linalg.eigh(covariance)[1][:, ::-1][:, :count]

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from jaxvision.errors import UserError
 
@@ -57,7 +57,7 @@ def slic(
 @partial(jax.jit, static_argnums=(1, 3))
 def _slic(image, cell, scale, iterations):
     """The cell [h w] in which the nearest centre began."""
-    height, width, channels = image.shape
+    height, width, _ = image.shape
     rows, columns = -(-height // cell[0]), -(-width // cell[1])
     places = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij"), -1)
     everything = jnp.concatenate([image - image.mean((0, 1)), places * scale], -1)
@@ -81,7 +81,8 @@ def _slic(image, cell, scale, iterations):
 
     def nearest(centers: Array) -> Array:
         """Which of the nine, for each pixel of each cell."""
-        best, which = jnp.inf, 0
+        best = jnp.full(points[:, 0].shape, jnp.inf)
+        which = jnp.zeros(best.shape, jnp.int32)
         for index, offset in enumerate(_NEAR):
             center = shifted(centers, offset, jnp.inf)
             away = jnp.sum((points - center[..., None]) ** 2, 1)
@@ -93,7 +94,9 @@ def _slic(image, cell, scale, iterations):
         which = nearest(centers)
         member = (which[:, None] == jnp.arange(len(_NEAR))[:, None]).astype(jnp.float32)
         sums = jnp.einsum("gop,gcp->goc", member, extended, precision=lax.Precision.HIGHEST)
-        total = sum(shifted(sums[:, i], (-dy, -dx), 0.0) for i, (dy, dx) in enumerate(_NEAR))
+        total = jnp.zeros_like(sums[:, 0])
+        for index, (dy, dx) in enumerate(_NEAR):
+            total += shifted(sums[:, index], (-dy, -dx), 0.0)
         mass = total[:, -1:]
         return jnp.where(mass > 0, total[:, :-1] / jnp.maximum(mass, 1), centers)
 
@@ -157,7 +160,7 @@ def boundaries(labels: Int[Array | np.ndarray, "h w"]) -> Bool[Array, "h w"]:
 
 @partial(jax.jit, static_argnums=2)
 def region_means(
-    values: Float[Array | np.ndarray, "h w c"], labels: Int[Array | np.ndarray, "h w"], count: int
+    values: Num[Array | np.ndarray, "h w c"], labels: Int[Array | np.ndarray, "h w"], count: int
 ) -> Float[Array, "count c"]:
     """The mean of the values of each of the regions 0 to `count` - 1; 0 where one is empty."""
     flat = jnp.asarray(values, jnp.float32).reshape(-1, values.shape[-1])

@@ -6,7 +6,7 @@
     jaxvision cluster a.jpg b.jpg c.jpg --method all --output gallery
 
 Writes a label map of each photo's own size and a picture of photo, clusters in their mean colours
-and their boundaries; with `all` also gallery.png, a row for each photo. docs/clustering.md shows it.
+and their boundaries; with `all` also gallery.png, a row for each photo (docs/clustering.md).
 """
 
 import argparse
@@ -102,9 +102,7 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
     from jaxvision.train import compilation
 
     if overrides:
-        raise UserError(
-            f"cluster has no configuration; leave --config.{next(iter(overrides))} out."
-        )
+        raise UserError(f"There is no configuration; leave out --config.{next(iter(overrides))}.")
     methods = check(options)
     photos = _photos(options.inputs)
     network = _network(options)
@@ -376,7 +374,9 @@ def _triptych(photo: "np.ndarray", coloured: "np.ndarray", labels: "np.ndarray")
     from jaxvision.classical.superpixels import boundaries
     from jaxvision.inspect import draw
 
-    lined = np.where(np.asarray(boundaries(labels))[..., None], np.uint8([255, 255, 0]), photo)
+    lined = np.where(
+        np.asarray(boundaries(labels))[..., None], np.array([255, 255, 0], np.uint8), photo
+    )
     return draw.grid(np.stack([photo, coloured, lined]), columns=3, gap=4)
 
 

@@ -1,5 +1,7 @@
 """Mixtures of Gaussians against scikit-learn's."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import sklearn.mixture
@@ -75,7 +77,7 @@ def test_the_bound_never_falls_and_several_starts_help(points, covariance):
         ).lower_bound
         for i in range(1, 10)
     ]
-    assert all(b >= a - 1e-5 for a, b in zip(bounds, bounds[1:]))
+    assert all(b >= a - 1e-5 for a, b in pairwise(bounds))
     many = gaussian_mixture(points, 4, covariance, n_init=3)
     assert many.lower_bound >= gaussian_mixture(points, 4, covariance).lower_bound - 1e-6
 
@@ -108,9 +110,9 @@ def test_bad_input_is_refused(points):
         gaussian_mixture(points, 151)
     with pytest.raises(UserError, match=r"Starts are \[2, 4\]"):
         gaussian_mixture(points, 3, starts=points[:2])
-    with pytest.raises(UserError, match="reg_covar=-1.0 must be at least 0"):
+    with pytest.raises(UserError, match=r"reg_covar=-1.0 must be at least 0"):
         gaussian_mixture(points, 3, reg_covar=-1.0)
     with pytest.raises(UserError, match="Points must be finite"):
         gaussian_mixture(points * np.inf, 3)
-    with pytest.raises(UserError, match="A covariance is singular; raise reg_covar=0.0"):
+    with pytest.raises(UserError, match=r"A covariance is singular; raise reg_covar=0.0"):
         gaussian_mixture(np.ones((9, 2), np.float32), 2, reg_covar=0.0)

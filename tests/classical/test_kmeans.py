@@ -1,5 +1,7 @@
 """k-means against scikit-learn's."""
 
+from itertools import pairwise
+
 import jax
 import numpy as np
 import pytest
@@ -98,15 +100,15 @@ def test_each_rule_ends_a_run(points):
         run = kmeans(points, 10, starts=starts, tol=0.0, max_iter=iterations)
         inertias.append(run.inertia)
         labels.append(np.asarray(run.labels))
-    assert all(b <= a * (1 + 1e-6) for a, b in zip(inertias, inertias[1:]))
+    assert all(b <= a * (1 + 1e-6) for a, b in pairwise(inertias))
     # A run of i iterations gives the labels and the inertia that iteration i + 1 begins with.
-    changes = [np.mean(a != b) for a, b in zip(labels, labels[1:])]
+    changes = [np.mean(a != b) for a, b in pairwise(labels)]
 
     few = kmeans(points, 10, starts=starts, tol=0.0, max_changes=0.01)
     assert few.stopped == "labels"
     assert few.iterations == 3 + next(i for i, share in enumerate(changes) if share <= 0.01)
     slow = kmeans(points, 10, starts=starts, tol=0.0, objective_tol=1e-3)
-    gains = [1 - b / a for a, b in zip(inertias, inertias[1:])]
+    gains = [1 - b / a for a, b in pairwise(inertias)]
     assert slow.stopped == "objective"
     assert slow.iterations == 3 + next(i for i, gain in enumerate(gains) if gain < 1e-3)
 
@@ -139,7 +141,7 @@ def test_any_points_get_labels_in_range_and_means(rows, k):
 def test_bad_input_is_refused(points):
     with pytest.raises(UserError, match="Did you mean 'random'"):
         kmeans(points, 5, init="randon")
-    with pytest.raises(UserError, match="max_changes=2.0 is a share"):
+    with pytest.raises(UserError, match=r"max_changes=2.0 is a share"):
         kmeans(points, 5, max_changes=2.0)
     with pytest.raises(UserError, match=r"objective_tol=-1.* must be at least 0"):
         kmeans(points, 5, objective_tol=-1.0)

@@ -87,7 +87,7 @@ def test_points_without_spread():
 
 
 def test_bad_input_is_refused(blobs):
-    with pytest.raises(UserError, match="bandwidth=0.0 must be positive"):
+    with pytest.raises(UserError, match=r"bandwidth=0.0 must be positive"):
         mean_shift(blobs, 0.0)
     with pytest.raises(UserError, match="Did you mean 'gaussian'"):
         mean_shift(blobs, 1.0, kernel="gausian")
@@ -99,5 +99,5 @@ def test_bad_input_is_refused(blobs):
         mean_shift(blobs, 1.0, seeds=blobs[:, :2])
     with pytest.raises(UserError, match="max_iter=0"):
         mean_shift(blobs, 1.0, max_iter=0)
-    with pytest.raises(UserError, match="quantile=0.0 is from 0 to 1"):
+    with pytest.raises(UserError, match=r"quantile=0.0 is from 0 to 1"):
         estimate_bandwidth(blobs, 0.0)
