@@ -3,7 +3,7 @@
 from parity.case import Case
 
 CASES = {
-    "deconvnet": Case((2, 3, 64, 79), 5, {"width": 0.125, "hidden": 24, "window": 2}),
+    "deconvnet": Case((2, 3, 64, 79), 5, {"width": 0.0625, "hidden": 12, "window": 2}),
     # Few rectifiers and maxima, so that rounding decides none.
     "deconvnet_shallow": Case(
         (4, 3, 21, 17),

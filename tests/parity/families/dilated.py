@@ -2,11 +2,11 @@
 
 from parity.case import Case
 
-_SMALL = {"width": 0.0625, "hidden": 16}
+_SMALL = {"width": 0.03125, "hidden": 8}
 CASES = {
-    "dilated_vgg16": Case((2, 3, 24, 11), 5, _SMALL),
-    "dilated_vgg16_context": Case((2, 3, 16, 24), 4, _SMALL, gradients=True),
-    "dilated_vgg16_context_large": Case((1, 3, 16, 24), 2, _SMALL),
+    "dilated_vgg16": Case((1, 3, 16, 11), 5, _SMALL),
+    "dilated_vgg16_context": Case((1, 3, 8, 16), 3, _SMALL, gradients=True),
+    "dilated_vgg16_context_large": Case((1, 3, 8, 16), 2, _SMALL),
 }
 CLASSES = 21
 # The front end's, and 28,392 and 6,803,139 of the context modules.
