@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -113,6 +113,10 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("inputs", nargs="+", help="image files and folders")
             sub.add_argument("--output", help="folder for predictions.json and pictures")
             sub.add_argument("--top", type=int, default=5, help="classes in the table (default 5)")
+            sub.add_argument(
+                "--tile", help="segment images at their own size by tiles: a side, or HEIGHTxWIDTH"
+            )
+            sub.add_argument("--overlap", type=float, default=0.25, help="of tiles (default 0.25)")
 
     info = command("info", _info, "Versions, devices, models, data sets, configuration keys")
     info.add_argument(
@@ -233,22 +237,43 @@ def _predict(options: argparse.Namespace, overrides: dict[str, str]) -> None:
     config, origin = source.source(options, overrides)
     files = inference.image_files(options.inputs)
     table = Table("file", "prediction")
-    kept, failed = [], []
-    for found in inference.predict_files(config, origin, files):
-        if isinstance(found, CorruptImageError):
-            failed.append(found)
-            table.add_row(found.name, f"[red]unreadable: {found.reason}")
-            continue
-        kept.append(found)
-        classes = inference.summarize(found, config.data.classes, options.top)["classes"]
-        cells = [f"{c['name']} {c.get('probability', c.get('share')):.1%}" for c in classes]
-        table.add_row(str(found.file), "  ".join(cells[: options.top]))
+    failed, done = [], 0
+
+    def readable() -> Iterator[Any]:
+        nonlocal done
+        tile = _tile(options.tile) if options.tile else None
+        for found in inference.predict_files(
+            config, origin, files, tile=tile, overlap=options.overlap
+        ):
+            if isinstance(found, CorruptImageError):
+                failed.append(found)
+                table.add_row(found.name, f"[red]unreadable: {found.reason}")
+                continue
+            classes = inference.summarize(found, config.data.classes, options.top)["classes"]
+            cells = [f"{c['name']} {c.get('probability', c.get('share')):.1%}" for c in classes]
+            table.add_row(str(found.file), "  ".join(cells[: options.top]))
+            done += 1
+            yield found
+
+    if options.output:
+        folder = Path(options.output)
+        inference.write_predictions(readable(), config.data.classes, folder, files)
+    else:
+        for _ in readable():
+            pass
     Console().print(table)
     if options.output:
-        inference.write_predictions(kept, config.data.classes, Path(options.output))
-        print(f"Wrote predictions.json and {len(kept)} pictures to {options.output}")
-    if failed and not kept:
+        print(f"Wrote predictions.json and {done} pictures to {options.output}")
+    if failed and not done:
         raise UserError("None of the images could be read.")
+
+
+def _tile(text: str) -> tuple[int, int]:
+    """`512` or `512x384` as (height, width)."""
+    height, _, width = text.partition("x")
+    if not (height.isdigit() and (width or height).isdigit()):
+        raise UserError(f"--tile is a side (512) or HEIGHTxWIDTH (512x384), not {text!r}.")
+    return int(height), int(width or height)
 
 
 def _info(options: argparse.Namespace, overrides: dict[str, str]) -> None:

@@ -32,8 +32,8 @@ def colour_map(labels: np.ndarray) -> np.ndarray:
 
 def overlay(image: np.ndarray, labels: np.ndarray, opacity: float = 0.5) -> np.ndarray:
     """The image with its label map laid over it."""
-    mixed = (1 - opacity) * as_colour(image) + opacity * colour_map(labels)
-    return np.round(mixed).astype(np.uint8)
+    below, above = (Image.fromarray(x) for x in (as_colour(image), colour_map(labels)))
+    return np.asarray(Image.blend(below, above, opacity))  # large photographs are never floats
 
 
 def _enlarge(image: np.ndarray, least: int) -> Image.Image:

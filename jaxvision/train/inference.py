@@ -3,8 +3,9 @@
 import contextlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from jaxvision.train.checkpoint import Checkpoints
 from jaxvision.train.evaluation import evaluate
 from jaxvision.train.loop import open_loader, with_classes
 from jaxvision.train.step import init_state, init_variables
+from jaxvision.train.tiles import predict_tiled
 from jaxvision.train.writers import write_atomically
 
 Shape = tuple[int, int, int]
@@ -231,9 +233,23 @@ class Prediction:
 
 
 def predict_files(
-    config: ConfigDict, origin: Origin, files: Sequence[Path], batch_size: int = 32
+    config: ConfigDict,
+    origin: Origin,
+    files: Sequence[Path],
+    batch_size: int = 32,
+    tile: tuple[int, int] | None = None,
+    overlap: float = 0.25,
 ) -> Iterator[Prediction | CorruptImageError]:
     """Predictions in the order of the files; an unreadable file gives its error instead.
+
+    Args:
+      config: of the network.
+      origin: of its weights.
+      files: images.
+      batch_size: images that are predicted at once.
+      tile: (height, width); images are then not transformed but segmented at their own size, tile
+        by tile.
+      overlap: of tiles, see `tiles.predict_tiled`.
 
     Raises:
       UserError: weights or configuration are wrong.
@@ -262,12 +278,17 @@ def predict_files(
             yield Prediction(file, image, network, {k: v[row] for k, v in outputs.items()})
         waiting.clear()
 
+    if tile is not None:
+        see = _tiled(config, task, origin, tile, overlap)
     for file in files:
         try:
             image = decode_image(_bytes(file), config.data.channels, str(file))
         except CorruptImageError as error:
             yield from flush()
             yield error
+            continue
+        if tile is not None:
+            yield Prediction(file, image, image, see(image))
             continue
         network = transform({"image": image}, np.random.default_rng(0))["image"]
         if waiting and waiting[0][2].shape != network.shape:
@@ -276,6 +297,26 @@ def predict_files(
         if len(waiting) == batch_size:
             yield from flush()
     yield from flush()
+
+
+def _tiled(
+    config: ConfigDict, task: Any, origin: Origin, tile: tuple[int, int], overlap: float
+) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """What segments an image at its own size.
+
+    Raises:
+      UserError: the task is another, or tile, weights or configuration are wrong.
+    """
+    if config.task != "segmentation":
+        raise UserError(f"Tiles are for segmentation; this is {config.task}.")
+    if min(tile) < 1 or not 0 <= overlap < 1:
+        raise UserError(f"Tiles of {tile[0]}x{tile[1]} that overlap by {overlap} do not exist.")
+    variables = variables_of(config, task, origin, (*tile, config.data.channels))
+    probabilities = jax.jit(
+        lambda variables, tiles: jax.nn.softmax(task.logits(variables, tiles)),
+        compiler_options=compilation.compiler_options(),
+    )
+    return lambda image: predict_tiled(partial(probabilities, variables), image, tile, overlap)
 
 
 def _bytes(file: Path) -> bytes:
@@ -306,17 +347,26 @@ def summarize(prediction: Prediction, class_names: Sequence[str], top: int = 5) 
 
 
 def write_predictions(
-    predictions: Sequence[Prediction], class_names: Sequence[str], folder: Path
+    predictions: Iterable[Prediction],
+    class_names: Sequence[str],
+    folder: Path,
+    files: Sequence[Path],
 ) -> None:
-    """Writes `predictions.json` and, for each file, an annotated picture.
+    """Writes `predictions.json` and, for each prediction, an annotated picture as soon as it comes.
 
     Segmentations are also written as palette PNGs of class indices at the file's own size. Pictures
     are named after their files; files of the same name get a number. Pictures of an earlier call
     are replaced, the predicted files themselves never, even where they lie in the folder.
+
+    Args:
+      predictions: taken one at a time.
+      class_names: of the network.
+      folder: made if missing.
+      files: that are predicted.
     """
     folder.mkdir(parents=True, exist_ok=True)
     here = folder.resolve()
-    taken = {p.file.name for p in predictions if p.file.resolve().parent == here}
+    taken = {file.name for file in files if file.resolve().parent == here}
     summaries = []
     for prediction in predictions:
         stem, number = prediction.file.stem, 1

@@ -184,7 +184,9 @@ def written(folder):
 def test_files_of_the_same_name_get_pictures_of_their_own(tmp_path):
     files = ["a/x.jpg", "b/x.png", "x-2.jpg", "/elsewhere/../x.gif"]
     out = tmp_path / "out"
-    inference.write_predictions([prediction(Path(f)) for f in files], ("cat", "dog"), out)
+    inference.write_predictions(
+        [prediction(Path(f)) for f in files], ("cat", "dog"), out, [Path(f) for f in files]
+    )
     names = written(out)
     assert len(set(names)) == 4
     assert {p.name for p in out.iterdir()} == {*names, "predictions.json"}
@@ -200,7 +202,9 @@ def test_files_of_the_same_name_get_pictures_of_their_own(tmp_path):
 def test_masks_and_pictures_do_not_collide(tmp_path):
     labels = {"segmentation": np.eye(3, dtype=np.int32), "probability": np.ones((3, 3))}
     files = [Path("x.jpg"), Path("x-classes.jpg")]
-    inference.write_predictions([prediction(f, **labels) for f in files], ("a", "b"), tmp_path)
+    inference.write_predictions(
+        [prediction(f, **labels) for f in files], ("a", "b"), tmp_path, files
+    )
     pairs = [(name, name.replace(".png", "-classes.png")) for name in written(tmp_path)]
     assert len({name for pair in pairs for name in pair}) == 4
     for picture, indices in pairs:
@@ -218,7 +222,7 @@ def test_the_images_themselves_are_never_overwritten(tmp_path):
     before = (tmp_path / "photo.png").read_bytes()
     files = [tmp_path / "photo.png", tmp_path / "other.jpg"]
     for _ in range(2):  # a second call replaces what the first one wrote
-        inference.write_predictions([prediction(f) for f in files], ("cat", "dog"), tmp_path)
+        inference.write_predictions([prediction(f) for f in files], ("cat", "dog"), tmp_path, files)
         assert written(tmp_path) == ["photo-2.png", "other.png"]
     assert (tmp_path / "photo.png").read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 5
