@@ -48,6 +48,12 @@ KEYS: dict[str, Key] = {
     "data.classes": Key([], "class names in order (folders: found; masks: needed)"),
     "data.channels": Key(3, "3 for colour, 1 for grey; images are converted"),
     "data.void": Key([], "masks: values that stand for no class; they become 255 = ignore"),
+    "data.mask_values": Key(
+        [], "masks: value of each class in order; all others are ignored (empty: 0, 1, ...)"
+    ),
+    "data.balance": Key(
+        0.0, "repeat records of classes that fewer than this share of records have (0: off)"
+    ),
     "data.train_transforms": Key([], "host transforms in order, [{'name': ..., ...}]"),
     "data.eval_transforms": Key([], "the same for evaluation and prediction; no randomness"),
     "data.augment": Key([], "augmentation on the device in order, [{'name': ..., ...}]"),

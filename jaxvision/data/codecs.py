@@ -14,6 +14,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from jaxvision.errors import UserError
 
 _JPEG = b"\xff\xd8\xff"
+_NPY = b"\x93NUMPY"
 
 
 class CorruptImageError(UserError):
@@ -34,16 +35,25 @@ def decode_image(data: bytes, channels: Literal[1, 3] = 3, name: str = "<bytes>"
     images are converted, transparency is dropped, 16-bit samples keep their high byte.
 
     Args:
-      data: contents of a JPEG, PNG, BMP, GIF (first frame), TIFF or WebP file.
+      data: contents of a JPEG, PNG, BMP, GIF (first frame), TIFF or WebP file; or of a NumPy file
+        with a volume of uint8, [depth, height, width] or with the channels as a last axis.
       channels: 3 for RGB, 1 for grey.
       name: named in errors.
 
     Returns:
-      uint8 [height, width, channels].
+      uint8 [height, width, channels], volumes with the depth before.
 
     Raises:
       CorruptImageError: empty, truncated, damaged or of unknown format.
     """
+    if data.startswith(_NPY):
+        volume = _volume(data, name)
+        volume = volume[..., None] if volume.ndim == 3 else volume
+        if volume.shape[-1] != channels:
+            raise CorruptImageError(
+                name, f"a volume of {volume.shape[-1]} channels, not {channels}"
+            )
+        return volume
     if data[:3] == _JPEG:
         pixels = _decode_jpeg(data, channels, name)
         if pixels is not None:
@@ -70,6 +80,8 @@ def decode_mask(data: bytes, name: str = "<bytes>") -> np.ndarray:
     Raises:
       CorruptImageError: undecodable, or a colour image (class indices have one channel).
     """
+    if data.startswith(_NPY):
+        return _volume(data, name)
     image = _open(data, name)
     if image.mode in ("L", "P"):
         return np.asarray(image)
@@ -80,6 +92,19 @@ def decode_mask(data: bytes, name: str = "<bytes>") -> np.ndarray:
     raise CorruptImageError(
         name, f"a mask has one channel of class indices, this is a {image.mode} image"
     )
+
+
+def _volume(data: bytes, name: str) -> np.ndarray:
+    """uint8 [d, h, w] or [d, h, w, c] of a NumPy file; nothing in it is executed."""
+    try:
+        volume = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise CorruptImageError(name, str(error)) from error
+    if volume.dtype != np.uint8 or volume.ndim not in (3, 4):
+        raise CorruptImageError(
+            name, f"a volume is uint8 [d, h, w] or [d, h, w, c], this {volume.dtype} {volume.shape}"
+        )
+    return volume
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

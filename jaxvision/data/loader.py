@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxvision.data import transforms
+from jaxvision.data import balance, transforms
 from jaxvision.data.codecs import CorruptImageError, decode_image, decode_mask
 from jaxvision.data.sources import Arrays, Selection, Source, open_split
 from jaxvision.errors import UserError
@@ -28,28 +28,28 @@ _CORRUPT = "corrupt"  # record index of a replaced record, -1 elsewhere; never l
 _HOST_ONLY = ("image_size",)
 
 
-@lru_cache(maxsize=4)
-def _permutation(seed: int, epoch: int, count: int) -> np.ndarray:
-    return np.random.default_rng((seed, epoch, 0, 1)).permutation(count)  # no record's stream
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Order:
     """Which record stands at which position of the endless training sequence.
 
-    Every epoch is a permutation of its own of all records; unshuffled, epochs follow one another.
+    Every epoch is a permutation of its own of all records, or as many drawn by their shares;
+    unshuffled, epochs follow one another.
+
+    Attributes:
+      shares: how often each record comes, relative to the others; None: once an epoch.
     """
 
     count: int
     seed: int = 0
     shuffle: bool = True
+    shares: np.ndarray | None = None
 
     def __call__(self, position: int) -> tuple[int, int]:
         """(epoch, record index) at `position`."""
         epoch, offset = divmod(position, self.count)
         if not self.shuffle:
             return epoch, offset
-        return epoch, int(_permutation(self.seed, epoch, self.count)[offset])
+        return epoch, int(_of_epoch(self, epoch)[offset])
 
     def indices(self, positions: Sequence[int]) -> np.ndarray:
         """Record indices at `positions`."""
@@ -59,21 +59,30 @@ class Order:
         found = np.empty_like(offsets)
         for epoch in np.unique(epochs):
             here = epochs == epoch
-            found[here] = _permutation(self.seed, int(epoch), self.count)[offsets[here]]
+            found[here] = _of_epoch(self, int(epoch))[offsets[here]]
         return found
+
+
+@lru_cache(maxsize=4)
+def _of_epoch(order: Order, epoch: int) -> np.ndarray:
+    rng = np.random.default_rng((order.seed, epoch, 0, 1))  # no record's stream
+    if order.shares is None:
+        return rng.permutation(order.count)
+    return balance.draw(order.shares, rng)
 
 
 @dataclass(frozen=True)
 class Decode:
-    """Encoded record to arrays: decode, check, map void values. Deterministic."""
+    """Encoded record to arrays: decode, check, map mask values. Deterministic."""
 
     channels: Literal[1, 3]
     num_classes: int = 0  # 0: labels are not checked
     void: tuple[int, ...] = ()
     annotations: tuple[str, ...] = ("label", "segmentation")
+    mask_values: tuple[int, ...] = ()  # of each class in order; none: 0, 1, ...
 
     def __call__(self, record: Mapping[str, Any], name: str) -> dict[str, Any]:
-        """The record with `image` uint8 [h, w, c] and, where present, `segmentation` [h, w].
+        """The record with `image` uint8 [*size, c] and, where present, `segmentation` [*size].
 
         Raises:
           CorruptImageError: image or mask cannot be decoded.
@@ -92,12 +101,13 @@ class Decode:
             mask = out["segmentation"]
             if not isinstance(mask, np.ndarray):
                 mask = decode_mask(mask, name + " (mask)")
-            mask = mask.reshape(mask.shape[:2])
-            if mask.shape != image.shape[:2]:
-                raise UserError(
-                    f"{name}: the image is {image.shape[1]}x{image.shape[0]} pixels, its mask "
-                    f"{mask.shape[1]}x{mask.shape[0]}."
-                )
+            if mask.ndim == image.ndim and mask.shape[-1] == 1:
+                mask = mask[..., 0]
+            if mask.shape != image.shape[:-1]:
+                sizes = [
+                    "x".join(map(str, shape[::-1])) for shape in (image.shape[:-1], mask.shape)
+                ]
+                raise UserError(f"{name}: the image is {sizes[0]} pixels, its mask {sizes[1]}.")
             out["segmentation"] = self._checked_mask(mask, name)
         return out
 
@@ -111,6 +121,10 @@ class Decode:
     def _checked_mask(self, mask: np.ndarray, name: str) -> np.ndarray:
         if mask.min(initial=0) < 0 or mask.max(initial=0) > 0xFFFF:
             raise UserError(f"The mask of {name} has values outside 0 to 65535.")
+        if self.mask_values:
+            table = np.full(0x10000, transforms.IGNORE, np.int32)
+            table[list(self.mask_values)] = np.arange(len(self.mask_values))
+            mask = table[mask]
         present = np.flatnonzero(np.bincount(mask.ravel()))
         void = [value for value in self.void if value != transforms.IGNORE]
         for value in present if self.num_classes else ():
@@ -499,7 +513,10 @@ def open_stream(
     """
     source = open_split(data, spec)
     classes = len(data.classes) or len(source.class_names)
-    decoder = Decode(data.channels, classes, tuple(data.void), annotations)
+    values = tuple(data.mask_values)
+    if values and len(values) != classes:
+        raise UserError(f"data.mask_values has {len(values)} values for {classes} classes.")
+    decoder = Decode(data.channels, classes, tuple(data.void), annotations, values)
     decode: Callable[..., dict[str, Any]] = decoder
     if data.cache or (isinstance(source, Selection) and isinstance(source.source, Arrays)):
         source, decode = in_memory(source, decoder, data.on_corrupt), _as_decoded
@@ -507,5 +524,8 @@ def open_stream(
     transforms.compose(steps)  # unknown names are met here, not in a thread
     if not train and transforms.is_random(steps):
         raise UserError("data.eval_transforms are random; evaluation must be deterministic.")
-    order = Order(len(source), seed, shuffle=train)
+    shares = None
+    if train and data.balance:
+        shares = balance.shares(balance.presence(source, decode, classes), data.balance)
+    order = Order(len(source), seed, train, shares)
     return Stream(source, order, decode, tuple(steps), data.on_corrupt, padding=not train)

@@ -26,6 +26,7 @@ from ml_collections import ConfigDict
 from jaxvision.data.codecs import CorruptImageError
 from jaxvision.errors import UserError, unknown
 
+VOLUME_SUFFIX = ".npy"
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
 
@@ -232,7 +233,7 @@ def _images_in(folder: Path, deep: bool = False) -> list[Path]:
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if deep and not name.startswith(".")]
         for name in files:
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
+            if name.lower().endswith((*IMAGE_SUFFIXES, VOLUME_SUFFIX)) and not name.startswith("."):
                 found.append(Path(parent, name))
     return sorted(found)
 
@@ -275,30 +276,64 @@ def _class_folders(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(p.name for p in entries))
 
 
-def mask_folder(root: Path, split: str, class_names: Sequence[str], mask_dir: str) -> Files:
-    """`root/split/*.jpg` with a mask of the same stem in `root/<mask_dir>`.
+def mask_folder(
+    root: Path,
+    split: str,
+    class_names: Sequence[str],
+    masks: str = "{split}annot",
+    images: str = "{split}",
+    list: str = "",
+    rename: Sequence[str] = ("", ""),
+) -> Files:
+    """Images and their masks in folders that correspond: `train/a.jpg` and `trainannot/a.png`.
+
+    In all names `{split}` stands for the split. Volumes are `.npy` files in either folder.
 
     Args:
-      mask_dir: folder of the masks; `{split}` stands for the split's name, e.g. `"{split}annot"`.
+      masks: folder of the masks, which are called as their images but for the suffix.
+      images: folder of the images; sub-folders count.
+      list: a text file of the split's names, a line each without suffix; empty takes all images.
+      rename: a part of the images' names, and what masks have instead of it.
 
     Raises:
       UserError: a folder is missing, an image has no mask, or no image is found.
     """
-    folder = _folder(root, split, "split")
-    masks = _folder(root, mask_dir.replace("{split}", split), "mask folder")
-    images = _by_hash(_images_in(folder), folder)
-    if not images:
+    folder = _folder(root, images.replace("{split}", split), "split")
+    mask_root = _folder(root, masks.replace("{split}", split), "mask folder")
+
+    def stem(path: Path, below: Path) -> str:
+        return str(path.relative_to(below).with_suffix(""))
+
+    found = _by_hash(_images_in(folder, deep=True), folder)
+    if list:
+        wanted = _listed(root, list.replace("{split}", split))
+        by_name = {stem(p, folder): p for p in found}
+        if absent := [name for name in wanted if name not in by_name]:
+            raise UserError(f"{len(absent)} listed images are not in {folder}, first {absent[0]}.")
+        found = [by_name[name] for name in wanted]
+    if not found:
         raise UserError(f"No image in {folder}.")
-    by_stem = {p.stem: p for p in _images_in(masks)}
-    missing = [p.name for p in images if p.stem not in by_stem]
+    by_stem = {stem(p, mask_root): p for p in _images_in(mask_root, deep=True)}
+    old, new = rename
+    stems = [stem(p, folder) for p in found]
+    stems = [s.replace(old, new) if old else s for s in stems]
+    missing = [p.name for p, s in zip(found, stems) if s not in by_stem]
     if missing:
         raise UserError(
-            f"{len(missing)} of {len(images)} images in {folder} have no mask in {masks}, "
+            f"{len(missing)} of {len(found)} images in {folder} have no mask in {mask_root}, "
             f"first {missing[0]}."
         )
     if not class_names:
         raise UserError("data.source='masks' needs data.classes: the class names in mask order.")
-    return Files(tuple(images), tuple(class_names), masks=tuple(by_stem[p.stem] for p in images))
+    return Files(tuple(found), tuple(class_names), masks=tuple(by_stem[s] for s in stems))
+
+
+def _listed(root: Path, name: str) -> Sequence[str]:
+    path = root / name
+    if not path.is_file():
+        near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise unknown(f"list of images in {path.parent}", path.name, near)
+    return [line.strip() for line in path.read_text().splitlines() if line.strip()]
 
 
 _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -467,9 +502,9 @@ def open_split(data: ConfigDict, spec: str) -> Source:
     """
     root = Path(data.dir).expanduser()
     options = data.options.to_dict()
+    known = ("masks", "images", "list", "rename") if data.source == "masks" else ()
     for option in options if data.source != "tfds" else ():
-        if data.source != "masks" or option != "masks":
-            known = ["masks"] if data.source == "masks" else []
+        if option not in known:
             raise unknown(f"option of data source {data.source!r}:", option, known)
     if data.source == "tfds":
         builder = tfds_builder(data.name, str(root) if data.dir else "", options)
@@ -490,7 +525,7 @@ def open_split(data: ConfigDict, spec: str) -> Source:
     elif data.source == "masks":
 
         def load(name: str) -> Source:
-            return mask_folder(root, name, data.classes, options.get("masks", "{split}annot"))
+            return mask_folder(root, name, data.classes, **options)
     else:
 
         def load(name: str) -> Source:

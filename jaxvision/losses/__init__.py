@@ -1,4 +1,4 @@
-"""Losses: pure functions of logits and labels; one value a sample, a pixel, or a batch's regions."""
+"""Losses: pure functions of logits and labels: a value a sample or pixel, or of all regions."""
 
 from jaxvision.losses.classification import (
     cross_entropy,

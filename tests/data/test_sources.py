@@ -164,6 +164,63 @@ def test_mask_folder_errors(masks):
         mask_folder(masks, "none", ("a",), "trainannot")
 
 
+def test_masks_of_other_names_and_places_by_a_list(tmp_path):
+    """As Cityscapes (sub-folders, renamed) and PASCAL VOC (a list of names) have it."""
+    for i in range(4):
+        write(tmp_path / "left" / "train" / "city" / f"{i}_left.jpg", png(i))
+        mask = encode_png(np.full((6, 8), i, np.uint8))
+        write(tmp_path / "fine" / "train" / "city" / f"{i}_fine.png", mask)
+    (tmp_path / "train.txt").write_text("city/2_left\n\ncity/0_left\n")
+    data = config("masks", tmp_path, classes=("a", "b", "c", "d"))
+    data.options = {
+        "images": "left/{split}",
+        "masks": "fine/{split}",
+        "rename": ("_left", "_fine"),
+        "list": "{split}.txt",
+    }
+    stream = open_stream(data, "train", seed=0, train=False)
+    assert [int(stream[i]["segmentation"][0, 0]) for i in range(2)] == [2, 0]
+    data.options["list"] = "trian.txt"
+    with pytest.raises(UserError, match=r"list of images .*'trian\.txt'.*'train\.txt'"):
+        open_split(data, "train")
+    (tmp_path / "train.txt").write_text("city/9_left\n")
+    data.options["list"] = "train.txt"
+    with pytest.raises(UserError, match=r"1 listed images are not in .*, first city/9_left"):
+        open_split(data, "train")
+
+
+def test_mask_values_are_mapped_to_classes():
+    decode = Decode(3, num_classes=3, mask_values=(7, 11, 21))
+    mask = np.resize(np.array([7, 11, 21, 0, 255], np.uint8), (6, 8))
+    out = decode({"image": png(9), "segmentation": encode_png(mask)}, "r")["segmentation"]
+    expected = {7: 0, 11: 1, 21: 2, 0: 255, 255: 255}
+    np.testing.assert_array_equal(out, np.vectorize(expected.get)(mask))
+
+
+def test_volumes_are_numpy_files(tmp_path):
+    rng = np.random.default_rng(0)
+    volumes = rng.integers(0, 256, (2, 5, 6, 7), np.uint8)
+    for i, volume in enumerate(volumes):
+        for folder, content in (("train", volume), ("trainannot", volume % 3)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            np.save(tmp_path / folder / f"{i}.npy", content)
+    data = config("masks", tmp_path, classes=("a", "b", "c"))
+    data.channels = 1
+    stream = open_stream(data, "train", seed=0, train=False)
+    record = stream[0]
+    assert record["image"].shape == (5, 6, 7, 1)
+    np.testing.assert_array_equal(record["segmentation"], record["image"][..., 0] % 3)
+    np.save(tmp_path / "train" / "0.npy", np.zeros((5, 6, 7)))
+    np.save(tmp_path / "train" / "1.npy", np.zeros((5, 6, 7)))
+    with pytest.raises(CorruptImageError, match="a volume is uint8"):
+        stream[0]
+    objects = np.array([{"a": 1}], dtype=object)
+    np.save(tmp_path / "train" / "0.npy", objects, allow_pickle=True)
+    np.save(tmp_path / "train" / "1.npy", objects, allow_pickle=True)
+    with pytest.raises(CorruptImageError, match="allow_pickle"):
+        stream[0]
+
+
 def test_decode_checks_masks_and_labels():
     def mask(values):
         return encode_png(np.resize(np.array(values, np.uint8), (6, 8)))

@@ -9,11 +9,12 @@ from typing import Any
 
 from jaxvision.data.builders.digits import Digits
 from jaxvision.data.builders.shapes import Shapes, ShapesConfig
+from jaxvision.data.builders.volumes import Volumes, VolumesConfig
 from jaxvision.errors import unknown
 
-BUILDERS = {"digits": Digits, "shapes": Shapes}
+BUILDERS = {"digits": Digits, "shapes": Shapes, "volumes": Volumes}
 
-__all__ = ["BUILDERS", "Digits", "Shapes", "ShapesConfig", "make"]
+__all__ = ["BUILDERS", "Digits", "Shapes", "ShapesConfig", "Volumes", "VolumesConfig", "make"]
 
 
 def make(name: str, options: Mapping[str, Any], data_dir: str | None = None) -> Any:
@@ -21,7 +22,7 @@ def make(name: str, options: Mapping[str, Any], data_dir: str | None = None) -> 
 
     Args:
       name: one of `BUILDERS`.
-      options: fields of its configuration: `ShapesConfig` for shapes; digits has none.
+      options: fields of its configuration: `ShapesConfig`, `VolumesConfig`; digits has none.
       data_dir: where prepared data sets live (None: the TFDS default).
 
     Raises:
@@ -29,7 +30,7 @@ def make(name: str, options: Mapping[str, Any], data_dir: str | None = None) -> 
     """
     if name not in BUILDERS:
         raise unknown("built-in data set", name, BUILDERS)
-    config_class = {"shapes": ShapesConfig}.get(name)
+    config_class: Any = {"shapes": ShapesConfig, "volumes": VolumesConfig}.get(name)
     fields = dataclasses.fields(config_class) if config_class else ()
     known = [f.name for f in fields if f.init and f.name in ("size", "train", "test", "seed")]
     for option in options:
