@@ -71,7 +71,7 @@ class BoundaryF1:
           num_classes: how many classes there are.
           tolerance: how far outlines may lie apart, as a part of the image's diagonal.
         """
-        radius = max(1.0, tolerance * float(np.hypot(*true.shape[1:])))
+        radius = max(1.0, tolerance * float(np.linalg.norm(true.shape[1:])))
         valid = (true >= 0) & (true < num_classes)
         rows = valid.any((1, 2))
 

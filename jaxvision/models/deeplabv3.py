@@ -69,7 +69,7 @@ class DilatedSegmenter(nn.Module):
     preserve_adopted_names: ClassVar[bool] = True
 
     num_classes: int = 21
-    encoder: nn.Module | None = None
+    encoder: Any = None
     head: str = "deeplab"
     auxiliary: bool = False
     rates: tuple[int, ...] = (12, 24, 36)
@@ -86,6 +86,7 @@ class DilatedSegmenter(nn.Module):
         common: dict[str, Any] = {"dtype": self.dtype}
         if self.dropout is not None:
             common["dropout"] = self.dropout
+        classify: nn.Module
         if self.head == "fcn":
             classify = FCNHead(self.num_classes, **common, name="classifier")
         else:

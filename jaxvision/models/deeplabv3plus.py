@@ -58,7 +58,7 @@ class DeepLabV3Plus(nn.Module):
     """
 
     num_classes: int = 21
-    encoder: nn.Module | None = None
+    encoder: Any = None
     rates: tuple[int, ...] = (12, 24, 36)
     width: int = 256
     fine_width: int = 48

@@ -73,7 +73,7 @@ class EncoderUNet(nn.Module):
     """
 
     num_classes: int = 21
-    encoder: nn.Module | None = None
+    encoder: Any = None
     widths: tuple[int, ...] = (256, 128, 64, 32, 16)
     center: bool = False
     dtype: Any = None
@@ -93,7 +93,7 @@ class EncoderUNet(nn.Module):
         widths = self.widths[:doublings]
         levels.pop(1, None)  # a map of the image's size has no skip connection in the reference
         x = UNetDecoder(widths, self.center, self.dtype, name="decoder")(
-            levels, image.shape[1:3], train
+            levels, (image.shape[1], image.shape[2]), train
         )
         return Conv2d(self.num_classes, 3, dtype=self.dtype, name="segmentation_head_0")(x)
 

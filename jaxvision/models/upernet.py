@@ -106,7 +106,7 @@ class UPerNet(nn.Module):
     preserve_adopted_names: ClassVar[bool] = True
 
     num_classes: int = 150
-    encoder: nn.Module | None = None
+    encoder: Any = None
     width: int = 512
     bins: tuple[int, ...] = (1, 2, 3, 6)
     auxiliary: bool = True

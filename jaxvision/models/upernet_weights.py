@@ -91,16 +91,20 @@ def convert(state: StateDict) -> StateDict:
     for name in [n for n in found if n.endswith(".attention.q_proj.weight")]:
         place = name.removesuffix(".attention.q_proj.weight")
         parts = {
-            (part, leaf): found.pop(f"{place}.attention.{part}_proj.{leaf}", None)
+            name: found.pop(name)
             for part in "qkv"
             for leaf in ("weight", "bias")
+            if (name := f"{place}.attention.{part}_proj.{leaf}") in found
         }
-        found[f"{place}.attn.qkv.weight"] = np.concatenate([parts[p, "weight"] for p in "qkv"])
-        if parts["k", "bias"] is None:
-            found[f"{place}.attn.q_bias"] = parts["q", "bias"]
-            found[f"{place}.attn.v_bias"] = parts["v", "bias"]
-        else:
-            found[f"{place}.attn.qkv.bias"] = np.concatenate([parts[p, "bias"] for p in "qkv"])
+        if f"{place}.attention.k_proj.bias" in parts:
+            joined = ["weight", "bias"]
+        else:  # BEiT's keys have none
+            joined = ["weight"]
+            for part in "qv":
+                found[f"{place}.attn.{part}_bias"] = parts[f"{place}.attention.{part}_proj.bias"]
+        for leaf in joined:
+            three = [parts[f"{place}.attention.{part}_proj.{leaf}"] for part in "qkv"]
+            found[f"{place}.attn.qkv.{leaf}"] = np.concatenate(three)
     return found
 
 

@@ -101,8 +101,8 @@ class Segmentation:
             kept = hard_examples(nll, counted, share=self.hard_share, threshold=self.hard_threshold)
         for name in self.criterion.split("+"):
             if name in PIXEL_LOSSES:
-                found = self._pixel_loss(name, logits, targets, self.label_smoothing)
-                total += masked_mean(*found, kept)
+                values, weights = self._pixel_loss(name, logits, targets, self.label_smoothing)
+                total += masked_mean(values, weights, kept)
             else:
                 more = self.loss_options.get(name, {})
                 total += REGION_LOSSES[name](logits, targets, counted, **more)
