@@ -26,6 +26,7 @@ _EXACT = lax.Precision.HIGHEST
 _THRESHOLDS = 16  # of a way of choosing them; see `_bipartition`
 _RESIDUAL = 1e-5
 _SLOWEST = ((0, 1), (1, 0))
+_STEP = 64
 _SMALL = 512  # nodes of a part whose matrix is written out
 
 
@@ -281,8 +282,7 @@ def _cut(graph: Graph, part: Int[np.ndarray, "p"]) -> tuple[Bool[np.ndarray, "p"
         active = np.isin(np.arange(graph.nodes), part)
         side, value = _bipartition(graph, jnp.asarray(active))
         return np.asarray(side)[part], float(value)
-    # Powers of two, so that few shapes are compiled.
-    size = 1 << (len(part) - 1).bit_length()
+    size = -(-len(part) // _STEP) * _STEP  # so that few shapes are compiled
     matrix = np.zeros((size, size), np.float32)
     matrix[: len(part), : len(part)] = _matrix(graph, part)
     side, value = _bipartition(Graph(jnp.asarray(matrix)), jnp.arange(size) < len(part))
@@ -299,9 +299,10 @@ def _matrix(graph: Graph, part: Int[np.ndarray, "p"]) -> Float[np.ndarray, "p p"
     for index, (dy, dx) in enumerate(offsets(reach)):
         number[reach + dy, reach + dx] = index
     rows, columns = np.divmod(part, weights.shape[2])
-    dy, dx = rows - rows[:, None], columns - columns[:, None]
-    near = np.maximum(np.abs(dy), np.abs(dx)) <= reach
-    which = np.where(near, number[np.where(near, dy, 0) + reach, np.where(near, dx, 0) + reach], -1)
+    down, right = rows - rows[:, None], columns - columns[:, None]
+    near = np.maximum(np.abs(down), np.abs(right)) <= reach
+    down, right = (np.where(near, apart, 0) for apart in (down, right))
+    which = np.where(near, number[reach + down, reach + right], -1)
     found = weights[which, rows[:, None], columns[:, None]]
     return np.where(which >= 0, found, 0)
 

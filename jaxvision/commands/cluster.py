@@ -118,8 +118,8 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
             height, width = small.shape[:2]
             count = int(result.labels.max()) + 1
             print(
-                f"{name}: {method}, {count} clusters of {width}x{height} pixels, {result.found}, "
-                f"{result.seconds:.2f} s",
+                f"{name}: {method}, {count} cluster{'s' * (count > 1)} of {width}x{height} pixels, "
+                f"{result.found}, {result.seconds:.2f} s",
                 flush=True,
             )
             labels = _enlarged(result.labels, photo.shape[:2])
