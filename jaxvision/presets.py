@@ -81,3 +81,21 @@ def reduce_to_shapes(config: ConfigDict, size: int = 32) -> None:
     config.optimizer.accumulate = 1
     config.schedule.warmup = 0
     config.eval.every = "1 epoch"
+
+
+def segment_shapes(config: ConfigDict, size: int = 32) -> None:
+    """A segmentation recipe for a few steps on the built-in `shapes`, without trained weights."""
+    reduce_to_shapes(config, size)
+    config.data.options = {"size": size, "train": 32, "test": 16}
+    config.data.classes = tuple(f"class {i}" for i in range(11))
+    config.data.mask_values = ()
+    config.data.train, config.data.on_corrupt = "train", "error"
+    config.data.train_transforms = (
+        {"name": "random_scale", "scale": (0.5, 2.0)},
+        {"name": "random_crop", "size": size, "max_share": 0.75},
+    )
+    config.data.eval_transforms = ()
+    config.model.encoder_weights = ""
+    config.train.batch_size = 8
+    config.eval.batch_size = 8
+    config.checkpoint.every = "1 epoch"

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,8 @@ def test_the_reduced_form_runs(path, tmp_path):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_variant_is_valid_and_others_are_refused(path):
     text = path.read_text()
-    start = text.index("check_variant(variant, (") + len("check_variant(variant, (")
-    variants = [v.strip(' "') for v in text[start : text.index(")", start)].split(",")]
-    for variant in ["", *filter(None, variants)]:
+    listed = re.search(r"check_variant\(\s*variant,\s*\((.*?)\)", text, re.DOTALL)
+    for variant in ["", *re.findall(r'"(.*?)"', listed[1])]:
         configuration.load(f"{path}:{variant}")
     with pytest.raises(UserError, match=r"Unknown config variant 'smokey'. Did you mean 'smoke'"):
         configuration.load(f"{path}:smokey")

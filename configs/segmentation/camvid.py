@@ -32,7 +32,9 @@ NETWORKS = {
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    variant = check_variant(variant, (*NETWORKS, "smoke"))
+    variant = check_variant(
+        variant, ("unet", "segnet", "fcn8s", "deeplabv3plus", "upernet", "smoke")
+    )
     config = default_config()
     config.task = "segmentation"
     config.data.source = "masks"

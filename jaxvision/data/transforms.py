@@ -180,14 +180,32 @@ def center_crop(
     return crop(record, top, left, height, width)
 
 
-def random_crop(record: Record, rng: np.random.Generator, *, size: int | Sequence[int]) -> Record:
-    """Cuts a (height, width) window at a uniform position; smaller images are padded first."""
+def random_crop(
+    record: Record,
+    rng: np.random.Generator,
+    *,
+    size: int | Sequence[int],
+    max_share: float = 1.0,
+) -> Record:
+    """Cuts a (height, width) window at a uniform position; smaller images are padded first.
+
+    Args:
+      max_share: up to ten windows are drawn until no class has more than this share of the mask
+        (as mmsegmentation does it, with 0.75).
+    """
     record = pad_to(record, size=size, center=True)
     height, width = _pair(size)
     have_height, have_width = record["image"].shape[:2]
-    top = int(rng.integers(0, have_height - height + 1))
-    left = int(rng.integers(0, have_width - width + 1))
-    return crop(record, top, left, height, width)
+    for _ in range(10):
+        top = int(rng.integers(0, have_height - height + 1))
+        left = int(rng.integers(0, have_width - width + 1))
+        window = crop(record, top, left, height, width)
+        if max_share >= 1 or "segmentation" not in window:
+            break
+        known = window["segmentation"][window["segmentation"] != IGNORE]
+        if known.size and np.bincount(known).max() <= max_share * known.size:
+            break
+    return window
 
 
 def random_scale(

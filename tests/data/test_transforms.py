@@ -314,3 +314,19 @@ def test_compose_applies_in_order_and_knows_randomness():
     assert T.compose([])({"image": 1}, np.random.default_rng(0)) == {"image": 1}
     assert not T.is_random(steps)
     assert T.is_random([*steps, {"name": "random_crop", "size": 8}])
+
+
+def test_a_crop_is_drawn_again_where_one_class_has_too_much_of_it():
+    mask = np.zeros((40, 40), np.uint8)
+    mask[:, 30:] = 1
+    record = {"image": np.zeros((40, 40, 3), np.uint8), "segmentation": mask}
+
+    def mixed(max_share):
+        windows = [
+            T.random_crop(record, np.random.default_rng(i), size=8, max_share=max_share)
+            for i in range(60)
+        ]
+        return np.mean([0.25 <= w["segmentation"].mean() <= 0.75 for w in windows])
+
+    assert mixed(1.0) < 0.3
+    assert mixed(0.75) > 0.7
