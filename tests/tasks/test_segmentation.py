@@ -1,0 +1,142 @@
+"""What the task adds up, what it evaluates, and what it refuses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from jaxvision import config as configuration
+from jaxvision import losses, pretrained, tasks
+from jaxvision.errors import UserError
+from jaxvision.tasks.segmentation import Segmentation
+
+NAMES = ("a", "b", "c")
+RNG = np.random.default_rng(0)
+BATCH = {
+    "image": jnp.asarray(RNG.integers(0, 256, (2, 8, 10, 3), np.uint8)),
+    "segmentation": jnp.asarray(RNG.choice([0, 1, 2, 255], (2, 8, 10)).astype(np.uint8)),
+    "mask": jnp.ones(2, bool),
+}
+COUNTED = BATCH["segmentation"] < 3
+TARGETS = jnp.where(COUNTED, BATCH["segmentation"], 0).astype(jnp.int32)
+
+
+class Pixelwise(nn.Module):
+    """One linear layer; in training it has a second head that says nothing."""
+
+    num_classes: int = 3
+    auxiliary: bool = False
+
+    @nn.compact
+    def __call__(self, image, train=False):
+        logits = nn.Dense(self.num_classes)(image)
+        if train and self.auxiliary:
+            return {"logits": logits, "aux": jnp.zeros_like(logits)}
+        return logits
+
+
+def loss_of(**options):
+    task = Segmentation(Pixelwise(auxiliary=options.pop("auxiliary", False)), NAMES, **options)
+    variables = task.init(jax.random.key(0), (8, 10, 3))
+    value, _ = task.loss(variables["params"], {}, BATCH, jax.random.key(1))
+    return float(value), task.logits(variables, BATCH["image"])
+
+
+def cross_entropy(logits):
+    return float(losses.masked_mean(*losses.cross_entropy(logits, TARGETS), COUNTED))
+
+
+def test_terms_add_up():
+    value, logits = loss_of(criterion="cross_entropy+dice+lovasz")
+    expected = cross_entropy(logits) + sum(
+        float(region(logits, TARGETS, COUNTED)) for region in (losses.dice, losses.lovasz)
+    )
+    assert value == pytest.approx(expected, rel=1e-5)
+
+
+def test_options_reach_their_term():
+    value, logits = loss_of(criterion="focal", loss_options={"focal": {"gamma": 0.0}})
+    assert value == pytest.approx(cross_entropy(logits), rel=1e-4)
+
+
+def test_auxiliary_heads_count_with_their_weight():
+    value, logits = loss_of(auxiliary=True, auxiliary_weight=0.25)
+    assert value == pytest.approx(cross_entropy(logits) + 0.25 * np.log(3), rel=1e-5)
+
+
+def test_hard_pixels_alone():
+    value, logits = loss_of(hard_share=0.1, hard_threshold=1e-6)
+    nll = np.asarray(losses.cross_entropy(logits, TARGETS)[0])[np.asarray(COUNTED)]
+    worst = np.sort(nll)[::-1][: int(np.ceil(0.1 * nll.size))]
+    assert value == pytest.approx(worst.mean(), rel=1e-5)
+
+
+def test_the_class_that_stands_for_void_is_not_evaluated():
+    task = Segmentation(Pixelwise(), NAMES, void_class="c", void_counts=True)
+    variables = task.init(jax.random.key(0), (8, 10, 3))
+    found = task.metrics(variables, BATCH)["confusion"]
+    assert found.counts.shape == (2, 2)
+    guess = task.logits(variables, BATCH["image"]).argmax(-1)
+    truth = np.asarray(BATCH["segmentation"])
+    assert found.on_void.sum() == ((truth >= 2) & (guess < 2)).sum()
+    assert found.to_void.sum() == ((truth < 2) & (guess == 2)).sum()
+
+
+def test_rows_that_fill_the_batch_hold_no_pixel():
+    task = Segmentation(Pixelwise(), NAMES, void_counts=True, boundary=0.02)
+    variables = task.init(jax.random.key(0), (8, 10, 3))
+    half = {key: value[:1] for key, value in BATCH.items()}
+    filled = BATCH | {"mask": jnp.array([True, False])}
+    one, padded = (task.metrics(variables, batch) for batch in (half, filled))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), one, padded)
+
+
+def configured(**values):
+    config = configuration.default_config()
+    config.task, config.model.name = "segmentation", "unet_small"
+    for path, value in values.items():
+        configuration.set_key(config, path.replace("__", "."), value)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"loss__name": "cross_entropy+dise"}, "loss.name .*'dise'.*'dice'"),
+        ({"loss__options": {"dice": {}}}, "loss in loss.options 'dice'"),
+        (
+            {"loss__name": "dice", "loss__options": {"dice": {"smoth": 1.0}}},
+            "option of loss 'dice' 'smoth'.*'smooth'",
+        ),
+        ({"eval__void_class": "a"}, "eval.void_class='a' is not the last class, 'c'"),
+        ({"eval__scales": (0.0,)}, "eval.scales are positive"),
+        ({"distillation__model": "resnet18"}, "distillation.model is for"),
+    ],
+)
+def test_what_cannot_be_is_refused(values, message):
+    with pytest.raises(UserError, match=message):
+        tasks.create(configured(**values), NAMES)
+
+
+def test_an_encoder_starts_from_weights_of_its_own(tmp_path):
+    from jaxvision import models
+    from jaxvision.interop import torch_weights
+
+    encoder = models.create("resnet18", 10)
+    image = jnp.zeros((1, 32, 32, 3))
+    variables = jax.jit(lambda: encoder.init(jax.random.key(5), image))()
+    torch_weights.save(tmp_path / "resnet18.safetensors", variables)
+    network = models.create("upernet_resnet18", 3, width=4)
+    fresh = dict(jax.jit(lambda: network.init(jax.random.key(6), image))())
+    weights = str(tmp_path / "resnet18.safetensors")
+    filled = pretrained.load_encoder("upernet_resnet18", {"width": 4}, weights, fresh)
+    for kind in ("params", "batch_stats"):
+        inner = {k: v for k, v in variables[kind].items() if k != "fc"}
+        jax.tree.map(np.testing.assert_array_equal, dict(filled[kind]["backbone"]), dict(inner))
+        rest = [k for k in fresh[kind] if k != "backbone"]
+        assert rest
+        for name in rest:
+            jax.tree.map(np.testing.assert_array_equal, filled[kind][name], fresh[kind][name])
+    with pytest.raises(UserError, match="Unknown model with an encoder 'segnet'"):
+        pretrained.load_encoder("segnet", {}, weights, fresh)
