@@ -6,6 +6,7 @@ image size. What can be adapted is adapted as timm does it; the rest is refused 
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -15,7 +16,8 @@ from flax import linen as nn
 
 from jaxvision import models
 from jaxvision.interop import torch_weights
-from jaxvision.interop.published import Published, resolve
+from jaxvision.interop.published import Published, published, resolve
+from jaxvision.interop.published import class_names as names_of
 from jaxvision.models.variant import Shapes, StateDict, Variant
 
 logger = logging.getLogger(__name__)
@@ -25,7 +27,7 @@ def create(
     name: str,
     weights: str = "default",
     num_classes: int | None = None,
-    image_size: tuple[int, int] | None = None,
+    image_size: tuple[int, ...] | None = None,
     channels: int | None = None,
     seed: int = 0,
     **options: Any,
@@ -36,7 +38,8 @@ def create(
       name: of the network, see `models.names()`.
       weights: see `interop.published.resolve`.
       num_classes: other than the file's: the classifier is then a fresh one; 0 takes it off.
-      image_size: (height, width) to resample positions for; by default that of the weights.
+      image_size: (height, width) to resample positions for, or (depth, height, width) of volumes;
+        by default that of the weights.
       channels: of the images, to adapt the first layer to; by default those of the network.
       seed: of what is initialised afresh.
       options: fields of the module; `features_only=True` keeps what the feature maps need.
@@ -49,10 +52,10 @@ def create(
     state = torch_weights.read_state_dict(path)
     if num_classes is None:
         num_classes = classes_in(entry, state) - (known.background if known else 0)
-    side = known.size if known else None
-    height, width = image_size or ((side, side) if side else entry.input_shape[:2])
+    *usual_size, colours = entry.input_shape
+    size = image_size or ([known.size] * len(usual_size) if known else usual_size)
     model = models.create(name, num_classes, **options)
-    image = jnp.zeros((1, height, width, channels or entry.input_shape[2]))
+    image = jnp.zeros((1, *size, channels or colours))
     fresh = jax.jit(lambda: model.init(jax.random.key(seed), image, train=False))()
     return model, load_state(entry, model, state, dict(fresh), str(path), known)
 
@@ -195,8 +198,14 @@ def adapt_channels(weight: np.ndarray, channels: int) -> np.ndarray:
 
 
 def preparation(known: Mapping[str, Any] | Published) -> tuple[dict[str, Any], ...]:
-    """Host transforms that prepare an image as published weights expect it: resize, then crop."""
+    """Host transforms that prepare an image as published weights expect it: resize, then crop.
+
+    Nothing is cropped for segmentation; there images keep their aspect ratio, or become squares.
+    """
     entry = known if isinstance(known, Published) else Published(**known)
+    if not entry.crop:
+        name = "resize" if entry.square else "resize_shorter"
+        return ({"name": name, "size": entry.size, "interpolation": entry.interpolation},)
     return (
         {
             "name": "resize_shorter",
@@ -205,3 +214,28 @@ def preparation(known: Mapping[str, Any] | Published) -> tuple[dict[str, Any], .
         },
         {"name": "center_crop", "size": entry.size},
     )
+
+
+def usual(name: str, classes: int) -> Published:
+    """What is supposed of a file that nothing is known of.
+
+    Classifiers: what is usual for ImageNet, at the size of the network's input. Segmentation
+    networks: what is known of their default weights, so that those may come from anywhere.
+
+    Args:
+      name: of a registered network.
+      classes: how many the file has.
+    """
+    entry = models.variant(name)
+    if entry.task == "classification":
+        return Published(size=entry.input_shape[0], classes=classes)
+    ordinary = Published(size=entry.input_shape[0], crop=0, classes=0)
+    known = next(iter(published(name).values()), ordinary)
+    return replace(known, classes=classes, labels=known.labels * (classes == known.classes))
+
+
+def class_names(known: Published) -> tuple[str, ...]:
+    """The names of the classes of published weights, as far as they are known."""
+    count = known.classes - known.background
+    labels = "imagenet" if count == 1000 else known.labels
+    return names_of(labels) if labels else tuple(f"class {i}" for i in range(count))

@@ -10,7 +10,7 @@ from parity.deterministic import weights
 from jaxvision import models, pretrained
 from jaxvision.errors import UserError
 from jaxvision.interop import torch_weights
-from jaxvision.interop.published import Published
+from jaxvision.interop.published import Published, published
 from jaxvision.layers.positions import resample_positions, resize_relative_bias
 
 TIMM = dict(np.load(GOLDEN.parent / "adapted.npz"))
@@ -147,3 +147,21 @@ def test_preparation_is_timms():
     resize, crop = pretrained.preparation(Published(size=224, crop=0.875, interpolation="bicubic"))
     assert resize == {"name": "resize_shorter", "size": 256, "interpolation": "bicubic"}
     assert crop == {"name": "center_crop", "size": 224}
+
+
+def test_preparation_for_segmentation_crops_nothing():
+    (shorter,) = pretrained.preparation(published("fcn_resnet50")["COCO_WITH_VOC_LABELS_V1"])
+    assert shorter == {"name": "resize_shorter", "size": 520, "interpolation": "bilinear"}
+    (square,) = pretrained.preparation(published("upernet_beit_base")["ade20k"])
+    assert square == {"name": "resize", "size": 640, "interpolation": "bilinear"}
+
+
+def test_what_is_supposed_of_a_file_of_ones_own():
+    assert pretrained.usual("resnet8_cifar", 10) == Published(size=32, classes=10)
+    known = published("fcn_resnet50")["COCO_WITH_VOC_LABELS_V1"]
+    assert pretrained.usual("fcn_resnet50", 21) == known
+    assert pretrained.class_names(known)[15] == "person"
+    other = pretrained.usual("fcn_resnet50", 2)
+    assert (other.size, other.crop) == (520, 0)
+    assert pretrained.class_names(other) == ("class 0", "class 1")
+    assert pretrained.usual("unet", 2).crop == 0

@@ -1,6 +1,7 @@
 """Weights that others publish: where they are, how their images are prepared, and fetching them.
 
-The table `published.json` is written by tests/parity/published.py from timm and torchvision.
+The table `published.json` is written by tests/parity/published.py from timm and torchvision, and
+from what it lists of the Hub itself.
 """
 
 import functools
@@ -29,23 +30,27 @@ class Published:
       hub: repository on the Hugging Face Hub, or "".
       url: address of the file, or "".
       size: side of the square images that it was trained for.
-      crop: the part of the shorter side that the central crop keeps.
-      interpolation: of the resizing before it.
+      crop: the part of the shorter side that the central crop keeps; 0 if nothing is cropped.
+      square: whether images are stretched to squares, for networks that take no others well.
+      interpolation: of the resizing.
       mean: per channel, of images in 0..1.
       std: per channel.
       classes: how many it tells apart.
       background: how many classes before the first of ImageNet's (1 in some files of TensorFlow's).
+      labels: whose names the classes have, see `class_names`; "" if that is not known.
     """
 
     hub: str = ""
     url: str = ""
     size: int = 224
     crop: float = 0.875
+    square: bool = False
     interpolation: str = "bilinear"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     classes: int = 1000
     background: int = 0
+    labels: str = ""
 
 
 @functools.cache
@@ -66,10 +71,21 @@ def published(model: str) -> Mapping[str, Published]:
 
 
 @functools.cache
-def imagenet_classes() -> tuple[str, ...]:
-    """The names of the 1000 classes of ImageNet (ILSVRC 2012) in order, as torchvision has them."""
-    text = resources.files("jaxvision.interop").joinpath("imagenet_classes.txt").read_text()
+def class_names(labels: str) -> tuple[str, ...]:
+    """The names of a data set's classes in order.
+
+    Args:
+      labels: "imagenet", the 1000 of ILSVRC 2012, or "voc", Pascal's 20 after the background, both
+        as torchvision has them; "ade20k", the 150 of the MIT Scene Parsing Benchmark, as
+        mmsegmentation has them.
+    """
+    text = resources.files("jaxvision.interop").joinpath(f"{labels}_classes.txt").read_text()
     return tuple(text.splitlines())
+
+
+def imagenet_classes() -> tuple[str, ...]:
+    """The names of the 1000 classes of ImageNet."""
+    return class_names("imagenet")
 
 
 def resolve(weights: str, model: str = "") -> tuple[Path, Published | None]:

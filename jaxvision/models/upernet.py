@@ -8,6 +8,7 @@ are always upsampled to the image.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from jaxvision.layers.aspp import conv_norm_relu
 from jaxvision.layers.convolution import Conv2d, ConvTranspose2d
 from jaxvision.layers.normalization import BatchNorm, LayerNorm
 from jaxvision.layers.pyramid import by_stride, required
-from jaxvision.models import upernet_weights
+from jaxvision.models import beit, swin, upernet_weights
 from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import adaptive_avg_pool2d, max_pool2d
 from jaxvision.ops.resize import resize
@@ -159,13 +160,14 @@ def _variant(encoder: str, reference: str, side: int, first: str, **options: Any
 
 def _swin(size: str, side: int = 512) -> Variant:
     trunk = {"tiny": (7, 224), "small": (7, 224), "base": (12, 384), "large": (12, 384)}[size]
-    return _variant(
+    network = _variant(
         f"swin_{size}_patch4_window{trunk[0]}_{trunk[1]}",
         f"transformers UperNetForSemanticSegmentation, Swin {size}",
         side,
         "patch_embed.proj",
         norm_maps=True,
     )
+    return replace(network, resize=swin.resize)
 
 
 # transformers counts what goes into a block, so its 3, 5, 7, 11 are what comes out of these.
@@ -174,7 +176,7 @@ _BEIT_BLOCKS = {"base": (1, 3, 5, 9), "large": (5, 9, 13, 21)}
 
 def _beit(size: str) -> Variant:
     width = {"base": 768, "large": 1024}[size]
-    return _variant(
+    network = _variant(
         f"beit_{size}_patch16_384",
         f"transformers BeitForSemanticSegmentation, {size}",
         640,
@@ -182,6 +184,7 @@ def _beit(size: str) -> Variant:
         width=width,
         encoder_options={"out_blocks": _BEIT_BLOCKS[size]},
     )
+    return replace(network, resize=beit.resize)
 
 
 VARIANTS = {

@@ -10,7 +10,13 @@ from safetensors.numpy import save_file
 from jaxvision import models
 from jaxvision.errors import UserError
 from jaxvision.interop import published as module
-from jaxvision.interop.published import imagenet_classes, published, resolve, url_file
+from jaxvision.interop.published import (
+    class_names,
+    imagenet_classes,
+    published,
+    resolve,
+    url_file,
+)
 
 
 @pytest.fixture
@@ -50,12 +56,28 @@ def test_the_table():
     assert published("lenet5") == {}
 
 
+def test_files_of_segmentation_networks():
+    entry = published("deeplabv3_resnet101")["COCO_WITH_VOC_LABELS_V1"]
+    assert entry.url.endswith("/deeplabv3_resnet101_coco-586e9e4e.pth")
+    assert (entry.size, entry.crop, entry.classes, entry.labels) == (520, 0, 21, "voc")
+    entry = published("upernet_beit_large")["ade20k"]
+    assert entry.hub == "microsoft/beit-large-finetuned-ade-640-640"
+    assert (entry.size, entry.square, entry.labels) == (640, True, "ade20k")
+    for entries in module._table().values():
+        for entry in entries.values():
+            if entry.labels:
+                assert len(class_names(entry.labels)) == entry.classes
+
+
 def test_class_names():
     names = imagenet_classes()
     assert len(names) == 1000
     assert names[0] == "tench"
     assert names[281] == "tabby"
     assert names[-1] == "toilet tissue"
+    assert class_names("voc")[:2] == ("background", "aeroplane")
+    assert class_names("ade20k")[::149] == ("wall", "flag")
+    assert len(set(class_names("ade20k"))) == 150
 
 
 def test_a_file_is_itself(tmp_path):

@@ -1,9 +1,10 @@
-"""Writes jaxvision/interop/published.json: the weights that timm and torchvision publish.
+"""Writes jaxvision/interop/published.json: the weights that others publish for our networks.
 
     python tests/parity/published.py
 
 For every network of the registry: where each file is and how its images are prepared, as the
-installed packages say; nothing is downloaded. Also the 1000 class names of ImageNet.
+installed timm and torchvision say, and for transformers' segmentation networks as listed here;
+nothing is downloaded. Also the class names of ImageNet and Pascal VOC.
 """
 
 import json
@@ -18,7 +19,29 @@ from parity.references import timm, torchvision
 from jaxvision import models
 
 TABLE = ROOT / "jaxvision" / "interop" / "published.json"
-CLASSES = ROOT / "jaxvision" / "interop" / "imagenet_classes.txt"
+CLASSES = {
+    "imagenet": ("resnet50", "IMAGENET1K_V1"),
+    "voc": ("fcn_resnet50", "COCO_WITH_VOC_LABELS_V1"),
+}
+_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_ADE20K = {"crop": 0, "interpolation": "bilinear", **_IMAGENET, "classes": 150, "labels": "ade20k"}
+# On the Hub. Normalised as they were trained: beside BEiT's files is a preprocessor with means of
+# 0.5, but its authors trained with mmsegmentation's configuration of ADE20K.
+TRANSFORMERS = {
+    **{
+        f"upernet_swin_{size}": {"hub": f"openmmlab/upernet-swin-{size}", "size": 512, **_ADE20K}
+        for size in ("tiny", "small", "base", "large")
+    },
+    **{
+        f"upernet_beit_{size}": {
+            "hub": f"microsoft/beit-{size}-finetuned-ade-640-640",
+            "size": 640,
+            "square": True,
+            **_ADE20K,
+        }
+        for size in ("base", "large")
+    },
+}
 
 
 def of_timm(name: str) -> dict[str, dict]:
@@ -48,9 +71,23 @@ def of_timm(name: str) -> dict[str, dict]:
 def of_torchvision(name: str) -> dict[str, dict]:
     package, found = torchvision(), {}
     names = {name, *(alias for alias, real in models.ALIASES.items() if real == name)}
-    for other in sorted(names & set(package.models.list_models(package.models))):
+    modules = package.models, package.models.segmentation
+    known = {other for module in modules for other in package.models.list_models(module)}
+    for other in sorted(names & known):
         for weights in package.models.get_model_weights(other):
             prepare = weights.transforms()
+            if models.variant(name).task == "segmentation":
+                found[weights.name] = {
+                    "url": weights.url,
+                    "size": prepare.resize_size[0],
+                    "crop": 0,
+                    "interpolation": prepare.interpolation.value,
+                    "mean": prepare.mean,
+                    "std": prepare.std,
+                    "classes": len(weights.meta["categories"]),
+                    "labels": "voc",
+                }
+                continue
             if len(prepare.crop_size) != 1:
                 continue
             found[weights.name] = {
@@ -65,8 +102,15 @@ def of_torchvision(name: str) -> dict[str, dict]:
     return found
 
 
+def of_transformers(name: str) -> dict[str, dict]:
+    return {"ade20k": TRANSFORMERS[name]} if name in TRANSFORMERS else {}
+
+
 def main() -> None:
-    table = {name: of_torchvision(name) | of_timm(name) for name in models.names()}
+    table = {
+        name: of_torchvision(name) | of_timm(name) | of_transformers(name)
+        for name in models.names()
+    }
     table = {name: entries for name, entries in table.items() if entries}
     lines = [
         f'"{name}": {{\n  '
@@ -75,8 +119,10 @@ def main() -> None:
         for name, entries in table.items()
     ]
     TABLE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
-    weights = torchvision().models.ResNet50_Weights.IMAGENET1K_V1
-    CLASSES.write_text("\n".join(weights.meta["categories"]) + "\n")
+    for labels, (name, tag) in CLASSES.items():
+        weights = torchvision().models.get_model_weights(name)[tag]
+        names = [one.strip("_") for one in weights.meta["categories"]]
+        TABLE.with_name(f"{labels}_classes.txt").write_text("\n".join(names) + "\n")
     print(f"{TABLE}: {sum(map(len, table.values()))} files of {len(table)} networks")
 
 
