@@ -4,7 +4,8 @@ https://arxiv.org/abs/1803.06815. Reference: the authors' `train/Model.py` (sacm
 published files load; tests/parity/networks/espnet.py says the same in fewer words. Its
 `level2_0` and `level3_0`, which would read as the first entries of `level2` and `level3`, are
 `level2_down` and `level3_down` here. Images whose sides are no multiple of 8 are padded below and
-to the right, and the logits cut back. The authors feed it BGR.
+to the right, and the logits cut back. The authors feed it BGR; `bgr` turns images round for their
+weights.
 """
 
 from typing import Any
@@ -163,6 +164,7 @@ class ESPNetC(nn.Module):
 
     num_classes: int = 20
     depths: tuple[int, int] = (2, 8)
+    bgr: bool = False  # whether images come as RGB and are turned round
     dtype: jnp.dtype | None = None
 
     @nn.compact
@@ -172,7 +174,7 @@ class ESPNetC(nn.Module):
         # The encoder's parameters have no level of their own in the authors' files.
         encoder = Encoder(self.num_classes, self.depths, self.dtype, name="encoder")
         height, width = image.shape[1:3]
-        image = _to_multiple(image)
+        image = _to_multiple(image[..., ::-1] if self.bgr else image)
         scores = encoder(image, train)[-1]
         if not self.num_classes:
             return scores
@@ -190,6 +192,7 @@ class ESPNet(nn.Module):
 
     num_classes: int = 20
     depths: tuple[int, int] = (2, 8)
+    bgr: bool = False  # whether images come as RGB and are turned round
     dtype: jnp.dtype | None = None
 
     @nn.compact
@@ -199,7 +202,7 @@ class ESPNet(nn.Module):
         classes, dtype = self.num_classes, self.dtype
         height, width = image.shape[1:3]
         encoder = Encoder(classes, self.depths, dtype, name="encoder")
-        fine, middle, coarse = encoder(_to_multiple(image), train)
+        fine, middle, coarse = encoder(_to_multiple(image[..., ::-1] if self.bgr else image), train)
         if not classes:
             return coarse
         x = BatchNorm(epsilon=1e-3, dtype=dtype, name="br")(coarse, train)
