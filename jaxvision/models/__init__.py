@@ -144,17 +144,21 @@ def create(name: str, num_classes: int = 1000, **overrides: Any) -> nn.Module:
             raise unknown(f"option of model {name!r}", key, known)
     fields = {**entry.options, **overrides}
     if "encoder" in fields:
-        fields["encoder"] = _encoder(entry, fields)
+        fields["encoder"] = _encoder(entry, fields, overrides.get("encoder_options", {}))
         fields.pop("encoder_options", None)
     return entry.module(num_classes=num_classes, **fields)
 
 
-def _encoder(entry: Variant, fields: dict[str, Any]) -> nn.Module:
-    """The network that gives another its feature maps, named as in that one's reference."""
+def _encoder(entry: Variant, fields: Mapping[str, Any], wanted: Mapping[str, Any]) -> nn.Module:
+    """The network that gives another its feature maps, named as in that one's reference.
+
+    Of the variant's own options for its encoder another one gets those that it knows.
+    """
+    known = options(fields["encoder"])
     chosen = {
-        **entry.options.get("encoder_options", {}),
+        **{k: v for k, v in entry.options.get("encoder_options", {}).items() if k in known},
         **({"dtype": fields["dtype"]} if "dtype" in fields else {}),
-        **fields.get("encoder_options", {}),
+        **wanted,
     }
     place = getattr(entry.module, "ENCODER", "encoder")
     return create(fields["encoder"], features_only=True, **chosen).clone(name=place)
