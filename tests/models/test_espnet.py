@@ -125,7 +125,7 @@ def test_decoder_for_other_classes_is_fresh():
 
 def test_images_are_turned_round_for_weights_that_want_blue_first():
     image = jax.random.normal(jax.random.key(0), (1, 16, 24, 3))
-    plain, turned = (models.create("espnet", 3, depths=(1, 1), bgr=b) for b in (False, True))
+    plain, turned = (models.create("espnet", 10, depths=(1, 1), bgr=b) for b in (False, True))
     variables = plain.init(jax.random.key(1), image)
     ours = plain.apply(variables, image[..., ::-1])
     np.testing.assert_array_equal(ours, turned.apply(variables, image))
