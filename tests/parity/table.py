@@ -28,7 +28,7 @@ MARKS = "<!-- table of networks: python tests/parity/table.py -->", "<!-- end of
 
 
 def short(count: float) -> str:
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if count >= size:
             return f"{count / size:.3g} {unit}"
     return f"{count:g}"
