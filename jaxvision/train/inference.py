@@ -22,7 +22,7 @@ from jaxvision.data.codecs import CorruptImageError, decode_image
 from jaxvision.data.sources import IMAGE_SUFFIXES
 from jaxvision.errors import UserError, unknown
 from jaxvision.interop import torch_weights
-from jaxvision.interop.published import Published, imagenet_classes, resolve
+from jaxvision.interop.published import resolve
 from jaxvision.tasks import Task, pictures
 from jaxvision.train import compilation, mesh, optimizer
 from jaxvision.train.checkpoint import Checkpoints
@@ -138,26 +138,24 @@ def _step_of(checkpoints: Checkpoints, origin: Origin) -> int:
 def published_config(model: str, weights: str, overrides: Mapping[str, Any]) -> ConfigDict:
     """The configuration to use published weights with: classes and preparation of images.
 
-    What nothing is known of (a file of one's own) is prepared as is usual for ImageNet, at the size
-    of the network's input.
+    What nothing is known of (a file of one's own) is prepared as is usual, see `pretrained.usual`.
 
     Raises:
-      UserError: no such network, weights or key; or it is no classifier.
+      UserError: no such network, weights or key; or it is for volumes.
     """
     entry = models.variant(model)
-    if entry.task != "classification":
-        raise UserError(f"{model} is no classifier; give --config and --weights.")
+    if len(entry.input_shape) != 3:
+        raise UserError(f"{model} is for volumes; give --config and --weights.")
     path, known = resolve(weights, model)
     if known is None:
         count = pretrained.classes_in(entry, torch_weights.read_state_dict(path))
         if not count:
             raise UserError(f"{path} has no {entry.classifier[0]!r}; it is not of {model}.")
-        known = Published(size=entry.input_shape[0], classes=count)
-    count = known.classes - known.background
-    names = imagenet_classes() if count == 1000 else [f"class {i}" for i in range(count)]
+        known = pretrained.usual(model, count)
     config = configuration.default_config()
-    config.model.name, config.data.channels = model, entry.input_shape[2]
-    config.data.classes = tuple(names)
+    config.task, config.model.name = entry.task, model
+    config.data.channels = entry.input_shape[-1]
+    config.data.classes = pretrained.class_names(known)
     config.data.mean, config.data.std = known.mean, known.std
     config.data.eval_transforms = pretrained.preparation(known)
     for key, value in overrides.items():
