@@ -80,8 +80,8 @@ KEYS: dict[str, Key] = {
     # -- loss -----------------------------------------------------------------------------------
     "loss.name": Key(
         "cross_entropy",
-        "classification: cross_entropy, hinge (SVM) or margin (CapsNet); segmentation: terms joined "
-        "by +, of cross_entropy, focal, dice, soft_iou, tversky, lovasz",
+        "classification: cross_entropy, hinge (SVM) or margin (CapsNet); segmentation: several, "
+        "joined by +, of cross_entropy, focal, dice, soft_iou, tversky, lovasz",
     ),
     "loss.options": Key(
         _FREE, "segmentation: arguments of the terms, e.g. {'focal': {'gamma': 3.0}}"

@@ -32,9 +32,10 @@ def presence(
             record = decode(source[index], source.name(index))
         except CorruptImageError:
             return found
-        if "label" not in record and "segmentation" not in record:
+        named = next((record[k] for k in ("segmentation", "label") if k in record), None)
+        if named is None:
             raise UserError("data.balance needs records with labels or masks.")
-        there = np.unique(record.get("segmentation", record.get("label")))
+        there = np.unique(np.asarray(named))
         found[there[there < num_classes]] = True
         return found
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from jaxvision.errors import UserError
 from jaxvision.layers.convolution import Conv2d, ConvTranspose2d, bilinear
 from jaxvision.layers.pyramid import by_stride, required
 from jaxvision.models.variant import StateDict, Variant, renamed
@@ -139,7 +140,14 @@ class FCNPyramid(nn.Module):
             return maps[-1]
         x = jnp.zeros((), maps[-1].dtype)
         for stride, finer in zip(reversed(self.strides), (*self.strides[-2::-1], 1), strict=True):
-            x += _score(self.num_classes, f"score{stride}", self.dtype)(maps.pop())
+            scores = _score(self.num_classes, f"score{stride}", self.dtype)(maps.pop())
+            if x.ndim and x.shape != scores.shape:
+                raise UserError(
+                    "FCN's head needs an encoder that pads: its map of stride "
+                    f"{stride} is {scores.shape[1]}x{scores.shape[2]}, not "
+                    f"{x.shape[1]}x{x.shape[2]}."
+                )
+            x += scores
             factor = stride // finer
             up = _upscore(self.num_classes, factor, factor // 2, f"upscore{stride}", self.dtype)
             x = up(x)

@@ -55,9 +55,11 @@ class UNetDecoder(nn.Module):
             x = DoubleConv(x.shape[-1], "0", "1", dtype=self.dtype, name="center")(x, train)
         for index, width in enumerate(self.widths):
             stride //= 2
-            x = resize(x, (-(-size[0] // stride), -(-size[1] // stride)), "nearest")
             if stride in levels:
-                x = jnp.concatenate([x, levels[stride]], axis=-1)
+                skip = levels[stride]
+                x = jnp.concatenate([resize(x, skip.shape[1:3], "nearest"), skip], axis=-1)
+            else:
+                x = resize(x, (-(-size[0] // stride), -(-size[1] // stride)), "nearest")
             x = DoubleConv(width, dtype=self.dtype, name=f"blocks_{index}")(x, train)
         return x
 

@@ -22,3 +22,13 @@ def test_an_encoder_without_the_maps_is_refused():
     network = models.create("deeplabv3plus_resnet50", 3, encoder="vit_tiny_patch16_224")
     with pytest.raises(UserError, match=r"needs an encoder with a map of stride 4; .* strides 16"):
         jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+
+
+def test_encoders_without_padding():
+    image = jax.ShapeDtypeStruct((1, 150, 171, 3), jnp.float32)
+    unet = models.create("unet_resnet18", 3, encoder="squeezenet1_0")
+    logits, _ = jax.eval_shape(lambda x: unet.init_with_output(jax.random.key(0), x), image)
+    assert logits.shape == (1, 150, 171, 3)
+    fcn = models.create("fcn8s_resnet18", 3, encoder="inception_v3")
+    with pytest.raises(UserError, match=r"needs an encoder that pads: its map of stride"):
+        jax.eval_shape(lambda x: fcn.init(jax.random.key(0), x), image)

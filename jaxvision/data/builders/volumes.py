@@ -115,6 +115,6 @@ def draw(seed: int, index: int, size: int) -> dict[str, np.ndarray]:
         rod = np.sum(away**2, -1) - along**2 < rng.uniform(0.05, 0.1) ** 2
         brightness[rod & (labels == 0)] = 210
     brightness *= 1 + 0.15 * (grid @ rng.uniform(-1, 1, 3))
-    brightness += rng.normal(0, 18, brightness.shape)
+    brightness += rng.normal(0, 12, brightness.shape)
     image = np.clip(np.round(brightness), 0, 255).astype(np.uint8)[..., None]
     return {"image": image, "segmentation": labels}
