@@ -5,8 +5,9 @@
 DIR is as the configuration says. A run that is already in the folder of runs is resumed or, if it
 has ended, only evaluated. With --encoder some networks are also trained from those weights
 (`configs/classification/cifar10.py:encoder` makes them). Written are benchmarks/segmentation.json
-and docs/images/camvid.png: columns of test frames, a row for the photographs, one for the truth and
-one for each network. The table is printed as Markdown.
+and docs/images/camvid.png: columns of test frames, a row for the truth and one for each network;
+with --photographs the frames above them, which are for research and not ours to publish. The table
+is printed as Markdown.
 """
 
 import argparse
@@ -73,14 +74,16 @@ def at_full_size(workdir: Path, data_dir: str) -> dict[str, float]:
     return evaluate_split(config, Origin(workdir, "latest"), "test")[0]
 
 
-def rows(workdirs: dict[str, Path], data_dir: str) -> dict[str, list[np.ndarray]]:
-    """Pictures by row: photographs, truth, and what each network sees."""
+def rows(workdirs: dict[str, Path], data_dir: str, photos: bool) -> dict[str, list[np.ndarray]]:
+    """Pictures by row: photographs if wanted, truth, and what each network sees."""
     files = sorted(Path(data_dir, "test").glob("*.png"))
     files = [files[i] for i in FRAMES]
     masks = [decode_mask((Path(data_dir, "testannot") / f.name).read_bytes()) for f in files]
     truth = [resize_mask(np.where(m == 11, 255, m).astype(np.uint8), SIZE) for m in masks]
-    photos = [np.asarray(Image.open(f).convert("RGB").resize(SIZE[::-1])) for f in files]
-    found = {"photograph": photos, "truth": [pictures.colour_map(m) for m in truth]}
+    found = {"truth": [pictures.colour_map(m) for m in truth]}
+    if photos:
+        frames = [np.asarray(Image.open(f).convert("RGB").resize(SIZE[::-1])) for f in files]
+        found = {"photograph": frames, **found}
     for name, workdir in workdirs.items():
         config = stored_config(workdir, {})
         predicted = predict_files(config, Origin(workdir, "latest"), files)
@@ -124,6 +127,7 @@ def main() -> None:
     parser.add_argument("--data-dir", required=True, help="folder of CamVid")
     parser.add_argument("--runs", default="runs", help="folder of the runs")
     parser.add_argument("--encoder", default="", help="weights of a ResNet-18 to start from")
+    parser.add_argument("--photographs", action="store_true", help="draw the frames too")
     parser.add_argument("--only", nargs="*", default=list(NETWORKS), help="networks to compare")
     options = parser.parse_args()
     wanted = [(name, "") for name in options.only]
@@ -155,7 +159,7 @@ def main() -> None:
         "full_size": {best: full},
     }
     write_atomically(RESULTS, json.dumps(content, indent=1) + "\n")
-    draw(rows(workdirs, options.data_dir))
+    draw(rows(workdirs, options.data_dir, options.photographs))
     print(markdown(results))
     print(f"{best} at full size: mIoU {full['miou']:.3f}, pixels {full['pixel_accuracy']:.3f}")
 

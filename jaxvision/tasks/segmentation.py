@@ -136,8 +136,13 @@ class Segmentation:
         return self.views.logits(see, self.inputs.evaluate(image))
 
     def predict(self, variables: Any, image: jax.Array) -> dict[str, jax.Array]:
-        """`segmentation` i32 [b, h, w] and `probability` f32 [b, h, w] of the class found."""
-        probabilities = jax.nn.softmax(self.logits(variables, image))
+        """`segmentation` i32 [b, h, w] and `probability` f32 [b, h, w] of the class found.
+
+        What a network without padding would leave out at the border is seen mirrored.
+        """
+        see = partial(gradients.apply_eval, self.model, variables)
+        seen = self.inputs.evaluate(image)
+        probabilities = jax.nn.softmax(self.views.covering(see, seen).logits(see, seen))
         return {
             "segmentation": probabilities.argmax(-1).astype(jnp.int32),
             "probability": probabilities.max(-1),

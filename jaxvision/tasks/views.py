@@ -1,7 +1,7 @@
 """How a segmentation network looks at an image: whole, in windows, at several scales, flipped."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,17 @@ class Views:
     flip: bool = False
     window: tuple[int, ...] = ()
     overlap: float = 0.5
+
+    def covering(self, apply: Callable[[Array], Array], image: Float[Array, "..."]) -> "Views":
+        """These views, in windows if the network gives back less than it sees (U-Net's valid form).
+
+        Args:
+          apply, image: see `logits`.
+        """
+        size = image.shape[1:-1]
+        if self.window or jax.eval_shape(apply, image).shape[1:-1] == size:
+            return self
+        return replace(self, window=size, overlap=0.0)
 
     def logits(
         self, apply: Callable[[Array], Array], image: Float[Array, "..."]

@@ -92,6 +92,22 @@ def test_rows_that_fill_the_batch_hold_no_pixel():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), one, padded)
 
 
+def test_predictions_cover_the_image_of_a_network_without_padding():
+    class Valid(nn.Module):
+        @nn.compact
+        def __call__(self, image, train=False):
+            return nn.Conv(3, (3, 5), padding="VALID")(image)
+
+    task = Segmentation(Valid(), NAMES)
+    variables = task.init(jax.random.key(0), (8, 10, 3))
+    assert task.logits(variables, BATCH["image"]).shape == (2, 6, 6, 3)
+    found = task.predict(variables, BATCH["image"])
+    assert found["segmentation"].shape == (2, 8, 10)
+    inner = jax.nn.softmax(task.logits(variables, BATCH["image"]))
+    np.testing.assert_array_equal(found["segmentation"][:, 1:-1, 2:-2], inner.argmax(-1))
+    np.testing.assert_allclose(found["probability"][:, 1:-1, 2:-2], inner.max(-1), rtol=1e-5)
+
+
 def configured(**values):
     config = configuration.default_config()
     config.task, config.model.name = "segmentation", "unet_small"
