@@ -7,9 +7,10 @@ DIR holds `train/`, `trainannot/`, `test/` and `testannot/` as the SegNet tutori
 resized to 240x180. Masks hold 0 to 10 for the classes and 11 for void, which counts for nothing.
 
 The variants `:unet` (the default), `:segnet`, `:fcn8s`, `:deeplabv3plus` and `:upernet` share
-everything but the network, which is small enough for two CPU cores: a quarter hour each. All but
-SegNet stand on ResNet-18, whose weights can come from elsewhere (cifar10.py:encoder has the
-command): `--config.model.encoder_weights=FILE`. At full size, seen at half:
+everything but the network, which is small enough for two CPU cores: a quarter hour each. FCN-8s,
+DeepLab v3+ and UPerNet stand on ResNet-18, whose weights can come from elsewhere
+(cifar10.py:encoder has the command): `--config.model.encoder_weights=FILE`. At full size, seen at
+half:
 
     jaxvision evaluate --workdir RUN --config.data.dir=DIR \\
         --config.data.eval_transforms=() --config.eval.scales="(0.5,)"
@@ -23,7 +24,7 @@ from jaxvision.config import check_variant, default_config
 
 CLASS_WEIGHTS = (0.58, 0.48, 1.34, 0.39, 1.03, 0.77, 1.32, 1.33, 0.94, 1.39, 1.43)
 NETWORKS = {
-    "unet": ("unet_resnet18", {"widths": (128, 64, 32, 32, 16)}),
+    "unet": ("unet", {"width": 16}),
     "segnet": ("segnet_small", {}),
     "fcn8s": ("fcn8s_resnet18", {}),
     "deeplabv3plus": ("deeplabv3plus_resnet18", {"width": 128, "rates": (2, 4, 6)}),
