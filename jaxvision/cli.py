@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--output", help="folder for predictions.json and pictures")
             sub.add_argument("--top", type=int, default=5, help="classes in the table (default 5)")
             sub.add_argument(
-                "--tile", help="segment images at their own size by tiles: a side, or HEIGHTxWIDTH"
+                "--tile", help="segment images at their own size by tiles: a side or HEIGHTxWIDTH"
             )
             sub.add_argument("--overlap", type=float, default=0.25, help="of tiles (default 0.25)")
 
@@ -268,12 +268,12 @@ def _predict(options: argparse.Namespace, overrides: dict[str, str]) -> None:
         raise UserError("None of the images could be read.")
 
 
-def _tile(text: str) -> tuple[int, int]:
-    """`512` or `512x384` as (height, width)."""
-    height, _, width = text.partition("x")
-    if not (height.isdigit() and (width or height).isdigit()):
+def _tile(text: str) -> tuple[int, ...]:
+    """`512`, `512x384` or, for volumes, `64x128x128`."""
+    sides = text.split("x")
+    if not all(side.isdigit() for side in sides):
         raise UserError(f"--tile is a side (512) or HEIGHTxWIDTH (512x384), not {text!r}.")
-    return int(height), int(width or height)
+    return tuple(int(side) for side in sides)
 
 
 def _info(options: argparse.Namespace, overrides: dict[str, str]) -> None:

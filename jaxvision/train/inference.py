@@ -19,7 +19,7 @@ from jaxvision import config as configuration
 from jaxvision import metrics, models, pretrained, tasks
 from jaxvision.data import transforms
 from jaxvision.data.codecs import CorruptImageError, decode_image
-from jaxvision.data.sources import IMAGE_SUFFIXES
+from jaxvision.data.sources import IMAGE_SUFFIXES, VOLUME_SUFFIX
 from jaxvision.errors import UserError, unknown
 from jaxvision.interop import torch_weights
 from jaxvision.interop.published import resolve
@@ -204,7 +204,8 @@ def image_files(inputs: Sequence[str]) -> list[Path]:
     for name in inputs:
         path = Path(name)
         if path.is_dir():
-            files += sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            known = (*IMAGE_SUFFIXES, VOLUME_SUFFIX)
+            files += sorted(p for p in path.rglob("*") if p.suffix.lower() in known)
         elif path.is_file():
             files.append(path)
         else:
@@ -235,7 +236,7 @@ def predict_files(
     origin: Origin,
     files: Sequence[Path],
     batch_size: int = 32,
-    tile: tuple[int, int] | None = None,
+    tile: tuple[int, ...] | None = None,
     overlap: float = 0.25,
 ) -> Iterator[Prediction | CorruptImageError]:
     """Predictions in the order of the files; an unreadable file gives its error instead.
@@ -245,8 +246,8 @@ def predict_files(
       origin: of its weights.
       files: images.
       batch_size: images that are predicted at once.
-      tile: (height, width); images are then not transformed but segmented at their own size, tile
-        by tile.
+      tile: its side, or (height, width), of volumes (depth, height, width); images are then not
+        transformed but segmented at their own size, tile by tile.
       overlap: of tiles, see `tiles.predict_tiled`.
 
     Raises:
@@ -270,7 +271,7 @@ def predict_files(
             variables = variables_of(config, task, origin, images.shape[1:])
         # Filled up to full batches, so that a folder compiles once.
         missing = min(batch_size, len(files)) - len(images)
-        filled = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
+        filled = np.pad(images, ((0, missing), *[(0, 0)] * (images.ndim - 1)))
         outputs = jax.device_get(predict(variables, filled))
         for row, (file, image, network) in enumerate(waiting):
             yield Prediction(file, image, network, {k: v[row] for k, v in outputs.items()})
@@ -298,7 +299,7 @@ def predict_files(
 
 
 def _tiled(
-    config: ConfigDict, task: Any, origin: Origin, tile: tuple[int, int], overlap: float
+    config: ConfigDict, task: Any, origin: Origin, tile: tuple[int, ...], overlap: float
 ) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """What segments an image at its own size.
 
@@ -307,8 +308,13 @@ def _tiled(
     """
     if config.task != "segmentation":
         raise UserError(f"Tiles are for segmentation; this is {config.task}.")
+    axes = len(models.variant(config.model.name).input_shape) - 1
+    tile = tile * axes if len(tile) == 1 else tile
+    sides = "x".join(map(str, tile))
+    if len(tile) != axes:
+        raise UserError(f"Tiles of {config.model.name} have {axes} sides, not {sides}.")
     if min(tile) < 1 or not 0 <= overlap < 1:
-        raise UserError(f"Tiles of {tile[0]}x{tile[1]} that overlap by {overlap} do not exist.")
+        raise UserError(f"Tiles of {sides} that overlap by {overlap} do not exist.")
     variables = variables_of(config, task, origin, (*tile, config.data.channels))
     probabilities = jax.jit(
         lambda variables, tiles: jax.nn.softmax(task.logits(variables, tiles)),
@@ -352,9 +358,10 @@ def write_predictions(
 ) -> None:
     """Writes `predictions.json` and, for each prediction, an annotated picture as soon as it comes.
 
-    Segmentations are also written as palette PNGs of class indices at the file's own size. Pictures
-    are named after their files; files of the same name get a number. Pictures of an earlier call
-    are replaced, the predicted files themselves never, even where they lie in the folder.
+    Segmentations are also written as palette PNGs of class indices at the file's own size, those of
+    volumes as NumPy files; their picture is of the slice in the middle. Pictures are named after
+    their files; files of the same name get a number. Pictures of an earlier call are replaced, the
+    predicted files themselves never, even where they lie in the folder.
 
     Args:
       predictions: taken one at a time.
@@ -368,20 +375,25 @@ def write_predictions(
     summaries = []
     for prediction in predictions:
         stem, number = prediction.file.stem, 1
-        while taken & {f"{stem}.png", f"{stem}-classes.png"}:
+        endings = (".png", "-classes.png", "-classes.npy")
+        while taken & {stem + ending for ending in endings}:
             number += 1
             stem = f"{prediction.file.stem}-{number}"
-        taken |= {f"{stem}.png", f"{stem}-classes.png"}
+        taken |= {stem + ending for ending in endings}
         summary = summarize(prediction, class_names)
         summaries.append({**summary, "picture": f"{stem}.png"})
         if "segmentation" in prediction.outputs:
-            labels = transforms.resize_mask(
-                prediction.outputs["segmentation"].astype(np.int32), prediction.image.shape[:2]
-            )
-            picture = pictures.overlay(prediction.image, labels)
-            indices = Image.fromarray(labels.astype(np.uint8))
-            indices.putpalette(pictures.palette(256).tobytes())
-            indices.save(folder / f"{stem}-classes.png")
+            labels, image = prediction.outputs["segmentation"].astype(np.int32), prediction.image
+            if labels.ndim == 3:
+                np.save(folder / f"{stem}-classes.npy", labels)
+                middle = len(labels) // 2
+                labels, image = labels[middle], image[middle]
+            labels = transforms.resize_mask(labels, image.shape[:2])
+            picture = pictures.overlay(image, labels)
+            if prediction.image.ndim == 3:
+                indices = Image.fromarray(labels.astype(np.uint8))
+                indices.putpalette(pictures.palette(256).tobytes())
+                indices.save(folder / f"{stem}-classes.png")
         else:
             classes = summary["classes"]
             picture = pictures.ranked(

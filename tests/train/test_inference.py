@@ -226,3 +226,46 @@ def test_the_images_themselves_are_never_overwritten(tmp_path):
         assert written(tmp_path) == ["photo-2.png", "other.png"]
     assert (tmp_path / "photo.png").read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_photographs_and_volumes_by_tiles(tmp_path):
+    """At their own size, whatever it is; class indices and a picture of each."""
+    from jaxvision import models
+    from jaxvision.interop import torch_weights
+
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (70, 50, 3), np.uint8)).save(tmp_path / "photo.png")
+    np.save(tmp_path / "scan.npy", rng.integers(0, 256, (20, 18, 22), np.uint8))
+    cases = (
+        ("unet_small", {"width": 4, "depth": 2}, 3, "photo.png", (32,), (70, 50)),
+        (
+            "vnet",
+            {"width": 2, "depths": (1, 1), "up_depths": (1,)},
+            1,
+            "scan.npy",
+            (8, 16, 16),
+            (20, 18, 22),
+        ),
+    )
+    for name, options, channels, file, tile, size in cases:
+        config = configuration.default_config()
+        config.task, config.data.channels = "segmentation", channels
+        config.data.classes = ("a", "b", "c")
+        config.model.name, config.model.options = name, options
+        network = models.create(name, 3, **options)
+        image = jax.ShapeDtypeStruct((1, *[16] * len(size), channels), np.float32)
+        like = jax.eval_shape(network.init, jax.random.key(0), image)
+        variables = jax.tree.map(lambda p: rng.normal(0, 0.3, p.shape).astype(p.dtype) ** 2, like)
+        weights = tmp_path / f"{name}.safetensors"
+        torch_weights.save(weights, variables, models.variant(name).export)
+        origin = inference.Origin(weights=str(weights))
+        path = tmp_path / file
+        (found,) = inference.predict_files(config, origin, [path], tile=tile)
+        assert found.outputs["segmentation"].shape == size
+        inference.write_predictions([found], ("a", "b", "c"), tmp_path / "out", [path])
+        with pytest.raises(UserError, match=f"Tiles of {name} have {len(size)} sides"):
+            list(inference.predict_files(config, origin, [path], tile=(8, 8, 8, 8)))
+    labels = np.load(tmp_path / "out" / "scan-classes.npy")
+    np.testing.assert_array_equal(labels, found.outputs["segmentation"])
+    assert Image.open(tmp_path / "out" / "scan.png").size == (22, 18)
+    assert Image.open(tmp_path / "out" / "photo-classes.png").size == (50, 70)

@@ -18,7 +18,7 @@ Factor = Float[Array, "b"] | float
 Key = PRNGKeyArray | UInt32[Array, "2"]
 
 
-def to_float(images: UInt8[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+def to_float(images: UInt8[Array, "b *size c"]) -> Float[Array, "b *size c"]:
     """0 to 255 becomes 0 to 1."""
     return images.astype(jnp.float32) / 255
 

@@ -35,8 +35,8 @@ MAGNITUDES = 31  # RandAugment's magnitude is one of 0 to 30
 
 
 def normalize(
-    images: Images, mean: Sequence[float], std: Sequence[float]
-) -> Float[Array, "b h w c"]:
+    images: Float[Array, "b *size c"], mean: Sequence[float], std: Sequence[float]
+) -> Float[Array, "b *size c"]:
     """(images - mean) / std; one mean and one std for each channel, or one of each for all."""
     return (images - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
 
