@@ -11,11 +11,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from jaxvision.data.builders import drawing
-from jaxvision.errors import UserError
-
-# Test records are drawn from indices that no training record reaches, so the two parts are
-# disjoint, and a test set stays the same when the number of training records changes.
-FIRST_TEST_INDEX = 2**31
+from jaxvision.data.builders.drawn import FIRST_TEST_INDEX, checked_name
 
 _DESCRIPTION = """\
 Scenes of 1 to 6 textured shapes (circle, square, triangle, star, ring, cross, pentagon, heart,
@@ -45,18 +41,7 @@ class ShapesConfig(tfds.core.BuilderConfig):
     seed: int = 0
 
     def __post_init__(self):
-        for field, least, limit in (
-            ("size", 16, 4096),
-            ("train", 1, FIRST_TEST_INDEX),
-            ("test", 1, FIRST_TEST_INDEX),
-            ("seed", 0, 2**63),
-        ):
-            value = getattr(self, field)
-            if not isinstance(value, int) or not least <= value <= limit:
-                raise UserError(
-                    f"shapes: {field} is {value!r}; expected an integer from {least} to {limit}."
-                )
-        self.name = f"{self.size}px_{self.train}_{self.test}_seed{self.seed}"
+        self.name = checked_name("shapes", self, "px", 4096)
 
 
 class Shapes(tfds.core.GeneratorBasedBuilder):

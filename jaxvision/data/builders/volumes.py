@@ -8,10 +8,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
-from jaxvision.errors import UserError
+from jaxvision.data.builders.drawn import FIRST_TEST_INDEX, checked_name
 
 CLASSES = ("background", "organ", "lesion")
-FIRST_TEST_INDEX = 2**31  # see `shapes`
 
 _DESCRIPTION = """\
 Volumes of one channel drawn by jaxvision from a seed: an ellipsoid (the organ) in any direction,
@@ -38,18 +37,7 @@ class VolumesConfig(tfds.core.BuilderConfig):
     seed: int = 0
 
     def __post_init__(self):
-        for field, least, limit in (
-            ("size", 16, 512),
-            ("train", 1, FIRST_TEST_INDEX),
-            ("test", 1, FIRST_TEST_INDEX),
-            ("seed", 0, 2**63),
-        ):
-            value = getattr(self, field)
-            if not isinstance(value, int) or not least <= value <= limit:
-                raise UserError(
-                    f"volumes: {field} is {value!r}; expected an integer from {least} to {limit}."
-                )
-        self.name = f"{self.size}vx_{self.train}_{self.test}_seed{self.seed}"
+        self.name = checked_name("volumes", self, "vx", 512)
 
 
 class Volumes(tfds.core.GeneratorBasedBuilder):
