@@ -99,7 +99,8 @@ def draw(table: dict[str, list[np.ndarray]]) -> None:
     canvas, font = Image.new("RGB", size, "white"), ImageFont.load_default(18)
     pen = ImageDraw.Draw(canvas)
     for y, (name, row) in enumerate(table.items()):
-        pen.text((6, y * (height + gap) + height // 2 - 20), name, fill="black", font=font)
+        title, top = name.replace(", ", ",\n").replace("trained ", "\ntrained "), y * (height + gap)
+        pen.multiline_text((6, top + height // 2 - 20), title, fill="black", font=font)
         for x, picture in enumerate(row):
             place = (margin + x * (width + gap), y * (height + gap))
             canvas.paste(Image.fromarray(picture), place)
