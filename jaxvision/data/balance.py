@@ -18,9 +18,14 @@ from jaxvision.errors import UserError
 
 
 def presence(
-    source: Source, decode: Callable[[Mapping[str, Any], str], dict[str, Any]], num_classes: int
+    source: Source, annotate: Callable[[Mapping[str, Any], str], dict[str, Any]], num_classes: int
 ) -> np.ndarray:
     """bool [records, classes]: which classes are in which record; none in unreadable ones.
+
+    Args:
+      source: the records.
+      annotate: gives `label` or `segmentation` of a record, by its name.
+      num_classes: how many there are.
 
     Raises:
       UserError: the records have neither labels nor masks.
@@ -29,7 +34,7 @@ def presence(
     def of_record(index: int) -> np.ndarray:
         found = np.zeros(num_classes, bool)
         try:
-            record = decode(source[index], source.name(index))
+            record = annotate(source[index], source.name(index))
         except CorruptImageError:
             return found
         named = next((record[k] for k in ("segmentation", "label") if k in record), None)

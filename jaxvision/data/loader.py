@@ -88,26 +88,35 @@ class Decode:
           CorruptImageError: image or mask cannot be decoded.
           UserError: label out of range, or image and mask differ in size.
         """
-        out = {k: v for k, v in record.items() if k in ("image", *self.annotations)}
-        image = out["image"]
+        image = record["image"]
         if isinstance(image, np.ndarray):
             image = _with_channels(image, self.channels)
         else:
             image = decode_image(image, self.channels, name)
-        out["image"] = image
+        out = {"image": image, **self.annotations_of(record, name)}
+        if "segmentation" in out:
+            mask = out["segmentation"]
+            if mask.ndim == image.ndim and mask.shape[-1] == 1:
+                mask = out["segmentation"] = mask[..., 0]
+            if mask.shape != image.shape[:-1]:
+                sizes = ["x".join(map(str, s[::-1])) for s in (image.shape[:-1], mask.shape)]
+                raise UserError(f"{name}: the image is {sizes[0]} pixels, its mask {sizes[1]}.")
+        return out
+
+    def annotations_of(self, record: Mapping[str, Any], name: str) -> dict[str, Any]:
+        """What is annotated, checked; the image is not looked at.
+
+        Raises:
+          CorruptImageError: the mask cannot be decoded.
+          UserError: label or mask out of range.
+        """
+        out = {key: record[key] for key in self.annotations if key in record}
         if "label" in out:
             self.check_label(out["label"], name)
         if "segmentation" in out:
             mask = out["segmentation"]
             if not isinstance(mask, np.ndarray):
                 mask = decode_mask(mask, name + " (mask)")
-            if mask.ndim == image.ndim and mask.shape[-1] == 1:
-                mask = mask[..., 0]
-            if mask.shape != image.shape[:-1]:
-                sizes = [
-                    "x".join(map(str, shape[::-1])) for shape in (image.shape[:-1], mask.shape)
-                ]
-                raise UserError(f"{name}: the image is {sizes[0]} pixels, its mask {sizes[1]}.")
             out["segmentation"] = self._checked_mask(mask, name)
         return out
 
@@ -518,14 +527,16 @@ def open_stream(
         raise UserError(f"data.mask_values has {len(values)} values for {classes} classes.")
     decoder = Decode(data.channels, classes, tuple(data.void), annotations, values)
     decode: Callable[..., dict[str, Any]] = decoder
+    annotate: Callable[..., dict[str, Any]] = decoder.annotations_of
     if data.cache or (isinstance(source, Selection) and isinstance(source.source, Arrays)):
-        source, decode = in_memory(source, decoder, data.on_corrupt), _as_decoded
+        source = in_memory(source, decoder, data.on_corrupt)
+        decode = annotate = _as_decoded
     steps = data.train_transforms if train else data.eval_transforms
     transforms.compose(steps)  # unknown names are met here, not in a thread
     if not train and transforms.is_random(steps):
         raise UserError("data.eval_transforms are random; evaluation must be deterministic.")
     shares = None
     if train and data.balance:
-        shares = balance.shares(balance.presence(source, decode, classes), data.balance)
+        shares = balance.shares(balance.presence(source, annotate, classes), data.balance)
     order = Order(len(source), seed, train, shares)
     return Stream(source, order, decode, tuple(steps), data.on_corrupt, padding=not train)

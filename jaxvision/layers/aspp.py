@@ -11,42 +11,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxvision.layers.conv_norm import conv_norm_relu
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.normalization import BatchNorm
-
-
-def conv_norm_relu(
-    parent: nn.Module,
-    features: int,
-    kernel_size: int,
-    conv: str,
-    norm: str,
-    x: Float[Array, "b h w c"],
-    train: bool,
-    dilation: int = 1,
-) -> Float[Array, "b h w d"]:
-    """A convolution without bias, batch norm and ReLU, as entries `conv`, `norm` of a Sequential.
-
-    Args:
-      parent: the module that they belong to, which has a `dtype`.
-      features: channels of the output.
-      kernel_size: of the convolution, which keeps the map's size.
-      conv, norm: names.
-      x: the map.
-      train: whether the batch's statistics are used.
-      dilation: of the convolution.
-    """
-    dtype = parent.dtype
-    layer = Conv2d(
-        features,
-        kernel_size,
-        dilation=dilation,
-        use_bias=False,
-        dtype=dtype,
-        parent=parent,
-        name=conv,
-    )
-    return nn.relu(BatchNorm(dtype=dtype, parent=parent, name=norm)(layer(x), train))
 
 
 class SeparableConv2d(nn.Module):

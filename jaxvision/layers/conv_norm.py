@@ -1,4 +1,4 @@
-"""A convolution, batch normalisation and an activation, named `conv` and `bn`."""
+"""A convolution, batch normalisation and an activation, under the names of either convention."""
 
 from collections.abc import Callable
 from typing import Any
@@ -51,3 +51,37 @@ class ConvNormAct(nn.Module):
         if self.norm:
             x = BatchNorm(epsilon=self.epsilon, dtype=self.dtype, name="bn")(x, train)
         return x if self.act is None else self.act(x)
+
+
+def conv_norm_relu(
+    parent: nn.Module,
+    features: int,
+    kernel_size: int,
+    conv: str,
+    norm: str,
+    x: Float[Array, "b h w c"],
+    train: bool,
+    dilation: int = 1,
+) -> Float[Array, "b h w d"]:
+    """A convolution without bias, batch norm and ReLU, as entries `conv`, `norm` of a Sequential.
+
+    Args:
+      parent: the module that they belong to, which has a `dtype`.
+      features: channels of the output.
+      kernel_size: of the convolution, which keeps the map's size.
+      conv, norm: names.
+      x: the map.
+      train: whether the batch's statistics are used.
+      dilation: of the convolution.
+    """
+    dtype = parent.dtype
+    layer = Conv2d(
+        features,
+        kernel_size,
+        dilation=dilation,
+        use_bias=False,
+        dtype=dtype,
+        parent=parent,
+        name=conv,
+    )
+    return nn.relu(BatchNorm(dtype=dtype, parent=parent, name=norm)(layer(x), train))

@@ -38,6 +38,16 @@ def bilinear(key: Any, shape: Sequence[int], dtype: Any = jnp.float32) -> Float[
     return jnp.asarray(kernel, dtype)
 
 
+def _with_parameters(layer: Any, x: Array, shape: tuple[int, ...]) -> tuple[Array, Array, Any]:
+    """The input, the kernel of a shape, and the bias or None, in what the layer computes in."""
+    kernel = layer.param("kernel", layer.kernel_init, shape, jnp.float32)
+    bias = None
+    if layer.use_bias:
+        bias = layer.param("bias", layer.bias_init, (layer.features,), jnp.float32)
+    x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=layer.dtype)
+    return x, kernel, bias
+
+
 class Conv2d(nn.Module):
     """A 2-D convolution with PyTorch's padding. Parameters: `kernel` (HWIO) and `bias`, float32.
 
@@ -72,11 +82,7 @@ class Conv2d(nn.Module):
         if padding is None:
             padding = tuple((k - 1) // 2 * d for k, d in zip(size, dilation, strict=True))
         shape = (*size, x.shape[-1] // self.groups, self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        bias = None
-        if self.use_bias:
-            bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = _with_parameters(self, x, shape)
         y = conv2d(
             x, kernel, stride=self.stride, padding=padding, dilation=dilation, groups=self.groups
         )
@@ -111,11 +117,7 @@ class ConvTranspose2d(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
         shape = (*pair(self.kernel_size), self.features, x.shape[-1])
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        bias = None
-        if self.use_bias:
-            bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = _with_parameters(self, x, shape)
         y = conv_transpose2d(
             x,
             kernel,
@@ -157,11 +159,7 @@ class Conv3d(nn.Module):
         if padding is None:
             padding = tuple((k - 1) // 2 * d for k, d in zip(size, dilation, strict=True))
         shape = (*size, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        bias = None
-        if self.use_bias:
-            bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = _with_parameters(self, x, shape)
         y = conv3d(x, kernel, stride=self.stride, padding=padding, dilation=dilation)
         return y if bias is None else y + bias
 
@@ -194,11 +192,7 @@ class ConvTranspose3d(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b d h w c"]) -> Float[Array, "b od oh ow o"]:
         shape = (*triple(self.kernel_size), self.features, x.shape[-1])
-        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        bias = None
-        if self.use_bias:
-            bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = _with_parameters(self, x, shape)
         y = conv_transpose3d(
             x,
             kernel,

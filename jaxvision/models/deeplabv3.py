@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from jaxvision.layers.aspp import ASPP, conv_norm_relu
+from jaxvision.layers.aspp import ASPP
+from jaxvision.layers.conv_norm import conv_norm_relu
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.models.variant import Variant
 from jaxvision.ops.resize import resize

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from jaxvision.layers.aspp import ASPP, SeparableConv2d, conv_norm_relu
+from jaxvision.layers.aspp import ASPP, SeparableConv2d
+from jaxvision.layers.conv_norm import conv_norm_relu
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.normalization import BatchNorm
 from jaxvision.layers.pyramid import by_stride, required

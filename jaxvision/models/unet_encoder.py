@@ -11,7 +11,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from jaxvision.errors import UserError
-from jaxvision.layers.aspp import conv_norm_relu
+from jaxvision.layers.conv_norm import conv_norm_relu
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.pyramid import by_stride
 from jaxvision.models.variant import Variant

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from jaxvision.layers.aspp import conv_norm_relu
+from jaxvision.layers.conv_norm import conv_norm_relu
 from jaxvision.layers.convolution import Conv2d, ConvTranspose2d
 from jaxvision.layers.normalization import BatchNorm, LayerNorm
 from jaxvision.layers.pyramid import by_stride, required
