@@ -5,6 +5,7 @@ is the same whatever the number of threads, worker processes or hosts, and resum
 at k. Grain runs it in threads or processes ahead of the training.
 """
 
+import itertools
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ Batch = dict[str, np.ndarray]
 
 _CORRUPT = "corrupt"  # record index of a replaced record, -1 elsewhere; never leaves the loader
 _HOST_ONLY = ("image_size",)
+_CHUNK = 8  # records that a reading thread prepares at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -284,32 +286,42 @@ class Share:
                 f"Batch size {self.batch_size} is not divisible by {self.processes} processes."
             )
 
+    @property
+    def rows(self) -> int:
+        """Of a batch, that this process feeds."""
+        return self.batch_size // self.processes
+
     def positions(self, batch: int) -> range:
         """Positions in the global order of this process's rows of batch number `batch`."""
-        rows = self.batch_size // self.processes
-        start = batch * self.batch_size + self.process * rows
-        return range(start, start + rows)
+        start = batch * self.batch_size + self.process * self.rows
+        return range(start, start + self.rows)
 
 
 @dataclass(frozen=True)
-class _Records:
-    """Grain source: this process's records, one after another."""
+class _Chunks:
+    """Grain source: this process's records, a few of one batch at a time.
+
+    What Grain does for an element takes Python as long as a tenth of a photograph's decoding.
+    """
 
     stream: Stream
     share: Share
     start: int
     stop: int
+    size: int
 
     @property
-    def rows(self) -> int:
-        return self.share.batch_size // self.share.processes
+    def each(self) -> int:
+        """Chunks of a batch."""
+        return -(-self.share.rows // self.size)
 
     def __len__(self) -> int:
-        return (self.stop - self.start) * self.rows
+        return (self.stop - self.start) * self.each
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        batch, row = divmod(int(index), self.rows)
-        return self.stream[self.share.positions(self.start + batch)[row]]
+    def __getitem__(self, index: int) -> list[dict[str, Any]]:
+        batch, chunk = divmod(int(index), self.each)
+        positions = self.share.positions(self.start + batch)
+        return [self.stream[p] for p in positions[chunk * self.size : (chunk + 1) * self.size]]
 
 
 @dataclass(frozen=True)
@@ -359,12 +371,12 @@ def host_batches(
                 grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
             )
     else:
-        records = _Records(stream, share, start, stop)
-        ahead = max(2 * threads, 2 * records.rows)
+        chunks = _Chunks(stream, share, start, stop, _CHUNK)
+        ahead = max(threads, 2 * chunks.each)
         dataset = (
-            grain.MapDataset.source(records)
+            grain.MapDataset.source(chunks)
             .to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead))
-            .batch(records.rows, batch_fn=stack)
+            .batch(chunks.each, batch_fn=lambda parts: stack([*itertools.chain(*parts)]))
         )
     with closing(iter(dataset)) as batches:  # ends threads and workers, whatever ends the reading
         yield from batches
