@@ -1,18 +1,25 @@
 """Images per second of the input pipeline, wall and per CPU second, beside others doing its work.
 
-    python benchmarks/loader.py [--images DIR] [--seconds 6] [--json FILE] [--torch-python PATH]
+    python benchmarks/loader.py [--images DIR] [--seconds 3] [--rounds 10] [--json FILE]
+        [--torch-python PYTHON] [--tf-python PYTHON]
 
-The work: read a JPEG photograph of about 500x375, random-resized crop to 224, batches of 64. Ours
-is `jaxvision.data.loader.Loader` over an image folder, batches on the device, nothing consuming
-them. The others read the same files: Grain with a hand-written record function of the same
-decoder, and PyTorch's DataLoader with two workers, as commonly written (Pillow, normalised
-float32) and with our decoder (uint8). Each runs in a process of its own; rounds are interleaved
-and their median is shown. Without --images, 256 photographs are made from those of scikit-learn
-and scikit-image. `idx 28x28` is ours over arrays in memory, batches of 64.
+The work: read a JPEG photograph of about 500x375, random-resized crop to 224 by bilinear
+interpolation, flip, batches of 64. Ours is `jaxvision.data.loader.Loader`, batches on the device,
+nothing consuming them, from a folder of files and from the same files in a TFDS data set prepared
+as ArrayRecord. It gives uint8: flips and normalising are part of the training step, on the device;
+`with flips, float32` computes them too, on this machine's default device.
+
+The others read the same files: Grain with a hand-written record function of the same decoder;
+torchvision and PyTorch's DataLoader with two workers, as commonly written (Pillow, normalised
+float32); DataLoader with our decoder (uint8); tf.data. `no loader` is the decoder and the resizing
+alone, in a thread a core: what no loader around them exceeds. `idx 28x28` is ours over arrays in
+memory. Each runs in a process of its own; rounds are interleaved and their median is shown. PyTorch
+and TensorFlow may live in other interpreters. Without --images, 256 photographs are made from those
+of scikit-learn and scikit-image.
 """
 
 import argparse
-import importlib.util
+import contextlib
 import io
 import itertools
 import json
@@ -23,13 +30,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # parity.references
+
+from report import machine, save, table
+
 BATCH, SIZE, COUNT = 64, 224, 256
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+RECORDS = "photographs"  # the TFDS data set
 
 
 def make_photographs(folder: Path) -> None:
@@ -54,45 +67,113 @@ def make_photographs(folder: Path) -> None:
         Image.fromarray(noisy).save(target / f"{index:04}.jpg", quality=90)
 
 
-# -- pipelines ------------------------------------------------------------------------------------
+def make_records(folder: Path, scratch: Path) -> None:
+    """The files of `folder` as a TFDS data set below `scratch`, ArrayRecord, by TFDS alone."""
+    import tensorflow_datasets as tfds
+    from etils import epath
+
+    class Photographs(tfds.core.GeneratorBasedBuilder):
+        name = RECORDS
+        code_path = epath.Path(__file__)
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self) -> Any:
+            features = {
+                "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
+                "label": tfds.features.ClassLabel(names=classes_of(folder)),
+            }
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.FeaturesDict(features)
+            )
+
+        def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+            del dl_manager
+            return {"train": self._generate_examples()}
+
+        def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
+            for path in files_of(folder):
+                class_name = path.relative_to(folder / "train").parts[0]
+                yield str(path), {"image": str(path), "label": class_name}
+
+    tfds.disable_progress_bar()
+    builder = Photographs(data_dir=str(scratch / "tfds"), file_format="array_record")
+    with contextlib.redirect_stdout(io.StringIO()):
+        builder.download_and_prepare()
 
 
-def ours(folder: Path, workers: int = 0) -> Iterator[Any]:
-    from jaxvision.config import default_config
-
-    data = default_config().data
-    data.source, data.dir = "folder", str(folder)
-    data.train_transforms = ({"name": "random_resized_crop", "size": SIZE},)
-    return _loader(data, workers)
-
-
-def ours_arrays(folder: Path) -> Iterator[Any]:
+def make_arrays(scratch: Path) -> None:
+    """60,000 images of 28x28 pixels in the form of MNIST's files."""
     import struct
 
-    from jaxvision.config import default_config
-
     rng = np.random.default_rng(0)
-    idx = folder / "idx"
-    idx.mkdir(exist_ok=True)
+    idx = scratch / "idx"
+    idx.mkdir()
     for kind, shape in (("images-idx3", (60_000, 28, 28)), ("labels-idx1", (60_000,))):
         header = bytes((0, 0, 8, len(shape))) + struct.pack(f">{len(shape)}I", *shape)
         values = rng.integers(0, 10, shape, np.uint8)
         (idx / f"train-{kind}-ubyte").write_bytes(header + values.tobytes())
+
+
+def files_of(folder: Path) -> list[Path]:
+    return sorted(p for p in (folder / "train").rglob("*") if p.is_file())
+
+
+def classes_of(folder: Path) -> list[str]:
+    return sorted(p.name for p in (folder / "train").iterdir() if p.is_dir())
+
+
+# -- pipelines: (folder of files, folder with what was made of them) -> batches -------------------
+
+
+def ours(folder: Path, scratch: Path) -> Iterator[Any]:
+    data = _config("folder", folder)
+    data.train_transforms = ({"name": "random_resized_crop", "size": SIZE},)
+    return (batch["image"] for batch in _batches(data))
+
+
+def ours_records(folder: Path, scratch: Path) -> Iterator[Any]:
+    data = _config("tfds", scratch / "tfds")
+    data.name = RECORDS
+    data.train_transforms = ({"name": "random_resized_crop", "size": SIZE},)
+    return (batch["image"] for batch in _batches(data))
+
+
+def ours_augmented(folder: Path, scratch: Path) -> Iterator[Any]:
+    """With what the training step does to a batch first."""
+    import jax
+
+    from jaxvision.tasks.inputs import Inputs
+
+    data = _config("folder", folder)
+    data.train_transforms = ({"name": "random_resized_crop", "size": SIZE},)
+    augment = jax.jit(Inputs(MEAN, STD, ({"name": "flip_horizontal"},)).train)
+    for index, batch in enumerate(_batches(data)):
+        yield jax.block_until_ready(augment(batch, jax.random.key(index)))["image"]
+
+
+def ours_arrays(folder: Path, scratch: Path) -> Iterator[Any]:
+    data = _config("idx", scratch / "idx")
+    data.channels = 1
+    return (batch["image"] for batch in _batches(data))
+
+
+def _config(source: str, folder: Path) -> Any:
+    from jaxvision.config import default_config
+
     data = default_config().data
-    data.source, data.dir, data.channels = "idx", str(idx), 1
-    return _loader(data, 0)
+    data.source, data.dir = source, str(folder)
+    return data
 
 
-def _loader(data: Any, workers: int) -> Iterator[Any]:
+def _batches(data: Any) -> Iterator[dict[str, Any]]:
     import jax
 
     from jaxvision.data.loader import Loader, open_stream
 
     stream = open_stream(data, "train", seed=0, train=True)
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    loader = Loader(stream, BATCH, device, workers=workers)
-    for batch in loader.batches(0, 10**6):
-        yield jax.block_until_ready(batch)["image"]
+    for batch in Loader(stream, BATCH, device).batches(0, 10**6):
+        yield jax.block_until_ready(batch)
 
 
 def crop_window(rng: np.random.Generator, width: int, height: int) -> tuple[int, int, int, int]:
@@ -106,30 +187,37 @@ def crop_window(rng: np.random.Generator, width: int, height: int) -> tuple[int,
     return 0, 0, width, height
 
 
-def crop_uint8(encoded: bytes, rng: np.random.Generator) -> np.ndarray:
+def by_hand(path: Path, rng: np.random.Generator) -> np.ndarray:
+    """uint8 [SIZE, SIZE, 3] by the decoder and the resizing that ours uses."""
     import cv2
     import simplejpeg
 
-    pixels = simplejpeg.decode_jpeg(encoded)
+    pixels = simplejpeg.decode_jpeg(path.read_bytes())
     x, y, w, h = crop_window(rng, pixels.shape[1], pixels.shape[0])
-    return cv2.resize(pixels[y : y + h, x : x + w], (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
+    window = cv2.resize(pixels[y : y + h, x : x + w], (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
+    return cv2.flip(window, 1) if rng.random() < 0.5 else window
 
 
-def crop_float32(encoded: bytes, rng: np.random.Generator) -> np.ndarray:
-    from PIL import Image
+def no_loader(folder: Path, scratch: Path) -> Iterator[Any]:
+    import cv2
 
-    image = Image.open(io.BytesIO(encoded)).convert("RGB")
-    x, y, w, h = crop_window(rng, *image.size)
-    resized = image.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=(x, y, x + w, y + h))
-    pixels = (np.asarray(resized).astype(np.float32) - np.float32(MEAN)) / np.float32(STD)
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    cv2.setNumThreads(0)
+    files, cores = files_of(folder), len(os.sched_getaffinity(0))
+
+    def some(first: int) -> int:
+        rng = np.random.default_rng(first)
+        for index in range(first, first + BATCH):
+            by_hand(files[index % len(files)], rng)
+        return BATCH
+
+    with ThreadPoolExecutor(cores) as threads:
+        waiting = [threads.submit(some, BATCH * index) for index in range(cores)]
+        for index in itertools.count(cores):
+            waiting.append(threads.submit(some, BATCH * index))
+            yield range(waiting.pop(0).result())
 
 
-def files_of(folder: Path) -> list[Path]:
-    return sorted(p for p in (folder / "train").rglob("*") if p.is_file())
-
-
-def hand_written_grain(folder: Path) -> Iterator[Any]:
+def hand_written_grain(folder: Path, scratch: Path) -> Iterator[Any]:
     import cv2
     import grain
 
@@ -137,7 +225,7 @@ def hand_written_grain(folder: Path) -> Iterator[Any]:
 
     class Crop(grain.transforms.RandomMap):
         def random_map(self, path: Path, rng: np.random.Generator) -> dict[str, np.ndarray]:
-            return {"image": crop_uint8(path.read_bytes(), rng)}
+            return {"image": by_hand(path, rng)}
 
     dataset = grain.MapDataset.source(files_of(folder)).shuffle(seed=0).repeat()
     dataset = dataset.random_map(Crop(), seed=1)
@@ -146,42 +234,102 @@ def hand_written_grain(folder: Path) -> Iterator[Any]:
         yield batch["image"]
 
 
-class TorchFiles:
-    """A torch data set, endless enough."""
+def torchvision_folder(folder: Path, scratch: Path) -> Iterator[Any]:
+    from parity import references
 
-    def __init__(self, folder: Path, crop: Callable[[bytes, np.random.Generator], np.ndarray]):
-        self.files, self.crop = files_of(folder), crop
+    torchvision = references.torchvision()
+    from torchvision import transforms
+
+    transform = transforms.Compose(
+        [
+            transforms.RandomResizedCrop(SIZE),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(MEAN, STD),
+        ]
+    )
+    data = torchvision.datasets.ImageFolder(str(folder / "train"), transform)
+    return (images for images, labels in _torch_batches(data))
+
+
+def torch_uint8(folder: Path, scratch: Path) -> Iterator[Any]:
+    import cv2
+
+    cv2.setNumThreads(0)
+    return _torch_batches(TorchFiles(folder))
+
+
+class TorchFiles:
+    """A torch data set of what `by_hand` gives."""
+
+    def __init__(self, folder: Path):
+        self.files, self.rng = files_of(folder), None
 
     def __len__(self) -> int:
-        return 1000 * len(self.files)
+        return len(self.files)
 
     def __getitem__(self, index: int) -> Any:
         import torch
 
-        encoded = self.files[index % len(self.files)].read_bytes()
-        return torch.from_numpy(self.crop(encoded, np.random.default_rng(index)))
+        if self.rng is None:  # of a worker
+            self.rng = np.random.default_rng(torch.initial_seed())
+        return torch.from_numpy(by_hand(self.files[index], self.rng))
 
 
-def torch_loader(folder: Path, crop: Callable) -> Iterator[Any]:
-    import cv2
+def _torch_batches(data: Any) -> Iterator[Any]:
+    """Two workers, shuffled, one epoch after another without a pause."""
     import torch
 
-    cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    data = TorchFiles(folder, crop)
-    loader = torch.utils.data.DataLoader(data, BATCH, shuffle=True, num_workers=2)
-    return iter(loader)
+    sampler = torch.utils.data.RandomSampler(data, num_samples=10**6)
+    return iter(torch.utils.data.DataLoader(data, BATCH, sampler=sampler, num_workers=2))
 
 
-OURS, ARRAYS = "jaxvision Loader", "jaxvision Loader, idx 28x28"
-PIPELINES: dict[str, Callable[[Path], Iterator[Any]]] = {
+def tf_data(folder: Path, scratch: Path) -> Iterator[Any]:
+    import tensorflow as tf
+
+    def prepare(path: Any, seed: Any) -> Any:
+        encoded = tf.io.read_file(path)
+        seeds = tf.stack([seed, 0])
+        start, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+            tf.image.extract_jpeg_shape(encoded),
+            tf.zeros([1, 0, 4]),
+            seeds,
+            aspect_ratio_range=(3 / 4, 4 / 3),
+            area_range=(0.08, 1.0),
+            max_attempts=10,
+            use_image_if_no_bounding_boxes=True,
+        )
+        window = tf.concat([start[:2], extent[:2]], 0)
+        image = tf.image.decode_and_crop_jpeg(encoded, window, channels=3)
+        image = tf.image.resize(image, (SIZE, SIZE), method="bilinear")
+        image = tf.image.stateless_random_flip_left_right(image, seeds)
+        return tf.cast(tf.round(image), tf.uint8)
+
+    files = [str(path) for path in files_of(folder)]
+    paths = tf.data.Dataset.from_tensor_slices(files).shuffle(len(files)).repeat()
+    seeds = tf.data.Dataset.random(seed=0)
+    data = tf.data.Dataset.zip(paths, seeds).map(prepare, tf.data.AUTOTUNE, deterministic=False)
+    return iter(data.batch(BATCH, drop_remainder=True).prefetch(tf.data.AUTOTUNE))
+
+
+OURS, RECORD_FILES = "jaxvision Loader, folder", "jaxvision Loader, ArrayRecord"
+AUGMENTED, ARRAYS = "jaxvision Loader, with flips, float32", "jaxvision Loader, idx 28x28"
+COMMON, SAME_DECODER = "torchvision + DataLoader, float32", "DataLoader, our decoder, uint8"
+GRAIN, TF_DATA, NO_LOADER = "Grain by hand", "tf.data", "no loader"
+PIPELINES: dict[str, Callable[[Path, Path], Iterator[Any]]] = {
     OURS: ours,
-    "Grain by hand": hand_written_grain,
-    "torch, Pillow float32": lambda folder: torch_loader(folder, crop_float32),
-    "torch, simplejpeg uint8": lambda folder: torch_loader(folder, crop_uint8),
-    "jaxvision Loader, 2 workers": lambda folder: ours(folder, workers=2),
+    RECORD_FILES: ours_records,
+    AUGMENTED: ours_augmented,
+    COMMON: torchvision_folder,
+    SAME_DECODER: torch_uint8,
+    TF_DATA: tf_data,
+    GRAIN: hand_written_grain,
+    NO_LOADER: no_loader,
     ARRAYS: ours_arrays,
 }
+# What each needs beside jaxvision; it may live in another interpreter.
+PACKAGE = {COMMON: "torchvision", SAME_DECODER: "torch", TF_DATA: "tensorflow"}
 
 
 # -- measuring ------------------------------------------------------------------------------------
@@ -197,8 +345,11 @@ def cpu_seconds() -> float:
 
 
 def measure(batches: Iterator[Any], seconds: float) -> dict[str, float]:
-    for _ in range(4):
+    """Images a second and a CPU second, after a third of the time for warming up."""
+    begin, warm = time.perf_counter(), 0
+    while warm < 4 or time.perf_counter() - begin < seconds / 3:
         next(batches)
+        warm += 1
     cpu, begin, count = cpu_seconds(), time.perf_counter(), 0
     while time.perf_counter() - begin < seconds:
         count += len(next(batches))
@@ -206,74 +357,135 @@ def measure(batches: Iterator[Any], seconds: float) -> dict[str, float]:
     return {"wall": count / wall, "cpu": count / (cpu_seconds() - cpu)}
 
 
-def in_process(python: str, name: str, folder: Path, seconds: float) -> dict[str, float] | str:
-    """One measurement in an interpreter of its own, or what went wrong.
+def in_process(python: str, *arguments: str) -> Any:
+    """What this script prints as JSON for the arguments, in an interpreter of its own.
 
-    Packages that the other interpreter lacks are taken from this one's.
+    Packages that another interpreter lacks are taken from this one's.
+
+    Raises:
+      RuntimeError: the last line of its errors.
     """
-    here = [p for p in sys.path if p.endswith("site-packages")]
+    here = [str(Path(__file__).parent), *(p for p in sys.path if p.endswith("site-packages"))]
     code = (
-        f"import sys, runpy; sys.path += {here!r}; sys.argv = "
-        f"{[__file__, '--images', str(folder), '--seconds', str(seconds), '--only', name]!r}; "
+        f"import sys, runpy; sys.path += {here!r}; sys.argv = {[__file__, *arguments]!r}; "
         "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
-    # The main module of spawned workers must be a file, so the program is run as one where it can.
-    command = [python, *(sys.argv[:1] if python == sys.executable else ["-c", code])]
-    if python == sys.executable:
-        command += ["--images", str(folder), "--seconds", str(seconds), "--only", name]
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, env=environment)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    return json.loads(lines[-1]) if lines else done.stderr.strip().splitlines()[-1]
+    if not lines:
+        raise RuntimeError((done.stderr.strip().splitlines() or ["it ended without a word"])[-1])
+    return json.loads(lines[-1])
+
+
+def version(package: str, python: str) -> str:
+    """Of a package in another interpreter."""
+    code = (
+        "import importlib.metadata as m; "
+        f"print(m.version(m.packages_distributions()[{package!r}][0]))"
+    )
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True)
+    return done.stdout.strip() or "not installed"
+
+
+def interpreters(options: argparse.Namespace) -> tuple[dict[str, str], dict[str, str]]:
+    """({pipeline: interpreter}, {package: version, or "not installed"})."""
+    chosen, versions = {}, {}
+    for name in options.pipelines:
+        package = PACKAGE.get(name)
+        other = options.tf_python if package == "tensorflow" else options.torch_python
+        chosen[name] = (other if package else None) or sys.executable
+        if package and package not in versions:
+            versions[package] = version(package, chosen[name])
+        if package and versions[package] == "not installed":
+            print(f"{name}: {package} is not installed in {chosen.pop(name)}", file=sys.stderr)
+    return chosen, versions
+
+
+def rounds(python: dict[str, str], options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """{pipeline: medians}, after interleaved rounds."""
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in python}
+    with tempfile.TemporaryDirectory() as temporary:
+        scratch = Path(temporary)
+        folder = options.images or scratch / "images"
+        if not options.images:
+            make_photographs(folder)
+        if RECORD_FILES in python:
+            make_records(folder, scratch)
+        if ARRAYS in python:
+            make_arrays(scratch)
+        common = ["--images", str(folder), "--scratch", str(scratch)]
+        common += ["--seconds", str(options.seconds)]
+        for _, name in itertools.product(range(options.rounds), python):
+            found[name].append(in_process(python[name], *common, "--only", name))
+    return {
+        name: {key: statistics.median(r[key] for r in runs) for key in ("wall", "cpu")}
+        for name, runs in found.items()
+    }
+
+
+# -- reporting ------------------------------------------------------------------------------------
+
+
+def rows_of(medians: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
+    """The medians, with ours over theirs where they do the same work."""
+    rows = []
+    for name in PIPELINES:
+        row = {"pipeline": name, **medians.get(name, {})}
+        if name in medians and not name.startswith("jaxvision") and OURS in medians:
+            row |= {f"{key}_ratio": medians[OURS][key] / row[key] for key in ("wall", "cpu")}
+        rows.append(row)
+    return rows
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The section of docs/benchmarks.md."""
+    cells = [
+        (
+            row["pipeline"],
+            f"{row['wall']:,.0f}" if "wall" in row else "not measured",
+            f"{row['cpu']:,.0f}" if "cpu" in row else "",
+            f"{row['wall_ratio']:.2f}" if "wall_ratio" in row else "",
+            f"{row['cpu_ratio']:.2f}" if "cpu_ratio" in row else "",
+        )
+        for row in result["rows"]
+    ]
+    head = ("", "images/s", "images per CPU second", "ours / theirs, wall", "ours / theirs, CPU")
+    return (
+        f"JPEG photographs of about 500x375, random-resized crop to {SIZE}, flip, batches of "
+        f"{BATCH}; medians of {result['rounds']} rounds of {result['seconds']:g} s. Ours is "
+        f"`{OURS}`, uint8 on the device; its flips and normalising belong to the training step and "
+        f"are measured in `{AUGMENTED}`, where the device is this machine's CPU. `{NO_LOADER}` is "
+        "the decoder and the resizing alone, in a thread a core.\n\n" + table(head, cells)
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=Path, help="folder with train/<class>/*.jpg")
-    parser.add_argument("--seconds", type=float, default=6, help="of a round")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=3, help="of a round")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--pipelines", nargs="+", choices=PIPELINES, default=list(PIPELINES))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--torch-python", help="another interpreter that has torch")
+    parser.add_argument("--tf-python", help="another interpreter that has tensorflow and psutil")
     parser.add_argument("--only", choices=PIPELINES, help="one round of one pipeline, as JSON")
+    parser.add_argument("--scratch", type=Path, help="with --only: what was made for it")
     options = parser.parse_args()
     if options.only:
-        print(json.dumps(measure(PIPELINES[options.only](options.images), options.seconds)))
+        batches = PIPELINES[options.only](options.images, options.scratch)
+        print(json.dumps(measure(batches, options.seconds)))
         sys.stdout.flush()
         os._exit(0)  # whatever runs ahead in threads is of no interest any more
 
-    python = dict.fromkeys(PIPELINES, sys.executable)
-    has_torch = importlib.util.find_spec("torch") is not None
-    for name in [name for name in PIPELINES if name.startswith("torch")]:
-        if options.torch_python:
-            python[name] = options.torch_python
-        elif not has_torch:
-            del python[name]
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in python}
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = options.images or Path(temporary)
-        if not options.images:
-            make_photographs(folder)
-        for _, name in itertools.product(range(options.rounds), python):
-            result = in_process(python[name], name, folder, options.seconds)
-            if isinstance(result, str):
-                print(f"{name}: {result}", file=sys.stderr)
-            else:
-                found[name].append(result)
-    table = {
-        name: {key: statistics.median(r[key] for r in rounds) for key in ("wall", "cpu")}
-        for name, rounds in found.items()
-        if rounds
+    python, versions = interpreters(options)
+    result = {
+        "rows": rows_of(rounds(python, options)),
+        "rounds": options.rounds,
+        "seconds": options.seconds,
     }
-    print(f"{os.cpu_count()} cores, medians of {options.rounds} rounds of {options.seconds:g} s")
-    print(f"{'':30}{'images/s':>10}{'per CPU s':>11}{'ours/theirs: wall':>20}{'CPU':>7}")
-    for name, row in table.items():
-        ratios = ""
-        if not name.startswith("jaxvision") and OURS in table:
-            wall, cpu = (table[OURS][key] / row[key] for key in ("wall", "cpu"))
-            ratios = f"{wall:20.2f}{cpu:7.2f}"
-        print(f"{name:30}{row['wall']:10,.0f}{row['cpu']:11,.0f}{ratios}")
-    if options.json:
-        options.json.write_text(json.dumps(table, indent=2) + "\n")
+    print(markdown(result))
+    save(options.json, "loader", about=machine(**versions), **result)
 
 
 if __name__ == "__main__":
