@@ -1,0 +1,241 @@
+"""Seconds from the start of a process to the end of its first training step.
+
+    python benchmarks/first_step.py [--networks NAME ...] [--batch 2] [--size 128]
+        [--cold 3] [--cached 10] [--json FILE]
+
+Each measurement is a process of its own that does what `jaxvision.train.run` does up to the end of
+the first step, but for reading data: it imports the training loop, makes the mesh, the task, the
+optimiser and the initial state, traces and compiles the step, and runs it on one batch. `cold` has
+an empty folder for compiled programs, `cached` one that a cold process of the same network filled.
+Rounds go through all networks; medians are shown.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from report import machine, save, table
+
+NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ResNet-50": ("resnet50", {}),
+    "DenseNet-121": ("densenet121", {}),
+    "ViT-L/16": ("vit_large_patch16_224", {}),
+    "ViT-L/16, scanned": ("vit_large_patch16_224", {"scan": True}),
+    "ResNet-20 for CIFAR": ("resnet20_cifar", {}),
+}
+DEFAULT = [name for name in NETWORKS if name != "ResNet-20 for CIFAR"]  # which is for trying out
+PHASES = ("imports", "initial state", "tracing", "compiling", "first step")
+CLASSES = 1000
+
+
+# -- in a process of its own ----------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Prepared:
+    """What the training loop has before it compiles the step.
+
+    Attributes:
+      step: the pure function.
+      shardings: of the state.
+    """
+
+    config: Any
+    step: Any
+    state: Any
+    batch: dict[str, Any]
+    shardings: Any
+
+
+def prepare(model: str, options: dict[str, Any], batch: int, size: int) -> Prepared:
+    """As `jaxvision.train.run` prepares the training of a fresh network, with noise for images."""
+    import jax
+    import numpy as np
+
+    from jaxvision import config as configuration
+    from jaxvision import tasks
+    from jaxvision.train import mesh, optimizer
+    from jaxvision.train.step import init_state, init_variables, make_train_step
+
+    config = configuration.default_config()
+    config.model.name, config.train.batch_size = model, batch
+    for name, value in options.items():
+        configuration.set_key(config, f"model.options.{name}", value)
+    config.optimizer.name = "adam"
+    configuration.validate(config)
+    devices, shape = mesh.make(config), (size, size, 3)
+    task = tasks.create(config, tuple(map(str, range(CLASSES))))
+    shapes = jax.eval_shape(lambda: init_variables(task, config.seed, shape))
+    schedule = optimizer.learning_rate(config, total=1000, steps_per_epoch=100)
+    depths = optimizer.depths_for(config, task.model, shape)
+    update = optimizer.build(config, shapes["params"], schedule, depths)
+
+    def fresh(variables: dict[str, Any]) -> Any:
+        return init_state(variables, update, ema=False)
+
+    shardings = mesh.state_shardings(jax.eval_shape(fresh, shapes), devices)
+    state = jax.jit(
+        lambda: fresh(init_variables(task, config.seed, shape)), out_shardings=shardings
+    )()
+    random = np.random.default_rng(0)
+    rows = {
+        "image": random.integers(0, 256, (batch, *shape), np.uint8),
+        "label": random.integers(0, CLASSES, batch, np.int32),
+        "mask": np.ones(batch, bool),
+    }
+    placed = jax.device_put(rows, mesh.batch_sharding(devices))
+    return Prepared(config, make_train_step(task, update, seed=0), state, placed, shardings)
+
+
+def compile_step(prepared: Prepared) -> Any:
+    """As the training loop does it."""
+    from jaxvision.train import compilation
+
+    return compilation.compile_now(
+        prepared.step,
+        prepared.state,
+        prepared.batch,
+        donate=(0,),
+        out_shardings=(prepared.shardings, None),
+    )
+
+
+@contextmanager
+def backend_seconds() -> Iterator[list[float]]:
+    """What XLA took for each program inside, or reading it from the folder of compiled ones."""
+    import jax
+
+    seconds: list[float] = []
+
+    def listen(event: str, duration: float, **about: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            seconds.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield seconds
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def phases(name: str, cache: Path, batch: int, size: int, started: float) -> dict[str, float]:
+    """Seconds of each phase of this process, which was `started` at this `time.time()`."""
+    import jax
+
+    import jaxvision.train.loop  # noqa: F401  everything that training imports
+    from jaxvision.train import compilation
+
+    marks = [started, time.time()]
+    compilation.use_cache(str(cache))
+    prepared = prepare(*NETWORKS[name], batch, size)
+    jax.block_until_ready(prepared.state)
+    marks.append(time.time())
+    with backend_seconds() as compiling:
+        compiled = compile_step(prepared)
+    marks += [time.time() - sum(compiling), time.time()]
+    jax.block_until_ready(compiled.call(prepared.state, prepared.batch))
+    marks.append(time.time())
+    found = {phase: end - begin for phase, begin, end in zip(PHASES, marks, marks[1:])}
+    return {**found, "total": marks[-1] - started}
+
+
+# -- measuring ------------------------------------------------------------------------------------
+
+
+def in_process(name: str, cache: Path, options: argparse.Namespace) -> dict[str, float]:
+    """The phases of a fresh process.
+
+    Raises:
+      RuntimeError: the last line of its errors.
+    """
+    command = [sys.executable, __file__, "--only", name, "--cache", str(cache)]
+    command += ["--batch", str(options.batch), "--size", str(options.size)]
+    started = time.time()
+    done = subprocess.run(
+        [*command, "--started", str(started)], capture_output=True, text=True, env={**os.environ}
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if not lines:
+        raise RuntimeError((done.stderr.strip().splitlines() or ["it ended without a word"])[-1])
+    return json.loads(lines[-1])
+
+
+def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for each network and kind of start: the medians."""
+    found: dict[tuple[str, str], list[dict[str, float]]] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        for repeat in range(max(options.cold, options.cached)):
+            for name in options.networks:
+                cache = (
+                    Path(temporary) / f"{name.replace('/', ' ')} {min(repeat, options.cold - 1)}"
+                )
+                if repeat < options.cold:
+                    found.setdefault((name, "cold"), []).append(in_process(name, cache, options))
+                if repeat < options.cached:
+                    found.setdefault((name, "cached"), []).append(in_process(name, cache, options))
+    return [
+        {
+            "network": name,
+            "start": start,
+            "runs": len(runs),
+            **{
+                phase: statistics.median(run[phase] for run in runs) for phase in (*PHASES, "total")
+            },
+        }
+        for (name, start), runs in found.items()
+    ]
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The section of docs/benchmarks.md."""
+    cold = {row["network"]: row["total"] for row in result["rows"] if row["start"] == "cold"}
+    cells = [
+        (
+            row["network"],
+            f"{row['start']} ({row['runs']})",
+            *(f"{row[phase]:.1f}" for phase in (*PHASES, "total")),
+            f"{row['total'] / cold[row['network']]:.2f}",
+        )
+        for row in result["rows"]
+    ]
+    head = ("", "start (runs)", *PHASES, "total", "of cold")
+    return (
+        "Seconds from the start of a process to the end of its first training step, of "
+        f"{result['batch']} images of {result['size']} pixels, with an empty folder of compiled "
+        "programs (cold) and a filled one (cached); medians.\n\n" + table(head, cells)
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=DEFAULT)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--size", type=int, default=128, help="of the images, in pixels")
+    parser.add_argument("--cold", type=int, default=3, help="runs with an empty cache")
+    parser.add_argument("--cached", type=int, default=10, help="runs with a filled one")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--only", choices=NETWORKS, help="this process is a measurement")
+    parser.add_argument("--cache", type=Path, help="with --only: folder of compiled programs")
+    parser.add_argument("--started", type=float, help="with --only: when the process was started")
+    options = parser.parse_args()
+    if options.cold < 1:
+        parser.error("--cold fills what --cached reads; it is at least 1")
+    if options.only:
+        arguments = (options.only, options.cache, options.batch, options.size, options.started)
+        print(json.dumps(phases(*arguments)))
+        return
+    result = {"rows": measure(options), "batch": options.batch, "size": options.size}
+    print(markdown(result))
+    save(options.json, "first_step", about=machine(), **result)
+
+
+if __name__ == "__main__":
+    main()
