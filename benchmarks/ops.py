@@ -1,59 +1,80 @@
-"""Forward and backward time of the ops that have a form of their own on CPUs.
+"""Operations alone: ours beside the plain XLA form and beside PyTorch; forward, and with backward.
 
-    python benchmarks/ops.py [--repeat 10] [--only NAME ...] [--json FILE] [--torch PYTHON]
+    python benchmarks/ops.py [--only NAME ...] [--torch PYTHON] [--repeat 10] [--json FILE]
 
-Ours against the plain XLA form, interleaved, after their results and gradients were found equal;
-and against PyTorch (channels last and contiguous, the better) where `PYTHON` can import it.
-Needs no accelerator; on one, both columns are the plain form.
+Ours is compiled with the options that training has, the plain form with those of `jax.jit`; their
+results and gradients must be equal. PyTorch (channels last and contiguous, the better) runs in a
+process of its own, under `PYTHON`, this one by default if it can import torch. Rounds of all sides
+are interleaved; each is the mean of calls for 20 ms, after one that is not counted; medians over
+the rounds are shown. Needs no accelerator; on one, both forms are the plain one.
 """
 
 import argparse
 import importlib.util
-import json
-import statistics
-import subprocess
+import math
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-# name: shape of x (channels last), of the kernel (HWIO; transposed: kh, kw, out, in), kind, options
-CASES = {
-    "3x3": ((8, 32, 32, 64), (3, 3, 64, 64), "conv", {"padding": 1}),
-    "1x1": ((8, 32, 32, 256), (1, 1, 256, 64), "conv", {}),
-    "1x1 s2": ((8, 32, 32, 256), (1, 1, 256, 512), "conv", {"stride": 2}),
-    "depthwise 3x3": ((8, 32, 32, 144), (3, 3, 1, 144), "conv", {"padding": 1, "groups": 144}),
+from report import machine, save, table
+from workers import Worker, interleaved, serve
+
+SECONDS = 0.02  # of a round of one side
+PASSES = {"forward": "forward", "both": "forward and backward"}
+# A worker whose threads wait actively would take the cores from the other one.
+PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+
+# name: kind, options, shapes of the arrays: x (channels last), the kernel (HWIO; transposed: kh,
+# kw, out, in), or whatever else the kind has
+CASES: dict[str, tuple[str, dict[str, Any], list[tuple[int, ...]]]] = {
+    "3x3": ("conv", {"padding": 1}, [(8, 32, 32, 64), (3, 3, 64, 64)]),
+    "1x1": ("conv", {}, [(8, 32, 32, 256), (1, 1, 256, 64)]),
+    "1x1 s2": ("conv", {"stride": 2}, [(8, 32, 32, 256), (1, 1, 256, 512)]),
+    "depthwise 3x3": (
+        "conv",
+        {"padding": 1, "groups": 144},
+        [(8, 32, 32, 144), (3, 3, 1, 144)],
+    ),
     "depthwise 3x3 s2": (
-        (8, 32, 32, 144),
-        (3, 3, 1, 144),
         "conv",
         {"padding": 1, "stride": 2, "groups": 144},
+        [(8, 32, 32, 144), (3, 3, 1, 144)],
     ),
-    "depthwise 7x7": ((8, 32, 32, 96), (7, 7, 1, 96), "conv", {"padding": 3, "groups": 96}),
-    "grouped 3x3, 32": ((8, 16, 16, 128), (3, 3, 4, 128), "conv", {"padding": 1, "groups": 32}),
-    "3x3 on 1x1": ((32, 1, 1, 512), (3, 3, 512, 512), "conv", {"padding": 1}),
-    "3x3 on 2x2": ((32, 2, 2, 512), (3, 3, 512, 512), "conv", {"padding": 1}),
-    "3x3 s2 on 4x4": ((32, 4, 4, 256), (3, 3, 256, 512), "conv", {"padding": 1, "stride": 2}),
-    "4x4 p2 (grows)": ((4, 16, 16, 64), (4, 4, 64, 64), "conv", {"padding": 2}),
-    "patches 16x16": ((8, 224, 224, 3), (16, 16, 3, 384), "conv", {"stride": 16}),
-    "transposed k2 s2": ((8, 16, 16, 128), (2, 2, 64, 128), "transposed", {"stride": 2}),
+    "depthwise 7x7": ("conv", {"padding": 3, "groups": 96}, [(8, 32, 32, 96), (7, 7, 1, 96)]),
+    "grouped 3x3, 32": ("conv", {"padding": 1, "groups": 32}, [(8, 16, 16, 128), (3, 3, 4, 128)]),
+    "3x3 on 1x1": ("conv", {"padding": 1}, [(32, 1, 1, 512), (3, 3, 512, 512)]),
+    "3x3 on 2x2": ("conv", {"padding": 1}, [(32, 2, 2, 512), (3, 3, 512, 512)]),
+    "3x3 s2 on 4x4": ("conv", {"padding": 1, "stride": 2}, [(32, 4, 4, 256), (3, 3, 256, 512)]),
+    "4x4 p2 (grows)": ("conv", {"padding": 2}, [(4, 16, 16, 64), (4, 4, 64, 64)]),
+    "patches 16x16": ("conv", {"stride": 16}, [(8, 224, 224, 3), (16, 16, 3, 384)]),
+    "transposed k2 s2": ("transposed", {"stride": 2}, [(8, 16, 16, 128), (2, 2, 64, 128)]),
     "transposed k4 s2": (
-        (8, 16, 16, 128),
-        (4, 4, 64, 128),
         "transposed",
         {"stride": 2, "padding": 1},
+        [(8, 16, 16, 128), (4, 4, 64, 128)],
     ),
-    "5x5x5": ((1, 16, 32, 32, 16), (5, 5, 5, 16, 16), "conv3d", {"padding": 2}),
-    "5x5x5 on 4x4x4": ((1, 4, 4, 4, 128), (5, 5, 5, 128, 128), "conv3d", {"padding": 2}),
-    "transposed k2 s2, 3-D": ((1, 8, 8, 8, 128), (2, 2, 2, 64, 128), "transposed3d", {"stride": 2}),
-    "max pool 3x3 s2": ((8, 64, 64, 64), None, "max", {"window": 3, "stride": 2, "padding": 1}),
-    "max pool 2x2 s2": ((8, 64, 64, 64), None, "max", {"window": 2}),
-    "avg pool 3x3 s2": ((8, 64, 64, 64), None, "avg", {"window": 3, "stride": 2, "padding": 1}),
-    "batch norm": ((8, 32, 32, 256), (256,), "norm", {}),
-    "bilinear x2": ((8, 16, 16, 128), None, "resize", {"size": (32, 32)}),
-    "nearest x2": ((8, 32, 32, 64), None, "nearest", {"factor": 2}),
-    "bed of nails x2": ((8, 32, 32, 64), None, "nails", {"factor": 2}),
-    "max pool, unpool 2x2": ((8, 64, 64, 64), None, "unpool", {"window": 2}),
+    "5x5x5": ("conv3d", {"padding": 2}, [(1, 16, 32, 32, 16), (5, 5, 5, 16, 16)]),
+    "5x5x5 on 4x4x4": ("conv3d", {"padding": 2}, [(1, 4, 4, 4, 128), (5, 5, 5, 128, 128)]),
+    "transposed k2 s2, 3-D": (
+        "transposed3d",
+        {"stride": 2},
+        [(1, 8, 8, 8, 128), (2, 2, 2, 64, 128)],
+    ),
+    "max pool 3x3 s2": ("max", {"window": 3, "stride": 2, "padding": 1}, [(8, 64, 64, 64)]),
+    "max pool 2x2 s2": ("max", {"window": 2}, [(8, 64, 64, 64)]),
+    "avg pool 3x3 s2": ("avg", {"window": 3, "stride": 2, "padding": 1}, [(8, 64, 64, 64)]),
+    "batch norm": ("batch norm", {}, [(8, 32, 32, 256), (256,), (256,)]),
+    "layer norm": ("layer norm", {}, [(8 * 197, 384), (384,), (384,)]),
+    "attention, 65 tokens": ("attention", {}, [(8, 65, 6, 64)] * 3),
+    "attention, 197 tokens": ("attention", {}, [(8, 197, 6, 64)] * 3),
+    "GELU": ("gelu", {}, [(8, 197, 1536)]),
+    "bilinear x2": ("resize", {"size": (32, 32)}, [(8, 16, 16, 128)]),
+    "nearest x2": ("nearest", {"factor": 2}, [(8, 32, 32, 64)]),
+    "bed of nails x2": ("nails", {"factor": 2}, [(8, 32, 32, 64)]),
+    "max pool, unpool 2x2": ("unpool", {"window": 2}, [(8, 64, 64, 64)]),
 }
 
 
@@ -63,8 +84,10 @@ def jax_forms(kind: str, options: dict) -> tuple[Callable, Callable]:
     import jax.numpy as jnp
     from jax import lax
 
-    from jaxvision.layers.normalization import batch_norm
+    from jaxvision.layers import transformer
+    from jaxvision.layers.normalization import LayerNorm, batch_norm
     from jaxvision.ops import convolution, convolution3d, pooling, unpooling
+    from jaxvision.ops.attention import dot_product_attention
     from jaxvision.ops.resize import resize
 
     def plain_conv(x, kernel, stride=1, padding=0, groups=1):
@@ -84,9 +107,12 @@ def jax_forms(kind: str, options: dict) -> tuple[Callable, Callable]:
     def plain_pool(form, window, stride=None, padding=0):
         return lambda x: form(pooling._window(x.shape, window, stride, padding, False), x)
 
-    def plain_norm(x, scale):
-        mean, variance = jnp.mean(x, (0, 1, 2)), jnp.var(x, (0, 1, 2))
-        return (x - mean) * lax.rsqrt(variance + 1e-5) * scale
+    def plain_norm(axes, x, scale, bias):
+        mean, variance = jnp.mean(x, axes, keepdims=True), jnp.var(x, axes, keepdims=True)
+        return (x - mean) * lax.rsqrt(variance + 1e-5) * scale + bias
+
+    def layer_norm(x, scale, bias):
+        return LayerNorm(epsilon=1e-5).apply({"params": {"scale": scale, "bias": bias}}, x)
 
     def unpool(x, window):
         y, switches = unpooling.max_pool2d_with_switches(x, window)
@@ -122,8 +148,14 @@ def jax_forms(kind: str, options: dict) -> tuple[Callable, Callable]:
         case "avg":
             total, area = plain_pool(pooling._sum_plain, **options), options["window"] ** 2
             return lambda x: pooling.avg_pool2d(x, **options), lambda x: total(x) / area
-        case "norm":
-            return lambda x, k: batch_norm(x, k, jnp.zeros_like(k), 1e-5)[0], plain_norm
+        case "batch norm":
+            return lambda *arrays: batch_norm(*arrays, 1e-5)[0], partial(plain_norm, (0, 1, 2))
+        case "layer norm":
+            return layer_norm, partial(plain_norm, (-1,))
+        case "attention":
+            return dot_product_attention, jax.nn.dot_product_attention
+        case "gelu":
+            return transformer.gelu, partial(jax.nn.gelu, approximate=False)
         case "resize":
             return lambda x: resize(x, **options), lambda x: jax.image.resize(
                 x, (x.shape[0], *options["size"], x.shape[3]), "bilinear"
@@ -139,115 +171,194 @@ def jax_forms(kind: str, options: dict) -> tuple[Callable, Callable]:
     return lambda x, k: ours(x, k, **options), lambda x, k: plain(x, k, **options)
 
 
-def interleaved(runs: dict[str, Callable[[], object]], repeat: int) -> dict[str, float]:
-    """The median time of each run in milliseconds; one round runs each of them once."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(repeat):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(t) for name, t in times.items()}
+def jax_runs(name: str) -> dict[str, Callable[[], object]]:
+    """`{"ours forward": ..., "plain both": ...}`, compiled.
 
-
-def time_jax(name: str, repeat: int) -> dict[str, float]:
+    Raises:
+      AssertionError: ours and the plain form have other results or gradients.
+    """
     import jax
     import jax.numpy as jnp
     import numpy as np
 
-    shape, kernel_shape, kind, options = CASES[name]
-    draw = np.random.default_rng(0).normal
-    arrays = [jnp.asarray(draw(size=s), jnp.float32) for s in (shape, kernel_shape) if s]
-    forms = dict(zip(("ours", "plain"), jax_forms(kind, options), strict=True))
-    g = jnp.asarray(draw(size=jax.eval_shape(forms["ours"], *arrays).shape), jnp.float32)
+    from jaxvision.train.compilation import compiler_options
 
-    def passes(form):
-        @jax.jit
-        def run(g, *arrays):
+    kind, options, shapes = CASES[name]
+    draw = np.random.default_rng(0).normal
+    arrays = [jnp.asarray(draw(size=shape), jnp.float32) for shape in shapes]
+    ours, plain = jax_forms(kind, options)
+    g = jnp.asarray(draw(size=jax.eval_shape(ours, *arrays).shape), jnp.float32)
+    runs, found = {}, {}
+    for label, form, flags in (("ours", ours, compiler_options()), ("plain", plain, None)):
+
+        def both(g: Any, *arrays: Any, form: Callable = form) -> Any:
             y, pull = jax.vjp(form, *arrays)
             return y, pull(g)
 
-        return lambda: jax.block_until_ready(run(g, *arrays))
-
-    runs = {label: passes(form) for label, form in forms.items()}
-    first, second = (jax.tree.leaves(run()) for run in runs.values())
-    for a, b in zip(first, second, strict=True):
+        alone = jax.jit(form, compiler_options=flags)
+        pair = jax.jit(both, compiler_options=flags)
+        runs[f"{label} forward"] = lambda alone=alone: jax.block_until_ready(alone(*arrays))
+        runs[f"{label} both"] = lambda pair=pair: jax.block_until_ready(pair(g, *arrays))
+        y, gradients = runs[f"{label} both"]()
+        found[label] = [runs[f"{label} forward"](), y, *gradients]
+    for a, b in zip(found["ours"], found["plain"], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * float(jnp.abs(b).max()))
-    return interleaved(runs, repeat)
+    return runs
 
 
-def time_torch(name: str, repeat: int) -> float:
+def torch_runs(name: str) -> dict[str, Callable[[], object]]:
+    """`{"torch forward channels_last": ...}` and the like."""
     import torch
     import torch.nn.functional as F
 
-    shape, kernel_shape, kind, options = CASES[name]
+    kind, options, shapes = CASES[name]
 
-    def nails(x, factor):
+    def nails(x: Any, factor: int) -> Any:
         out = x.new_zeros(*x.shape[:2], *(factor * n for n in x.shape[2:]))
         out[:, :, ::factor, ::factor] = x
         return out
 
+    def attention(*arrays: Any) -> Any:
+        by_head = (array.transpose(1, 2) for array in arrays)
+        return F.scaled_dot_product_attention(*by_head).transpose(1, 2)
+
+    form = {
+        "conv": lambda x, k: F.conv2d(x, k, **options),
+        "transposed": lambda x, k: F.conv_transpose2d(x, k, **options),
+        "conv3d": lambda x, k: F.conv3d(x, k, **options),
+        "transposed3d": lambda x, k: F.conv_transpose3d(x, k, **options),
+        "max": lambda x: F.max_pool2d(x, *options.values()),
+        "avg": lambda x: F.avg_pool2d(x, *options.values()),
+        "batch norm": lambda x, scale, bias: F.batch_norm(x, None, None, scale, bias, True),
+        "layer norm": lambda x, scale, bias: F.layer_norm(x, scale.shape, scale, bias),
+        "attention": attention,
+        "gelu": F.gelu,
+        "resize": lambda x: F.interpolate(x, **options, mode="bilinear"),
+        "unpool": lambda x: F.max_unpool2d(
+            *F.max_pool2d(x, *options.values(), return_indices=True), *options.values()
+        ),
+        "nearest": lambda x: F.interpolate(x, scale_factor=options["factor"]),
+        "nails": lambda x: nails(x, **options),
+    }[kind]
+
+    def drawn(shape: tuple[int, ...], index: int, layout: Any) -> Any:
+        if layout is not None and index == 0:
+            shape = (shape[0], shape[-1], *shape[1:-1])
+        elif layout is not None and len(shape) > 1:
+            shape = (*shape[:-3:-1], *shape[:-2])
+        array = torch.randn(shape)
+        if layout is not None and len(shape) > 1:
+            array = array.contiguous(memory_format=layout)
+        return array.requires_grad_()
+
+    layouts = {"": None}
+    if kind not in ("layer norm", "attention", "gelu"):
+        last = torch.channels_last if len(shapes[0]) == 4 else torch.channels_last_3d
+        layouts = {"channels last": last, "contiguous": torch.contiguous_format}
     runs = {}
-    last = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
-    for layout in (last, torch.contiguous_format):
-        batch, *size, channels = shape
-        x = torch.randn(batch, channels, *size).contiguous(memory_format=layout)
-        arrays = [x.requires_grad_()]
-        if kind == "norm":
-            arrays.append(torch.ones(channels, requires_grad=True))
-        elif kernel_shape:
-            *taps, i, o = kernel_shape
-            kernel = torch.randn(o, i, *taps).contiguous(memory_format=layout)
-            arrays.append(kernel.requires_grad_())
-        form = {
-            "conv": lambda x, k: F.conv2d(x, k, **options),
-            "transposed": lambda x, k: F.conv_transpose2d(x, k, **options),
-            "conv3d": lambda x, k: F.conv3d(x, k, **options),
-            "transposed3d": lambda x, k: F.conv_transpose3d(x, k, **options),
-            "max": lambda x: F.max_pool2d(x, *options.values()),
-            "avg": lambda x: F.avg_pool2d(x, *options.values()),
-            "norm": lambda x, k: F.batch_norm(x, None, None, k, torch.zeros(len(k)), True),
-            "resize": lambda x: F.interpolate(x, **options, mode="bilinear"),
-            "unpool": lambda x: F.max_unpool2d(
-                *F.max_pool2d(x, *options.values(), return_indices=True), *options.values()
-            ),
-            "nearest": lambda x: F.interpolate(x, scale_factor=options["factor"]),
-            "nails": lambda x: nails(x, **options),
-        }[kind]
+    for label, layout in layouts.items():
+        arrays = [drawn(shape, index, layout) for index, shape in enumerate(shapes)]
         g = torch.randn_like(form(*arrays))
-        runs[str(layout)] = lambda form=form, arrays=arrays, g=g: torch.autograd.grad(
-            form(*arrays), arrays, g
-        )
-    interleaved(runs, 2)
-    return min(interleaved(runs, repeat).values())
+
+        def forward(arrays: list = arrays) -> object:
+            with torch.no_grad():
+                return form(*arrays)
+
+        def both(arrays: list = arrays, g: Any = g) -> object:
+            return torch.autograd.grad(form(*arrays), arrays, g)
+
+        runs[f"torch forward {label}".strip()] = forward
+        runs[f"torch both {label}".strip()] = both
+    return runs
+
+
+def timed(run: Callable[[], object]) -> Callable[[], float]:
+    """A round: runs for about `SECONDS` and gives the seconds of a call."""
+    run()  # the first one does what later ones need not
+    start = time.perf_counter()
+    run()
+    calls = max(1, math.ceil(SECONDS / (time.perf_counter() - start)))
+
+    def measured() -> float:
+        run()
+        start = time.perf_counter()
+        for _ in range(calls):
+            run()
+        return (time.perf_counter() - start) / calls
+
+    return measured
+
+
+class TorchSide:
+    """What the process with PyTorch answers."""
+
+    def __call__(self, command: str, name: str = "") -> Any:
+        if command == "version":
+            import torch
+
+            return torch.__version__
+        if command == "prepare":
+            self._rounds = {run: timed(call) for run, call in torch_runs(name).items()}
+            return list(self._rounds)
+        return self._rounds[name]()
+
+
+def measure(name: str, repeat: int, torch: Worker | None) -> dict[str, Any]:
+    """A row: `{"name", "forward": {"ours": seconds, ...}, "both": ...}`."""
+    rounds = {run: timed(call) for run, call in jax_runs(name).items()}
+    if torch is not None:
+        for run in torch.ask(command="prepare", name=name):
+            rounds[run] = partial(torch.ask, command="round", name=run)
+    row: dict[str, Any] = {"name": name, **{passes: {} for passes in PASSES}}
+    for run, seconds in interleaved(rounds, repeat).items():
+        side, passes, *_ = run.split()
+        row[passes][side] = min(seconds, row[passes].get(side, math.inf))
+    return row
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The section of docs/benchmarks.md."""
+    rows = result["rows"]
+    head, lines = ["operation"], [[row["name"]] for row in rows]
+    torch = any("torch" in row["both"] for row in rows)
+    for passes, title in PASSES.items():
+        head += [f"{title}: ours, ms", "plain XLA / ours"] + ["PyTorch / ours"] * torch
+        for row, line in zip(rows, lines, strict=True):
+            times = row[passes]
+            others = [side for side in ("plain", "torch") if side in times]
+            line.append(f"{1e3 * times['ours']:.2f}")
+            line += [f"{times[side] / times['ours']:.2f}" for side in others]
+    return table(head, lines) + "\n\nMore than 1: ours is faster."
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--repeat", type=int, default=10, help="rounds to take the median of")
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), metavar="NAME")
-    parser.add_argument("--json", type=Path, help="write the milliseconds to this file")
-    parser.add_argument("--torch", help="a Python that can import torch; this one by default")
-    parser.add_argument("--torch-case", choices=CASES, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.torch_case:
-        print(time_torch(args.torch_case, args.repeat))
+    parser.add_argument("--torch", help="a Python that can import torch")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--serve-torch", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve_torch:
+        serve(TorchSide())
         return
-    python = args.torch or (importlib.util.find_spec("torch") and sys.executable)
-    table = {}
-    print(f"{'ms, forward + backward':24}{'ours':>9}{'plain':>9}{'plain/ours':>12}", end="")
-    print(f"{'torch':>9}{'ours/torch':>12}" if python else "")
-    for name in args.only:
-        row = table[name] = time_jax(name, args.repeat)
-        line = f"{name:24}{row['ours']:9.2f}{row['plain']:9.2f}{row['plain'] / row['ours']:12.1f}"
-        if python:
-            command = [python, __file__, "--repeat", str(args.repeat), "--torch-case", name]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            row["torch"] = float(done.stdout)
-            line += f"{row['torch']:9.2f}{row['ours'] / row['torch']:12.2f}"
-        print(line, flush=True)
-    if args.json:
-        args.json.write_text(json.dumps(table, indent=1) + "\n")
+    import jax
+
+    python = options.torch or (importlib.util.find_spec("torch") and sys.executable)
+    torch = Worker(python, __file__, "--serve-torch", **PASSIVE) if python else None
+    about = machine(device=jax.devices()[0].device_kind)
+    if torch is not None:
+        about["torch"] = torch.ask(command="version")
+    rows: list[dict[str, Any]] = []
+    try:
+        for name in options.only:
+            rows.append(measure(name, options.repeat, torch))
+            print(markdown({"rows": rows[-1:]}).splitlines()[2], flush=True)
+            save(options.json, "ops", rows, about)
+    finally:
+        if torch is not None:
+            torch.close()
+    print(markdown({"rows": rows}))
 
 
 if __name__ == "__main__":
