@@ -1,6 +1,6 @@
 """Writes docs/benchmarks.md from the results in benchmarks/results/.
 
-    python benchmarks/render.py [--check]
+python benchmarks/render.py [--check]
 """
 
 import argparse
@@ -47,7 +47,9 @@ def page() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="only say whether the page is up to date")
+    parser.add_argument(
+        "--check", action="store_true", help="only say whether the page is up to date"
+    )
     options = parser.parse_args()
     if options.check:
         sys.exit(PAGE.read_text() != page() and f"{PAGE} is not what benchmarks/render.py writes.")

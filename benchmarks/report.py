@@ -1,8 +1,8 @@
 """What all benchmarks share: the machine, results as JSON, tables in Markdown.
 
-A result is `{"benchmark", "command", "machine", "rows"}` and whatever else the benchmark adds. Those
-under `benchmarks/results/` make docs/benchmarks.md, by `python benchmarks/render.py`: each benchmark
-module has a function `markdown(result) -> str`, the section under its heading.
+A result is `{"benchmark", "command", "machine", "rows"}` and whatever else the benchmark adds.
+Those under `benchmarks/results/` make docs/benchmarks.md, by `python benchmarks/render.py`: each
+benchmark module has a function `markdown(result) -> str`, the section under its heading.
 """
 
 import importlib.metadata

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxvision.ops.convolution import Padding, Pair, conv2d, conv_transpose2d, pair
 from jaxvision.ops.convolution3d import Triple, conv3d, conv_transpose3d, triple
+from jaxvision.ops.linear import add_bias
 
 # He et al., "Delving Deep into Rectifiers", 2015, https://arxiv.org/abs/1502.01852. The fan-in
 # keeps the variance of the activations also when the convolution is grouped or depthwise.
@@ -86,7 +87,7 @@ class Conv2d(nn.Module):
         y = conv2d(
             x, kernel, stride=self.stride, padding=padding, dilation=dilation, groups=self.groups
         )
-        return y if bias is None else y + bias
+        return y if bias is None else add_bias(y, bias)
 
 
 class ConvTranspose2d(nn.Module):
@@ -125,7 +126,7 @@ class ConvTranspose2d(nn.Module):
             padding=self.padding,
             output_padding=self.output_padding,
         )
-        return y if bias is None else y + bias
+        return y if bias is None else add_bias(y, bias)
 
 
 class Conv3d(nn.Module):
@@ -161,7 +162,7 @@ class Conv3d(nn.Module):
         shape = (*size, x.shape[-1], self.features)
         x, kernel, bias = _with_parameters(self, x, shape)
         y = conv3d(x, kernel, stride=self.stride, padding=padding, dilation=dilation)
-        return y if bias is None else y + bias
+        return y if bias is None else add_bias(y, bias)
 
 
 class ConvTranspose3d(nn.Module):
@@ -200,4 +201,4 @@ class ConvTranspose3d(nn.Module):
             padding=self.padding,
             output_padding=self.output_padding,
         )
-        return y if bias is None else y + bias
+        return y if bias is None else add_bias(y, bias)

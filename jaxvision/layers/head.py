@@ -1,7 +1,8 @@
 """How a classifier ends: flattening, and its last layer."""
 
-import flax.linen as nn
 from jaxtyping import Array, Float
+
+from jaxvision.layers.linear import Dense
 
 
 def flatten(x: Float[Array, "b h w c"]) -> Float[Array, "b n"]:
@@ -9,7 +10,7 @@ def flatten(x: Float[Array, "b h w c"]) -> Float[Array, "b n"]:
     return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
 
 
-class Head(nn.Dense):
+class Head(Dense):
     """A linear classifier; with no classes (`features=0`) it hands its input through.
 
     So a network created with `num_classes=0` returns what its classifier would have seen, and has

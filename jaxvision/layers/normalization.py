@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxvision.ops.convolution import vary_alike
+from jaxvision.ops.forms import channel_sum, vary_alike, weighted_sum
 
 
 def _mean(x: Array, axis_name: str | None) -> Array:
-    mean = jnp.mean(x, axis=tuple(range(x.ndim - 1)))
+    mean = channel_sum(x) / (x.size // x.shape[-1])
     return mean if axis_name is None else lax.pmean(mean, axis_name)
 
 
@@ -133,17 +133,71 @@ class BatchNorm(nn.Module):
         return y
 
 
-class LayerNorm(nn.LayerNorm):
-    """Flax's layer normalisation with the epsilon of vision transformers and a safe variance.
+def _row_mean(x: Array, weights: Array) -> Array:
+    return weighted_sum(x, weights)[..., None] / x.shape[-1]
 
-    Ba et al., "Layer Normalization", 2016, https://arxiv.org/abs/1607.06450
 
-    Parameters `scale` and `bias`. Statistics are in float32, the variance of the deviations.
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _layer_norm(x, scale, bias, epsilon):
+    return _layer_norm_forward(x, scale, bias, epsilon)[0]
+
+
+def _layer_norm_forward(x, scale, bias, epsilon):
+    x32 = x.astype(jnp.float32)
+    ones = jnp.ones_like(scale)
+    mean = _row_mean(x32, ones)
+    inverse = lax.rsqrt(_row_mean(jnp.square(x32 - mean), ones) + epsilon)
+    y = (x32 - mean) * inverse * scale + bias
+    return y.astype(x.dtype), (x, scale, mean, inverse)
+
+
+def _layer_norm_backward(epsilon, residuals, g):
+    x, scale, mean, inverse = residuals
+    g, normal = g.astype(jnp.float32), (x.astype(jnp.float32) - mean) * inverse
+    slope = g * normal
+    dx = inverse * (g * scale - _row_mean(g, scale) - normal * _row_mean(slope, scale))
+    return dx.astype(x.dtype), channel_sum(slope), channel_sum(g)
+
+
+_layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
+
+
+def layer_norm(
+    x: Float[Array, "*b c"],
+    scale: Float[Array, "c"],
+    bias: Float[Array, "c"],
+    epsilon: float,
+) -> Float[Array, "*b c"]:
+    """Normalises the channels of each place by their mean and variance.
+
+    Ba et al., "Layer Normalization", 2016, https://arxiv.org/abs/1607.06450. Statistics are in
+    float32 and the variance is of the deviations. The gradient is written by hand; it keeps `x` in
+    its own dtype and two numbers a place.
+
+    Args:
+      x: activations, channels last.
+      scale: what the normalised activations are multiplied by.
+      bias: what is then added.
+      epsilon: added to the variance.
+    """
+    return _layer_norm(*vary_alike(x, scale, bias), epsilon)
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation with the epsilon of vision transformers. Parameters: `scale`, `bias`.
 
     Attributes:
       epsilon: added to the variance.
-      use_fast_variance: whether the variance is a difference of two moments, which is less exact.
+      dtype: of the output; None is what input and parameters promote to.
     """
 
     epsilon: float = 1e-6
-    use_fast_variance: bool = False
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+        shape = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        dtype = self.dtype or jnp.promote_types(x.dtype, jnp.float32)
+        return layer_norm(x.astype(dtype), scale, bias, self.epsilon)

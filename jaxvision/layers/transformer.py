@@ -14,9 +14,13 @@ from flax.typing import Initializer
 from jaxtyping import Array, Float
 
 from jaxvision.layers.convolution import Conv2d
+from jaxvision.layers.linear import Dense
 from jaxvision.layers.normalization import LayerNorm
 from jaxvision.layers.positions import Grid, relative_bias
+from jaxvision.ops.attention import dot_product_attention
 from jaxvision.ops.convolution import Pair, pair
+from jaxvision.ops.forms import computed_once
+from jaxvision.ops.linear import add_bias
 
 gelu = partial(jax.nn.gelu, approximate=False)
 _truncated_normal = nn.initializers.truncated_normal(0.02)
@@ -103,21 +107,21 @@ class Attention(nn.Module):
         self,
         x: Float[Array, "b n c"],
         train: bool,
-        mask: Float[Array, "b #heads n n"] | None = None,
+        mask: Float[Array, "windows #heads n n"] | None = None,
     ) -> Float[Array, "b n c"]:
         """Attends.
 
         Args:
           x: tokens.
           train: whether dropout acts.
-          mask: added to the logits.
+          mask: added to the logits; if it is for fewer than the batch, it is repeated.
         """
         batch, tokens, channels = x.shape
         if self.head_dim is None and channels % self.num_heads:
             raise ValueError(f"{channels} channels do not divide among {self.num_heads} heads.")
         head_dim = self.head_dim or channels // self.num_heads
         inner = self.num_heads * head_dim
-        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=self.kernel_init)
+        dense = partial(Dense, dtype=self.dtype, kernel_init=self.kernel_init)
         qkv = dense(3 * inner, use_bias=self.qkv_bias is True, name="qkv")(x)
         qkv = qkv.reshape(batch, tokens, 3, self.num_heads, head_dim)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
@@ -129,16 +133,20 @@ class Attention(nn.Module):
         bias = mask
         if self.window is not None:
             bias = relative_bias(self, self.window, self.num_heads, self.class_token)[None]
-            bias = bias if mask is None else bias + mask
+            if mask is not None:
+                masks = jnp.broadcast_to(mask, (len(mask), *bias.shape[1:]))
+                bias = add_bias(masks.reshape(len(mask), -1), bias.reshape(-1)).reshape(masks.shape)
         wanted = self.is_mutable_collection("intermediates") and not self.is_initializing()
         if wanted or (train and self.attn_dropout > 0):
             logits = jnp.einsum("bqhd,bkhd->bhqk", q, k).astype(jnp.float32) * head_dim**-0.5
-            weights = nn.softmax(logits if bias is None else logits + bias).astype(q.dtype)
+            if bias is not None:
+                logits += jnp.tile(bias, (batch // len(bias), 1, 1, 1))
+            weights = nn.softmax(logits).astype(q.dtype)
             self.sow("intermediates", "attention", weights)
             weights = nn.Dropout(self.attn_dropout, deterministic=not train)(weights)
             y = jnp.einsum("bhqk,bkhd->bqhd", weights, v)
         else:
-            y = jax.nn.dot_product_attention(q, k, v, bias)
+            y = dot_product_attention(q, k, v, bias)
         y = dense(channels, use_bias=self.proj_bias, name="proj")(y.reshape(batch, tokens, inner))
         return nn.Dropout(self.out_dropout, deterministic=not train)(y)
 
@@ -162,7 +170,7 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b c"], train: bool) -> Float[Array, "*b c"]:
-        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=self.kernel_init)
+        dense = partial(Dense, dtype=self.dtype, kernel_init=self.kernel_init)
         drop = partial(nn.Dropout, self.dropout, deterministic=not train)
         y = drop()(self.act(dense(self.hidden, name="fc1")(x)))
         return drop()(dense(x.shape[-1], name="fc2")(y))
@@ -242,7 +250,8 @@ class TransformerBlock(nn.Module):
         def residual(x: Array, branch: Array, scale_name: str) -> Array:
             if self.init_values is not None:
                 branch = LayerScale(self.init_values, name=scale_name)(branch)
-            return x + DropPath(self.drop_path if drop_path is None else drop_path)(branch, train)
+            dropped = DropPath(self.drop_path if drop_path is None else drop_path)(branch, train)
+            return computed_once(x + dropped)
 
         attention = Attention(
             self.num_heads,

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.head import Head, flatten
 from jaxvision.layers.images import check_size
+from jaxvision.layers.linear import Dense
 from jaxvision.models.variant import Variant
 from jaxvision.ops.normalization import local_response_norm
 from jaxvision.ops.pooling import adaptive_avg_pool2d, max_pool2d
@@ -78,7 +79,7 @@ class AlexNet(nn.Module):
         x = flatten(adaptive_avg_pool2d(x, 6))
         for index in (1, 4):
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
-            x = nn.relu(nn.Dense(self.hidden, dtype=self.dtype, name=f"classifier_{index}")(x))
+            x = nn.relu(Dense(self.hidden, dtype=self.dtype, name=f"classifier_{index}")(x))
         return Head(self.num_classes, dtype=self.dtype, name="classifier_6")(x)
 
 

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from jaxvision.errors import UserError
 from jaxvision.layers.convolution import Conv2d, ConvTranspose2d
 from jaxvision.layers.head import flatten
+from jaxvision.layers.linear import Dense
 from jaxvision.layers.normalization import BatchNorm
 from jaxvision.models.variant import Variant
 
@@ -77,8 +78,8 @@ class Autoencoder(nn.Module):
             x = Halve(features, self.dtype, name=f"encoder_{index}")(x, train)
         if self.latent:
             batch, *size = x.shape
-            x = nn.Dense(self.latent, dtype=self.dtype, name="bottleneck")(flatten(x))
-            x = nn.relu(nn.Dense(math.prod(size), dtype=self.dtype, name="expand")(x))
+            x = Dense(self.latent, dtype=self.dtype, name="bottleneck")(flatten(x))
+            x = nn.relu(Dense(math.prod(size), dtype=self.dtype, name="expand")(x))
             x = x.reshape(batch, size[2], *size[:2]).transpose(0, 2, 3, 1)
         for index, features in enumerate((*self.widths[-2::-1], self.widths[0])):
             x = Double(features, self.dtype, name=f"decoder_{index}")(x, train)

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Shaped
 
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.images import check_size
+from jaxvision.layers.linear import Dense
 from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import global_average_pool
 
@@ -104,8 +105,8 @@ class CapsNet(nn.Module):
         mask = jax.nn.one_hot(label, self.num_classes) if label.ndim == 1 else label
         x = (capsules * mask[..., None].astype(capsules.dtype)).reshape(len(x), -1)
         for index, width in enumerate((512, 1024)):
-            x = nn.relu(nn.Dense(width, dtype=self.dtype, name=f"decoder_{2 * index}")(x))
-        pixels = nn.Dense(math.prod(image.shape[1:]), dtype=self.dtype, name="decoder_4")(x)
+            x = nn.relu(Dense(width, dtype=self.dtype, name=f"decoder_{2 * index}")(x))
+        pixels = Dense(math.prod(image.shape[1:]), dtype=self.dtype, name="decoder_4")(x)
         reconstruction = nn.sigmoid(pixels).reshape(image.shape)
         return {"logits": logits, "reconstruction": reconstruction} if train else logits
 

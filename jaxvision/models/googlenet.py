@@ -21,6 +21,7 @@ from jaxvision.layers.conv_norm import ConvNormAct
 from jaxvision.layers.head import Head, flatten
 from jaxvision.layers.images import check_size
 from jaxvision.layers.inception import Block, Conv, Layer, trunk
+from jaxvision.layers.linear import Dense
 from jaxvision.models.variant import Variant
 from jaxvision.ops.normalization import local_response_norm
 from jaxvision.ops.pooling import adaptive_avg_pool2d, avg_pool2d, global_average_pool, max_pool2d
@@ -85,9 +86,9 @@ class AuxiliaryHead(nn.Module):
         if self.strided:
             x = avg_pool2d(x, [min(5, side) for side in x.shape[1:3]], 3)
         x = self.conv(128, name="conv")(adaptive_avg_pool2d(x, 4), train)
-        x = nn.relu(nn.Dense(1024, dtype=self.dtype, name="fc1")(flatten(x)))
+        x = nn.relu(Dense(1024, dtype=self.dtype, name="fc1")(flatten(x)))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return nn.Dense(self.num_classes, dtype=self.dtype, name="fc2")(x)
+        return Dense(self.num_classes, dtype=self.dtype, name="fc2")(x)
 
 
 class GoogLeNet(nn.Module):

@@ -18,6 +18,7 @@ from jaxvision.layers.conv_norm import ConvNormAct
 from jaxvision.layers.head import Head
 from jaxvision.layers.images import check_size
 from jaxvision.layers.inception import Block, Conv, Fork, Layer, trunk
+from jaxvision.layers.linear import Dense
 from jaxvision.models.variant import Variant, renamed
 from jaxvision.ops.pooling import avg_pool2d, global_average_pool, max_pool2d
 
@@ -60,7 +61,7 @@ class AuxiliaryHead(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b k"]:
         x = self.conv(128, name="conv0")(avg_pool2d(x, 5, 3), train)
         x = global_average_pool(self.conv(768, 5, padding=0, name="conv1")(x, train))
-        return nn.Dense(self.num_classes, dtype=self.dtype, name="fc")(x)
+        return Dense(self.num_classes, dtype=self.dtype, name="fc")(x)
 
 
 class Inception(nn.Module):

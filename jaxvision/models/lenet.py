@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 from jaxvision.errors import UserError
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.head import Head
+from jaxvision.layers.linear import Dense
 from jaxvision.models.variant import Variant
 from jaxvision.ops.convolution import conv2d
 from jaxvision.ops.pooling import avg_pool2d
@@ -75,7 +76,7 @@ class LeNet5(nn.Module):
         x = avg_pool2d(jnp.tanh(conv(6, name="features_0")(image)), 2)
         x = avg_pool2d(jnp.tanh(conv(16, name="features_3")(x)), 2)
         x = jnp.tanh(conv(120, name="features_6")(x)).mean((1, 2))
-        x = jnp.tanh(nn.Dense(84, dtype=self.dtype, name="classifier_0")(x))
+        x = jnp.tanh(Dense(84, dtype=self.dtype, name="classifier_0")(x))
         return Head(self.num_classes, dtype=self.dtype, name="classifier_2")(x)
 
 
@@ -147,7 +148,7 @@ class LeNet5Sparse(nn.Module):
         x = scaled_tanh(conv(120, name="c5")(x)).mean((1, 2))
         if not self.num_classes:
             return x
-        x = scaled_tanh(nn.Dense(84, dtype=self.dtype, name="f6")(x))
+        x = scaled_tanh(Dense(84, dtype=self.dtype, name="f6")(x))
         bitmaps = jnp.asarray(BITMAPS[: self.num_classes], x.dtype)
         return -jnp.square(x[:, None] - bitmaps).sum(-1)
 

@@ -11,6 +11,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from jaxvision.layers.head import Head, flatten
+from jaxvision.layers.linear import Dense
 from jaxvision.models.variant import Variant
 
 
@@ -33,7 +34,7 @@ class MLP(nn.Module):
         x = flatten(image)
         for index, width in enumerate(self.hidden):
             # Linear, ReLU and Dropout take one index each in the reference's nn.Sequential.
-            x = nn.Dense(width, dtype=self.dtype, name=str(3 * index))(x)
+            x = Dense(width, dtype=self.dtype, name=str(3 * index))(x)
             x = nn.Dropout(self.dropout, deterministic=not train)(nn.relu(x))
         return Head(self.num_classes, dtype=self.dtype, name=str(3 * len(self.hidden)))(x)
 

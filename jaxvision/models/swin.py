@@ -19,11 +19,13 @@ from jaxtyping import Array, Float
 
 from jaxvision.errors import UserError
 from jaxvision.layers.head import Head
+from jaxvision.layers.linear import Dense
 from jaxvision.layers.normalization import LayerNorm
 from jaxvision.layers.positions import resize_relative_bias
 from jaxvision.layers.transformer import Attention, DropPath, Mlp, PatchEmbed, drop_path_rates
 from jaxvision.models.variant import Shapes, StateDict, Variant, renamed
 from jaxvision.models.vit import as_map
+from jaxvision.ops.forms import computed_once
 
 Map = Float[Array, "b h w c"]
 
@@ -81,10 +83,10 @@ class SwinBlock(nn.Module):
         norm = partial(LayerNorm, epsilon=1e-5, dtype=self.dtype)
         drop = DropPath(self.drop_path)
         attended = self.attend(norm(name="norm1")(x), train)
-        x = x + drop(attended, train)
+        x = computed_once(x + drop(attended, train))
         hidden = int(x.shape[-1] * self.mlp_ratio)
         mlp = Mlp(hidden, dropout=self.dropout, dtype=self.dtype, name="mlp")
-        return x + drop(mlp(norm(name="norm2")(x), train), train)
+        return computed_once(x + drop(mlp(norm(name="norm2")(x), train), train))
 
     def attend(self, x: Map, train: bool) -> Map:
         """Attention within the windows of a map, which is padded to divide into them."""
@@ -101,7 +103,6 @@ class SwinBlock(nn.Module):
         mask = None
         if any(shift):
             mask = jnp.asarray(shift_mask(padded, window, shift))[:, None]
-            mask = jnp.tile(mask, (x.shape[0], 1, 1, 1))
         attention = Attention(
             self.num_heads,
             window=window,
@@ -126,7 +127,7 @@ class PatchMerging(nn.Module):
         x = x.reshape(batch, (height + 1) // 2, 2, (width + 1) // 2, 2, channels)
         x = x.transpose(0, 1, 3, 4, 2, 5).reshape(batch, *x.shape[1:4:2], 4 * channels)
         x = LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(x)
-        return nn.Dense(2 * channels, use_bias=False, dtype=self.dtype, name="reduction")(x)
+        return Dense(2 * channels, use_bias=False, dtype=self.dtype, name="reduction")(x)
 
 
 class SwinStage(nn.Module):

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.head import Head, flatten
 from jaxvision.layers.images import check_size
+from jaxvision.layers.linear import Dense
 from jaxvision.layers.normalization import BatchNorm
 from jaxvision.models.variant import StateDict, Variant
 from jaxvision.ops.normalization import local_response_norm
@@ -74,7 +75,7 @@ class VGG(nn.Module):
             return (*features, x)
         x = flatten(adaptive_avg_pool2d(x, 7))
         for index in (0, 3):
-            x = nn.relu(nn.Dense(self.hidden, dtype=self.dtype, name=f"classifier_{index}")(x))
+            x = nn.relu(Dense(self.hidden, dtype=self.dtype, name=f"classifier_{index}")(x))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return Head(self.num_classes, dtype=self.dtype, name="classifier_6")(x)
 

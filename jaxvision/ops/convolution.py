@@ -18,6 +18,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Num
 
+from jaxvision.ops.forms import accumulable, in_memory, per_platform
+from jaxvision.ops.linear import matmul
+
 Pair = int | Sequence[int]
 Padding = int | Sequence[int] | Sequence[Sequence[int]]
 
@@ -32,25 +35,6 @@ def pad_pairs(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
     """`p`, `(rows, columns)` or `((top, bottom), (left, right))`, as the last of these."""
     rows, columns = (padding, padding) if isinstance(padding, int) else padding
     return pair(rows), pair(columns)
-
-
-def accumulable(x: Array) -> Array:
-    """`x` in a precision to sum in: float32 at least."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-def vary_alike(*arrays: Array) -> list[Array]:
-    """Inside `shard_map`, marks all arrays as varying over the axes that any of them varies over.
-
-    A gradient written by hand needs that: it makes a gradient per shard for what all shards share,
-    and the transpose of the mark adds these up. Elsewhere it does nothing.
-    """
-    varying = [jax.typeof(x).manual_axis_type.varying for x in arrays]
-    union = frozenset().union(*varying)
-    return [
-        lax.pcast(x, tuple(sorted(union - axes)), to="varying") if union - axes else x
-        for x, axes in zip(arrays, varying, strict=True)
-    ]
 
 
 class Window(NamedTuple):
@@ -183,29 +167,6 @@ window_patches.defvjp(
 )
 
 
-def per_platform(cpu: Callable[..., Array], default: Callable[..., Array]) -> Callable[..., Array]:
-    """One op out of two forms of it, `form(window, *arrays)`: `cpu` on CPUs, `default` elsewhere.
-
-    The forms must be equal functions. Differentiated as it is, `lax.platform_dependent` saves the
-    residuals of both; here they are the op's arguments, and the backward pass chooses anew.
-    """
-
-    @partial(jax.custom_vjp, nondiff_argnums=(0,))
-    def op(window, *arrays):
-        return lax.platform_dependent(
-            *arrays, cpu=partial(cpu, window), default=partial(default, window)
-        )
-
-    def backward(window, arrays, cotangent):
-        def pull(form):
-            return lambda g, *arrays: jax.vjp(partial(form, window), *arrays)[1](g)
-
-        return lax.platform_dependent(cotangent, *arrays, cpu=pull(cpu), default=pull(default))
-
-    op.defvjp(lambda window, *arrays: (op(window, *arrays), arrays), backward)
-    return lambda window, *arrays: op(window, *vary_alike(*arrays))
-
-
 def conv2d(
     x: Float[Array, "b h w c"],
     kernel: Float[Array, "kh kw i o"],
@@ -239,14 +200,14 @@ def conv2d(
         return _grouped(window, x, kernel)
     if window.padding == ((0, 0), (0, 0)):
         if window.size == (1, 1):
-            return x[:, :: window.stride[0], :: window.stride[1]] @ kernel[0, 0]
+            return matmul(x[:, :: window.stride[0], :: window.stride[1]], kernel[0, 0])
         if window.size == window.stride and window.dilation == (1, 1) and _tiles(x, window.size):
             return _patchify(window, x, kernel)
     # XLA swaps the operands of a convolution whose kernel is larger than its input, and the swap
     # is slow on CPUs. The input, kernel and output take these parts in turn in the three passes.
     out_height, out_width = window.output_size(x.shape[1:3])
     if rows * columns <= out_height * out_width <= x.shape[1] * x.shape[2]:
-        return _plain(window, x, kernel)
+        return _whole(window, x, kernel)
     return _small(window, x, kernel)
 
 
@@ -266,10 +227,82 @@ def _plain(window: Window, x: Array, kernel: Array) -> Array:
     )
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _on_cpu(window: Window, x: Array, kernel: Array) -> Array:
+    return _plain(window, x, kernel)
+
+
+def _backward_on_cpu(window: Window, residuals: tuple, g: Array) -> tuple[Array, Array]:
+    # Both gradients want g, and that of the kernel transposes it and x: copied, not computed again.
+    x, kernel = residuals
+    x, g = in_memory(x), in_memory(g)
+    dx = _input_gradient(window, x.shape[1:3], kernel, g)
+    # It is a convolution whose channels are the batch, and wants four at least to be fast.
+    if (strips := -(-4 // x.shape[0])) > 1:
+        window, x, g = _in_strips(window, x, g, strips)
+    (dkernel,) = jax.vjp(lambda kernel: _plain(window, x, kernel), kernel)[1](g)
+    return dx, dkernel
+
+
+_on_cpu.defvjp(
+    lambda window, x, kernel: (_on_cpu(window, x, kernel), (x, kernel)), _backward_on_cpu
+)
+
+
+def _input_gradient(window: Window, size: Sequence[int], kernel: Array, g: Array) -> Array:
+    padding = []
+    for n, k, s, d, (before, _), m in zip(
+        size, window.size, window.stride, window.dilation, window.padding, g.shape[1:3], strict=True
+    ):
+        low = (k - 1) * d - before
+        padding.append((low, n - 1 + before - (m - 1) * s))
+    return lax.conv_general_dilated(
+        g,
+        _transposed(kernel),
+        (1, 1),
+        padding,
+        lhs_dilation=window.stride,
+        rhs_dilation=window.dilation,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def _transposed(kernel: Array) -> Array:
+    """The kernel turned around, inputs and outputs exchanged.
+
+    In two steps where the outputs are many: lines that lie a power of two apart push each other out
+    of the cache.
+    """
+    rows, columns, inputs, outputs = kernel.shape
+    kernel = kernel[::-1, ::-1]
+    if outputs < 256 or outputs % (line := 16):
+        return in_memory(jnp.swapaxes(kernel, 2, 3))
+    blocks = kernel.reshape(rows, columns, inputs, outputs // line, line)
+    blocks = in_memory(jnp.swapaxes(blocks, 2, 3))
+    return in_memory(jnp.swapaxes(blocks, 3, 4).reshape(rows, columns, outputs, inputs))
+
+
+def _in_strips(window: Window, x: Array, g: Array, strips: int) -> tuple[Window, Array, Array]:
+    """A batch of horizontal strips of the map and of its gradient; they share a kernel's gradient.
+
+    The strips of the map overlap where their windows do. Rows that are added hold zeros.
+    """
+    (rows, columns), stride = g.shape[1:3], window.stride[0]
+    height = -(-rows // strips)
+    span = (height - 1) * stride + (window.size[0] - 1) * window.dilation[0] + 1
+    (top, _), sides = window.padding
+    below = (strips - 1) * height * stride + span - top - x.shape[1]
+    x, g = _pad(x, ((top, below), sides)), _pad(g, ((0, strips * height - rows), (0, 0)))
+    starts = range(0, strips * height * stride, height * stride)
+    x = jnp.stack([x[:, start : start + span] for start in starts], axis=1)
+    x = x.reshape(-1, span, *x.shape[3:])
+    return window._replace(padding=((0, 0), (0, 0))), x, g.reshape(-1, height, columns, g.shape[3])
+
+
 def _im2col(window: Window, x: Array, kernel: Array) -> Array:
     patches = window_patches(x, window)
     patches = patches.reshape(*patches.shape[:3], -1)
-    return patches @ kernel.reshape(-1, kernel.shape[3])
+    return matmul(patches, kernel.reshape(-1, kernel.shape[3]))
 
 
 def _patchify_matmul(window: Window, x: Array, kernel: Array) -> Array:
@@ -316,6 +349,7 @@ _depthwise_shift.defvjp(
     _depthwise_backward,
 )
 
+_whole = per_platform(cpu=_on_cpu, default=_plain)
 _depthwise = per_platform(cpu=_depthwise_shift, default=_plain)
 _grouped = per_platform(cpu=_grouped_im2col, default=_plain)
 _small = per_platform(cpu=_im2col, default=_plain)

@@ -13,7 +13,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxvision.ops.convolution import conv2d, conv_transpose2d, per_platform
+from jaxvision.ops.convolution import conv2d, conv_transpose2d
+from jaxvision.ops.forms import per_platform
+from jaxvision.ops.linear import matmul
 
 Triple = int | Sequence[int]
 
@@ -112,7 +114,7 @@ def _conv_by_maps(form: Form, x: Array, kernel: Array) -> Array:
     if size[1] * size[2] > rows * columns:
         # Maps smaller than the kernel: the taps of all axes, and one product.
         x = _stack_taps(_stack_taps(x, 2, *lie[1]), 3, *lie[2])
-        return x @ kernel.transpose(2, 1, 0, 3, 4).reshape(-1, features)
+        return matmul(x, kernel.transpose(2, 1, 0, 3, 4).reshape(-1, features))
     y = conv2d(
         x.reshape(-1, *x.shape[2:]),
         jnp.moveaxis(kernel, 0, 2).reshape(*size[1:], size[0] * channels, features),

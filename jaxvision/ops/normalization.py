@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxvision.ops.convolution import accumulable
+from jaxvision.ops.forms import accumulable
 
 
 def local_response_norm(

@@ -10,10 +10,8 @@ from typing import Any, Protocol
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from ml_collections import ConfigDict
 
 from jaxvision import models
-from jaxvision.config import loss_terms
 from jaxvision.errors import UserError, unknown
 from jaxvision.tasks import classification, segmentation
 from jaxvision.tasks.inputs import Inputs
@@ -66,12 +64,18 @@ def _class_of(task: str) -> Any:
     return _TASKS[task]
 
 
-def create(config: ConfigDict, class_names: tuple[str, ...]) -> Task:
+def create(config: Any, class_names: tuple[str, ...]) -> Task:
     """The configured task with its model.
+
+    Args:
+      config: a `ConfigDict`; its package is not imported here, as a task can be made without.
+      class_names: of the data.
 
     Raises:
       UserError: unknown task, model or augmentation, or class weights that do not fit.
     """
+    from jaxvision.config import loss_terms
+
     count = len(class_names)
     if count < 2:
         raise UserError(f"A task needs at least two classes; the data have {count}.")
@@ -102,7 +106,7 @@ def create(config: ConfigDict, class_names: tuple[str, ...]) -> Task:
     )
 
 
-def _of_classification(config: ConfigDict, class_names: tuple[str, ...]) -> dict[str, Any]:
+def _of_classification(config: Any, class_names: tuple[str, ...]) -> dict[str, Any]:
     """What this task alone is configured with."""
     if config.loss.name != "cross_entropy" and config.loss.label_smoothing:
         raise UserError("loss.label_smoothing is for loss.name='cross_entropy'; set it to 0.")
@@ -115,8 +119,10 @@ def _of_classification(config: ConfigDict, class_names: tuple[str, ...]) -> dict
     return {"reconstruction_weight": config.loss.reconstruction_weight, "teacher": teacher}
 
 
-def _of_segmentation(config: ConfigDict, class_names: tuple[str, ...]) -> dict[str, Any]:
+def _of_segmentation(config: Any, class_names: tuple[str, ...]) -> dict[str, Any]:
     """What this task alone is configured with."""
+    from jaxvision.config import loss_terms
+
     if config.distillation.model:
         raise UserError("distillation.model is for task='classification'.")
     terms = {**segmentation.PIXEL_LOSSES, **segmentation.REGION_LOSSES}

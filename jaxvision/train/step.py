@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxvision.metrics import Mean
+from jaxvision.ops.forms import square_sum
 from jaxvision.tasks import Task
 from jaxvision.train.state import TrainState
 
@@ -67,7 +68,8 @@ def make_train_step(
         averaged = state.ema
         if averaged is not None:
             averaged = optax.incremental_update(params, averaged, 1 - ema)
-        metrics["gradient_norm"] = Mean.of(optax.global_norm(gradient), jnp.ones(()))
+        norm = jnp.sqrt(sum(map(square_sum, jax.tree.leaves(gradient)), jnp.zeros(())))
+        metrics["gradient_norm"] = Mean.of(norm, jnp.ones(()))
         new = TrainState(state.step + 1, params, model_state, opt_state, averaged)
         return new, metrics
 

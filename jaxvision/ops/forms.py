@@ -1,0 +1,134 @@
+"""One function in several forms, of which the platform's is chosen when it is lowered.
+
+XLA's CPU backend runs some programs many times slower than others that compute the same. Here is
+how an op gets a form for CPUs beside its plain one, and the two causes that all layers share:
+
+- A sum over the batch is slow as a reduction and fast as a matrix product with ones.
+- What several operations use is computed again inside each of them, also where that is a long
+  chain or the reading order is bad. `computed_once` stops that.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
+from jaxtyping import Array, Float
+
+
+def accumulable(x: Array) -> Array:
+    """`x` in a precision to sum in: float32 at least."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def vary_alike(*arrays: Array) -> list[Array]:
+    """Inside `shard_map`, marks all arrays as varying over the axes that any of them varies over.
+
+    A gradient written by hand needs that: it makes a gradient per shard for what all shards share,
+    and the transpose of the mark adds these up. Elsewhere it does nothing.
+    """
+    varying = [jax.typeof(x).manual_axis_type.varying for x in arrays]
+    union = frozenset().union(*varying)
+    return [
+        lax.pcast(x, tuple(sorted(union - axes)), to="varying") if union - axes else x
+        for x, axes in zip(arrays, varying, strict=True)
+    ]
+
+
+def per_platform(cpu: Callable[..., Array], default: Callable[..., Array]) -> Callable[..., Array]:
+    """One op out of two forms of it, `form(static, *arrays)`: `cpu` on CPUs, `default` elsewhere.
+
+    The forms must be equal functions; `static` is hashable. Differentiated as it is,
+    `lax.platform_dependent` saves the residuals of both; here they are the op's arguments, and the
+    backward pass chooses anew.
+    """
+
+    @partial(jax.custom_vjp, nondiff_argnums=(0,))
+    def op(static, *arrays):
+        return lax.platform_dependent(
+            *arrays, cpu=partial(cpu, static), default=partial(default, static)
+        )
+
+    def backward(static, arrays, cotangent):
+        def pull(form):
+            return lambda g, *arrays: jax.vjp(partial(form, static), *arrays)[1](g)
+
+        return lax.platform_dependent(cotangent, *arrays, cpu=pull(cpu), default=pull(default))
+
+    op.defvjp(lambda static, *arrays: (op(static, *arrays), arrays), backward)
+    return lambda static, *arrays: op(static, *vary_alike(*arrays))
+
+
+def _ones_product(_: None, x: Array) -> Array:
+    x = accumulable(x)
+    if x.ndim > 2:  # first within each sample, as one long sum is less exact
+        axes = tuple(range(1, x.ndim - 1))
+        ones = jnp.ones(x.shape[:-1], x.dtype)
+        x = lax.dot_general(ones, x, ((axes, axes), ((0,), (0,))))
+    return jnp.ones(x.shape[0], x.dtype) @ x if x.ndim > 1 else x
+
+
+def _batch_reduction(_: None, x: Array) -> Array:
+    return jnp.sum(accumulable(x), tuple(range(x.ndim - 1)))
+
+
+_channel_sum = per_platform(cpu=_ones_product, default=_batch_reduction)
+
+
+def channel_sum(x: Float[Array, "*b c"]) -> Float[Array, "c"]:
+    """The sum of each channel over everything else, in float32 at least."""
+    return _channel_sum(None, x)
+
+
+def _row_product(_: None, x: Array, weights: Array) -> Array:
+    return accumulable(x) @ accumulable(weights)
+
+
+def _row_reduction(_: None, x: Array, weights: Array) -> Array:
+    return jnp.sum(accumulable(x) * weights, -1)
+
+
+_weighted_sum = per_platform(cpu=_row_product, default=_row_reduction)
+
+
+def weighted_sum(x: Float[Array, "*b c"], weights: Float[Array, "c"]) -> Float[Array, "*b"]:
+    """The sum over the channels, each times its weight, in float32 at least."""
+    return _weighted_sum(None, x, weights)
+
+
+def _product_with_itself(_: None, x: Array) -> Array:
+    axes, x = tuple(range(x.ndim)), accumulable(x)
+    return lax.dot_general(x, x, ((axes, axes), ((), ())))
+
+
+_square_sum = per_platform(
+    cpu=_product_with_itself, default=lambda _, x: jnp.sum(jnp.square(accumulable(x)))
+)
+
+
+def square_sum(x: Float[Array, "..."]) -> Float[Array, ""]:
+    """The sum of the squares of all elements, in float32 at least."""
+    return _square_sum(None, x)
+
+
+def in_memory(x: Array) -> Array:
+    """`x`, row by row in memory: its users read it. Without the layout, the compiler may transpose
+    it for a user while it computes it, once more and in a bad order."""
+    x = lax.optimization_barrier(x)
+    return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
+
+
+@jax.custom_vjp
+def _in_memory(x: Array) -> Array:
+    return in_memory(x)
+
+
+_in_memory.defvjp(lambda x: (in_memory(x), None), lambda _, g: (in_memory(g),))
+_once = per_platform(cpu=lambda _, x: _in_memory(x), default=lambda _, x: x)
+
+
+def computed_once(x: Array) -> Array:
+    """`x`, which each of its users reads, and so does its gradient; for the CPU's compiler."""
+    return _once(None, x)
