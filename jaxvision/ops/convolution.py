@@ -9,6 +9,7 @@ Arrays are NHWC, kernels HWIO, padding is symmetric or explicit as in PyTorch. T
 two forms differentiate in reverse mode (any order), not in forward mode.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Num
 
-from jaxvision.ops.forms import accumulable, in_memory, per_platform
+from jaxvision.ops.forms import accumulable, channel_sum, computed_once, in_memory, per_platform
 from jaxvision.ops.linear import matmul
 
 Pair = int | Sequence[int]
@@ -311,14 +312,43 @@ def _patchify_matmul(window: Window, x: Array, kernel: Array) -> Array:
     return jnp.einsum("bhiwjc,ijco->bhwo", x, kernel)
 
 
-def _grouped_im2col(window: Window, x: Array, kernel: Array) -> Array:
+def _grouped_products(window: Window, x: Array, kernel: Array) -> Array:
+    """A product of patches and kernel for each group: for few places."""
+    rows, columns, group_channels, features = kernel.shape
+    batch, height, width, channels = x.shape
+    groups = channels // group_channels
+    x = x.reshape(batch, height, width, groups, group_channels).transpose(3, 0, 1, 2, 4)
+    x = computed_once(x).reshape(groups * batch, height, width, group_channels)
+    patches = window_patches(x, window)
+    size = patches.shape[1:3]
+    patches = patches.reshape(groups, -1, rows * columns * group_channels)
+    kernel = kernel.reshape(patches.shape[2], groups, features // groups).transpose(1, 0, 2)
+    y = jnp.einsum("gnk,gko->gno", patches, kernel).reshape(groups, batch, *size, -1)
+    return y.transpose(1, 2, 3, 0, 4).reshape(batch, *size, features)
+
+
+def _grouped_merged(window: Window, x: Array, kernel: Array) -> Array:
+    """Some groups at a time as one dense convolution, whose kernel is 0 between groups.
+
+    That is more multiplications, but of a width that fills the processor's vectors.
+    """
     rows, columns, group_channels, features = kernel.shape
     groups = x.shape[3] // group_channels
-    patches = window_patches(x, window)
-    patches = patches.reshape(*patches.shape[:4], groups, group_channels)
-    kernel = kernel.reshape(rows * columns, group_channels, groups, features // groups)
-    y = jnp.einsum("bhwkgc,kcgo->bhwgo", patches, kernel)
-    return y.reshape(*y.shape[:3], features)
+    fitting = [n for n in range(1, groups + 1) if groups % n == 0 and n * group_channels <= 32]
+    merged = max(fitting, default=1)
+    parts = groups // merged
+    kernel = kernel.reshape(rows, columns, group_channels, parts, merged, features // groups)
+    own = jnp.eye(merged, dtype=kernel.dtype)
+    kernel = jnp.einsum("ijcpmo,mn->pijncmo", kernel, own)
+    kernel = kernel.reshape(parts, rows, columns, merged * group_channels, features // parts)
+    lie = {"stride": window.stride, "padding": window.padding, "dilation": window.dilation}
+    slices = jnp.split(x, parts, axis=3)
+    return jnp.concatenate([conv2d(x, k, **lie) for x, k in zip(slices, kernel, strict=True)], 3)
+
+
+def _grouped_on_cpu(window: Window, x: Array, kernel: Array) -> Array:
+    few = math.prod(window.output_size(x.shape[1:3])) <= 16
+    return (_grouped_products if few else _grouped_merged)(window, x, kernel)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -339,9 +369,11 @@ def _depthwise_backward(window: Window, residuals: tuple, g: Array) -> tuple[Arr
         products,
         [jnp.zeros((), g.dtype)] * len(products),
         lambda a, b: [u + v for u, v in zip(a, b, strict=True)],
-        (0, 1, 2),
+        (1, 2),
     )
-    return dx, jnp.stack(sums).reshape(kernel.shape).astype(kernel.dtype)
+    # The batch in a second step: its samples are what the cores share in the first.
+    dkernel = channel_sum(jnp.concatenate(sums, axis=1)).reshape(kernel.shape)
+    return dx, dkernel.astype(kernel.dtype)
 
 
 _depthwise_shift.defvjp(
@@ -351,7 +383,7 @@ _depthwise_shift.defvjp(
 
 _whole = per_platform(cpu=_on_cpu, default=_plain)
 _depthwise = per_platform(cpu=_depthwise_shift, default=_plain)
-_grouped = per_platform(cpu=_grouped_im2col, default=_plain)
+_grouped = per_platform(cpu=_grouped_on_cpu, default=_plain)
 _small = per_platform(cpu=_im2col, default=_plain)
 _patchify = per_platform(cpu=_patchify_matmul, default=_plain)
 

@@ -82,8 +82,30 @@ def test_depthwise_forms_agree(case):
 def test_grouped_forms_agree(case, channels):
     (size, window), (groups, inputs, outputs) = case, channels
     x, kernel = normal(2, *size, inputs), normal(*window.size, inputs // groups, outputs, seed=1)
-    forms = convolution._plain, convolution._grouped_im2col, convolution._grouped
+    forms = (
+        convolution._plain,
+        convolution._grouped_products,
+        convolution._grouped_merged,
+        convolution._grouped,
+    )
     assert_same([partial(form, window) for form in forms], x, kernel)
+
+
+@few
+@given(windows(), st.integers(1, 5))
+def test_gradients_on_cpus_agree(case, batch):
+    # Fewer than four samples are cut into strips for the kernel's gradient.
+    size, window = case
+    x, kernel = normal(batch, *size, 3), normal(*window.size, 3, 4, seed=1)
+    forms = convolution._plain, convolution._on_cpu, convolution._whole
+    assert_same([partial(form, window) for form in forms], x, kernel)
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 5, 256), (1, 2, 256, 512), (3, 1, 8, 300), (2, 2, 4, 6)])
+def test_transposed_kernels(shape):
+    kernel = normal(*shape)
+    expected = np.asarray(kernel)[::-1, ::-1].swapaxes(2, 3)
+    np.testing.assert_array_equal(jax.jit(convolution._transposed)(kernel), expected)
 
 
 @few
