@@ -25,8 +25,10 @@ SECTIONS = {
 HEAD = """# Benchmarks
 
 Rendered by `python benchmarks/render.py` from `benchmarks/results/`; the command over each table
-measures it again. Both sides of a ratio ran in one process tree, interleaved, after compilation and
-after their numbers were found equal; times are medians.
+measures it again (`PYTHON` is an interpreter that has PyTorch, `TF_PYTHON` one with TensorFlow).
+Both sides of a ratio ran in one process tree, their rounds interleaved, after compilation; times
+are medians. Steps, inference and operations are timed only after their numbers were found equal.
+The machine is a shared virtual one: the same command gives ratios that differ by about 10 %.
 """
 
 

@@ -56,11 +56,18 @@ def machine(**more: Any) -> dict[str, Any]:
     }
 
 
+def _arguments() -> list[str]:
+    """Those of this command, with names for the paths of other interpreters."""
+    names = {"--torch": "PYTHON", "--torch-python": "PYTHON", "--tf-python": "TF_PYTHON"}
+    given = sys.argv[1:]
+    return [names.get(before, here) for before, here in zip(["", *given], given, strict=False)]
+
+
 def save(path: Path | None, benchmark: str, rows: Any, about: Mapping[str, Any], **more: Any):
     """Writes a result, under a temporary name first; does nothing without a path."""
     if path is None:
         return
-    command = shlex.join(["python", f"benchmarks/{benchmark}.py", *sys.argv[1:]])
+    command = shlex.join(["python", f"benchmarks/{benchmark}.py", *_arguments()])
     result = {"benchmark": benchmark, "command": command, "machine": about, "rows": rows, **more}
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(json.dumps(result, indent=1) + "\n")

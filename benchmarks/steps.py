@@ -1,9 +1,12 @@
 """A network's training step or inference in one process: a worker for the benchmarks.
 
+    python benchmarks/steps.py SIDE [--keep-memory]
+
 Sides: `ours`; `flax`, the same network on Flax's own layers (benchmarks/plain_flax.py); and
 PyTorch's `eager`, `channels_last` and `compile` (which is channels-last too). All are given the
-same weights, images and labels and train by SGD with momentum. Imports neither Grain, TensorFlow
-Datasets nor ml_collections.
+same weights, images and labels and train by SGD with momentum. Ours keeps freed memory as
+`train.py` does; `--keep-memory` is for the others. Imports neither Grain, TensorFlow Datasets nor
+ml_collections.
 """
 
 import sys
@@ -15,6 +18,8 @@ from typing import Any
 import numpy as np
 from networks import NETWORKS, Network, reference
 from workers import peak_memory, serve
+
+from jaxvision.train.memory import keep_freed_memory
 
 OURS, FLAX, EAGER, CHANNELS_LAST, COMPILE = "ours", "flax", "eager", "channels_last", "compile"
 TORCH = (EAGER, CHANNELS_LAST, COMPILE)
@@ -247,4 +252,6 @@ class Side:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == OURS or "--keep-memory" in sys.argv:
+        keep_freed_memory()
     serve(Side(sys.argv[1]))

@@ -1,14 +1,15 @@
 """A training step (forward, backward, update) beside PyTorch's and beside Flax's own layers.
 
     python benchmarks/training_step.py [--only NAME ...] [--torch PYTHON] [--json FILE]
-        [--dtype bfloat16] [--batch N] [--size N] [--repeat 10]
+        [--dtype bfloat16] [--batch N] [--size N] [--repeat 10] [--keep-memory]
 
 Sides: ours; the same network on Flax's layers; PyTorch eager, channels-last and compiled (if
 `PYTHON`, this one by default, can import it). Each is a process of its own. They are given the same
 weights, images and labels, their losses over three steps must agree, and then rounds of all of them
 are interleaved. Images/s are medians over the rounds; "of peak" is the share of the fastest matrix
 product measured on the same device that the network's multiply-adds (thrice those of inference)
-make up; memory is the most that the process or the accelerator had in use.
+make up; memory is the most that the process or the accelerator had in use. Ours runs as `train.py`
+runs it: with its compiler options, and on CPUs keeping freed memory.
 """
 
 import argparse
@@ -41,6 +42,7 @@ def measure(name: str, sides: list[str], options: Any, train: bool, batch: int, 
     """
     row: dict[str, Any] = {"network": name, "batch": batch, "size": size, "sides": {}}
     environment = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    more = ["--keep-memory"] if options.keep_memory else []
     workers: dict[str, Worker] = {}
     with tempfile.TemporaryDirectory() as folder:
         setup = {
@@ -54,7 +56,7 @@ def measure(name: str, sides: list[str], options: Any, train: bool, batch: int, 
         try:
             for side in sides:
                 python = options.torch if side in TORCH else sys.executable
-                workers[side] = Worker(python, str(HERE / "steps.py"), side, **environment)
+                workers[side] = Worker(python, str(HERE / "steps.py"), side, *more, **environment)
                 try:
                     row["sides"][side] = workers[side].ask(command="setup", **setup)
                 except RuntimeError as error:
@@ -171,6 +173,11 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--dtype", choices=TOLERANCE, default="float32")
     parser.add_argument("--size", type=int, help="side of the images")
     parser.add_argument("--torch", default=sys.executable, help="a Python that can import torch")
+    parser.add_argument(
+        "--keep-memory",
+        action="store_true",
+        help="all processes keep freed memory on CPUs, not only ours (jaxvision/train/memory.py)",
+    )
     parser.add_argument("--json", type=Path, help="write the result to this file")
     return parser
 
