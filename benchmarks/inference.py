@@ -57,7 +57,7 @@ def main() -> None:
         for batch in options.batches:
             rows.append(measure(name, sides, options, False, batch, size))
             show(rows[-1])
-    save(options.json, "inference", rows, about(rows), dtype=options.dtype)
+            save(options.json, "inference", rows, about(rows), dtype=options.dtype)
 
 
 if __name__ == "__main__":

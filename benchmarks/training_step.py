@@ -227,7 +227,7 @@ def main() -> None:
             measure(name, sides, options, True, options.batch or batch, options.size or size)
         )
         show(rows[-1])
-    save(options.json, "training_step", rows, about(rows), dtype=options.dtype)
+        save(options.json, "training_step", rows, about(rows), dtype=options.dtype)
 
 
 if __name__ == "__main__":

@@ -63,11 +63,11 @@ def per_platform(cpu: Callable[..., Array], default: Callable[..., Array]) -> Ca
 
 def _ones_product(_: None, x: Array) -> Array:
     x = accumulable(x)
-    if x.ndim > 2:  # first within each sample, as one long sum is less exact
-        axes = tuple(range(1, x.ndim - 1))
+    while x.ndim > 1:  # one axis at a time: long sums are less exact
+        kept = tuple(range(x.ndim - 2))
         ones = jnp.ones(x.shape[:-1], x.dtype)
-        x = lax.dot_general(ones, x, ((axes, axes), ((0,), (0,))))
-    return jnp.ones(x.shape[0], x.dtype) @ x if x.ndim > 1 else x
+        x = lax.dot_general(ones, x, (((x.ndim - 2,), (x.ndim - 2,)), (kept, kept)))
+    return x
 
 
 def _batch_reduction(_: None, x: Array) -> Array:
@@ -114,9 +114,15 @@ def square_sum(x: Float[Array, "..."]) -> Float[Array, ""]:
 
 
 def in_memory(x: Array) -> Array:
-    """`x`, row by row in memory: its users read it. Without the layout, the compiler may transpose
-    it for a user while it computes it, once more and in a bad order."""
+    """`x` in memory, row by row, for its users to read.
+
+    Without the layout the compiler may transpose it for a user already where it is computed, so
+    that all is computed once more, in a bad order. XLA cannot partition a layout constraint, so
+    there is none where there are several devices.
+    """
     x = lax.optimization_barrier(x)
+    if jax.device_count() > 1:
+        return x
     return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
 
 

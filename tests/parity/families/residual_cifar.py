@@ -14,7 +14,7 @@ CASES = {
     }.items()
 } | {
     "wrn28_10_cifar10": Case(
-        (4, 3, 32, 32),
+        (5, 3, 32, 32),
         options={"depth": 2, "widths": (32, 64, 128)},
         features=_LAST,
         gradients=True,
