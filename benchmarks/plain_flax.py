@@ -1,9 +1,9 @@
 """The same networks on Flax's own layers, as Flax's examples and Scenic write them.
 
 Inside `plain_layers()` a network of jaxvision is traced with each of its layers replaced by Flax's:
-`nn.Conv`, `nn.ConvTranspose`, `nn.BatchNorm`, `nn.LayerNorm`, `nn.max_pool`, `nn.avg_pool`,
-`nn.dot_product_attention`. Parameters keep their places, so both are given the
-same ones.
+`nn.Conv`, `nn.ConvTranspose`, `nn.Dense`, `nn.BatchNorm`, `nn.LayerNorm`, `nn.max_pool`,
+`nn.avg_pool`, `nn.dot_product_attention`. Parameters keep their places, so both are given the same
+ones.
 """
 
 import contextlib
@@ -13,9 +13,11 @@ from unittest import mock
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax import lax
 
-from jaxvision.layers import convolution, normalization, transformer
+from jaxvision.layers import convolution, head, linear, normalization, transformer
+from jaxvision.models import swin
 from jaxvision.ops import pooling
 from jaxvision.ops.convolution import pad_pairs, pair
 
@@ -79,9 +81,14 @@ def _batch_norm(layer: normalization.BatchNorm, x: jax.Array, train: bool) -> ja
 
 
 def _layer_norm(layer: normalization.LayerNorm, x: jax.Array) -> jax.Array:
-    plain = nn.LayerNorm(
-        layer.epsilon, layer.dtype, use_bias=layer.use_bias, use_scale=layer.use_scale, parent=None
-    )
+    plain = nn.LayerNorm(layer.epsilon, layer.dtype, parent=None)
+    return plain.apply({"params": layer.variables["params"]}, x)
+
+
+def _dense(layer: linear.Dense, x: jax.Array) -> jax.Array:
+    if not layer.features:  # a head without classes
+        return x
+    plain = nn.Dense(layer.features, layer.use_bias, layer.dtype, parent=None)
     return plain.apply({"params": layer.variables["params"]}, x)
 
 
@@ -90,6 +97,8 @@ _LAYERS = {
     convolution.ConvTranspose2d: _conv_transpose,
     normalization.BatchNorm: _batch_norm,
     normalization.LayerNorm: _layer_norm,
+    linear.Dense: _dense,
+    head.Head: _dense,
 }
 
 
@@ -110,6 +119,8 @@ def _sum_pool(window: Any, x: jax.Array) -> jax.Array:
 
 
 def _attention(q: jax.Array, k: jax.Array, v: jax.Array, bias: Any = None) -> jax.Array:
+    if bias is not None and len(bias) > 1:
+        bias = jnp.tile(bias, (len(q) // len(bias), 1, 1, 1))
     return nn.dot_product_attention(q, k, v, bias)
 
 
@@ -121,5 +132,7 @@ def plain_layers() -> Iterator[None]:
         mock.patch.object(pooling, "_max_pool", _max_pool),
         mock.patch.object(pooling, "_sum_pool", _sum_pool),
         mock.patch.object(transformer, "dot_product_attention", _attention),
+        mock.patch.object(transformer, "computed_once", lambda x: x),
+        mock.patch.object(swin, "computed_once", lambda x: x),
     ):
         yield

@@ -24,7 +24,7 @@ from jaxvision.train.memory import keep_freed_memory
 OURS, FLAX, EAGER, CHANNELS_LAST, COMPILE = "ours", "flax", "eager", "channels_last", "compile"
 TORCH = (EAGER, CHANNELS_LAST, COMPILE)
 MEAN, STD = 0.5, 0.25
-LEARNING_RATE, MOMENTUM, CHECKED_STEPS = 1e-4, 0.9, 2
+LEARNING_RATE, MOMENTUM, CHECKED_STEPS = 1e-5, 0.9, 2
 
 
 def arrays(network: Network, batch: int, size: int) -> tuple[np.ndarray, np.ndarray]:
