@@ -341,9 +341,9 @@ def _grouped_merged(window: Window, x: Array, kernel: Array) -> Array:
     own = jnp.eye(merged, dtype=kernel.dtype)
     kernel = jnp.einsum("ijcpmo,mn->pijncmo", kernel, own)
     kernel = kernel.reshape(parts, rows, columns, merged * group_channels, features // parts)
-    lie = {"stride": window.stride, "padding": window.padding, "dilation": window.dilation}
+    dense = partial(conv2d, stride=window.stride, padding=window.padding, dilation=window.dilation)
     slices = jnp.split(x, parts, axis=3)
-    return jnp.concatenate([conv2d(x, k, **lie) for x, k in zip(slices, kernel, strict=True)], 3)
+    return jnp.concatenate([dense(x, k) for x, k in zip(slices, kernel, strict=True)], axis=3)
 
 
 def _grouped_on_cpu(window: Window, x: Array, kernel: Array) -> Array:
