@@ -1,7 +1,6 @@
 """The networks that steps are measured on, here and in PyTorch."""
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ class Network:
       title: as it is called in tables.
       model: the registry's name.
       options: for `jaxvision.models.create`.
-      reference: `package:name`, see `reference`.
+      reference: `package:name`, or `torch_unet:`, see `reference`.
       reference_options: for it, but `img_size` of timm's transformers.
       classes: how many, or pixels' classes.
       pixels: whether each pixel is classified.
@@ -86,7 +85,7 @@ NETWORKS = {
     "unet": Network(
         "U-Net of width 32",
         "unet_small",
-        "here:unet",
+        "torch_unet:",
         reference_options={"width": 32},
         classes=4,
         pixels=True,
@@ -133,8 +132,7 @@ def reference(network: Network, size: int) -> Any:
         from pytorchcv.model_provider import get_model
 
         return get_model(name, num_classes=network.classes, **options)
-    makers: dict[str, Callable[..., Any]] = {"unet": torch_unet}
-    return makers[name](network.classes, **options)
+    return torch_unet(network.classes, **options)
 
 
 def torch_unet(classes: int, width: int, depth: int = 4) -> Any:

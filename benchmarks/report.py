@@ -77,8 +77,8 @@ def save(path: Path | None, benchmark: str, rows: Any, about: Mapping[str, Any],
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A Markdown table; the first column is text, the others are numbers."""
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
-    lines += ["| " + " | ".join("" if cell is None else str(cell) for cell in row) + " |"
-              for row in rows]  # fmt: skip
+    for row in rows:
+        lines.append("| " + " | ".join("" if cell is None else str(cell) for cell in row) + " |")
     return "\n".join(lines)
 
 
@@ -87,6 +87,7 @@ def said(about: Mapping[str, Any]) -> str:
     first = [f"{about['cores']} cores of {about['processor']}"]
     if about.get("device"):
         first.insert(0, str(about["device"]))
-    known = {"processor", "cores", "device"}
-    return "; ".join(first + [f"{name} {value}" for name, value in about.items()
-                              if name not in known])  # fmt: skip
+    rest = {
+        key: value for key, value in about.items() if key not in ("processor", "cores", "device")
+    }
+    return "; ".join([*first, *(f"{name} {value}" for name, value in rest.items())])

@@ -159,7 +159,7 @@ def markdown(result: dict[str, Any]) -> str:
         if "missing" in one
     }
     notes = [f"{result['dtype']}; the fastest matrix product: {peak / 1e9:,.0f} GFLOP/s."]
-    notes += [f"Not measured: {line}." for line in sorted(missing)]
+    notes += [f"Not measured: {line}" for line in sorted(missing)]
     return table(head, lines) + "\n\n" + "\n".join(notes)
 
 

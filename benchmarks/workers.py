@@ -16,11 +16,7 @@ from typing import Any
 
 
 class Worker:
-    """A process that serves.
-
-    Attributes:
-      alive: whether it can still be asked.
-    """
+    """A process that serves."""
 
     def __init__(self, python: str, script: str, *arguments: str, **environment: str):
         self._process = subprocess.Popen(

@@ -5,7 +5,7 @@ how an op gets a form for CPUs beside its plain one, and the two causes that all
 
 - A sum over the batch is slow as a reduction and fast as a matrix product with ones.
 - What several operations use is computed again inside each of them, also where that is a long
-  chain or the reading order is bad. `computed_once` stops that.
+  chain or the reading order is bad. `in_memory` and `computed_once` stop that.
 """
 
 from collections.abc import Callable
