@@ -268,6 +268,9 @@ def _input_gradient(window: Window, size: Sequence[int], kernel: Array, g: Array
     )
 
 
+_LINE = 16  # float32 numbers in a line of the cache
+
+
 def _transposed(kernel: Array) -> Array:
     """The kernel turned around, inputs and outputs exchanged.
 
@@ -276,9 +279,9 @@ def _transposed(kernel: Array) -> Array:
     """
     rows, columns, inputs, outputs = kernel.shape
     kernel = kernel[::-1, ::-1]
-    if outputs < 256 or outputs % (line := 16):
+    if outputs < 256 or outputs % _LINE:
         return in_memory(jnp.swapaxes(kernel, 2, 3))
-    blocks = kernel.reshape(rows, columns, inputs, outputs // line, line)
+    blocks = kernel.reshape(rows, columns, inputs, outputs // _LINE, _LINE)
     blocks = in_memory(jnp.swapaxes(blocks, 2, 3))
     return in_memory(jnp.swapaxes(blocks, 3, 4).reshape(rows, columns, outputs, inputs))
 
@@ -330,7 +333,8 @@ def _grouped_products(window: Window, x: Array, kernel: Array) -> Array:
 def _grouped_merged(window: Window, x: Array, kernel: Array) -> Array:
     """Some groups at a time as one dense convolution, whose kernel is 0 between groups.
 
-    That is more multiplications, but of a width that fills the processor's vectors.
+    That is more multiplications, but of a width that fills the processor's vectors. An infinite
+    value makes NaN in the groups that it is merged with, not in its own alone.
     """
     rows, columns, group_channels, features = kernel.shape
     groups = x.shape[3] // group_channels
