@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 
 def accumulable(x: Array) -> Array:
@@ -23,17 +23,18 @@ def accumulable(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def vary_alike(*arrays: Array) -> list[Array]:
+def vary_alike(*arrays: ArrayLike) -> list[Array]:
     """Inside `shard_map`, marks all arrays as varying over the axes that any of them varies over.
 
     A gradient written by hand needs that: it makes a gradient per shard for what all shards share,
     and the transpose of the mark adds these up. Elsewhere it does nothing.
     """
-    varying = [jax.typeof(x).manual_axis_type.varying for x in arrays]
+    values = [jnp.asarray(x) for x in arrays]
+    varying = [jax.typeof(x).manual_axis_type.varying for x in values]
     union = frozenset().union(*varying)
     return [
         lax.pcast(x, tuple(sorted(union - axes)), to="varying") if union - axes else x
-        for x, axes in zip(arrays, varying, strict=True)
+        for x, axes in zip(values, varying, strict=True)
     ]
 
 
