@@ -192,7 +192,7 @@ def _overrides(rest: Sequence[str]) -> dict[str, str]:
 def _train(options: argparse.Namespace, overrides: dict[str, str]) -> None:
     from jaxvision.train.memory import keep_freed_memory
 
-    keep_freed_memory()  # before JAX starts
+    keep_freed_memory()
     import jax
 
     from jaxvision import config as configuration

@@ -206,8 +206,9 @@ def conv2d(
             return _patchify(window, x, kernel)
     # XLA swaps the operands of a convolution whose kernel is larger than its input, and the swap
     # is slow on CPUs. The input, kernel and output take these parts in turn in the three passes.
-    out_height, out_width = window.output_size(x.shape[1:3])
-    if rows * columns <= out_height * out_width <= x.shape[1] * x.shape[2]:
+    # Where the outputs outnumber the windows, turning the kernel around for the gradient is slow.
+    windows = math.prod(window.output_size(x.shape[1:3]))
+    if rows * columns <= windows <= x.shape[1] * x.shape[2] and x.shape[0] * windows > features:
         return _whole(window, x, kernel)
     return _small(window, x, kernel)
 
