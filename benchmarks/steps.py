@@ -226,7 +226,7 @@ class Side:
         return np.asarray(value, np.float32)
 
     def steps(self, count: int) -> float:
-        """Seconds a step, over `count` of them; one before them finds the caches full of others'."""
+        """Seconds a step, over `count` of them, after one for which others have the caches."""
         self.wait(self.run())
         start = time.perf_counter()
         for _ in range(count):
