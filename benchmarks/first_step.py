@@ -4,14 +4,14 @@
         [--cold 3] [--cached 5] [--json FILE]
 
 Each measurement is a process of its own that does what `jaxvision.train.run` does up to the end of
-the first step, but for reading data: it imports the training loop, makes the mesh, the task, the
-optimiser and the initial state, traces and compiles the step, and runs it on one batch. `cold` has
-an empty folder for compiled programs, `cached` one that a cold process of the same network filled.
+the first step, but for reading data: it imports the training loop, makes the mesh, the task and the
+optimiser, begins to draw the initial state, traces and compiles the step meanwhile, and runs it on
+one batch (`first step` waits for the state). `cold` has an empty folder for compiled programs,
+`cached` one that a cold process of the same network filled.
 Rounds go through all networks; medians are shown.
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import statistics
@@ -34,80 +34,41 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "ResNet-8 for CIFAR": ("resnet8_cifar", {}),
 }
 DEFAULT = [name for name in NETWORKS if name != "ResNet-8 for CIFAR"]  # which is for trying out
-PHASES = ("imports", "initial state", "tracing", "compiling", "first step")
+PHASES = ("imports", "preparing", "tracing", "compiling", "first step")
 CLASSES = 1000
 
 
 # -- in a process of its own ----------------------------------------------------------------------
 
 
-@dataclasses.dataclass
-class Prepared:
-    """What the training loop has before it compiles the step.
+def prepare(model: str, options: dict[str, Any], size: int) -> Any:
+    """What `jaxvision.train.run` settles before the first step of a fresh network."""
+    from jaxvision import config as configuration
+    from jaxvision import tasks
+    from jaxvision.train import mesh, setup
 
-    Attributes:
-      step: the pure function.
-      shardings: of the state.
-    """
-
-    config: Any
-    step: Any
-    state: Any
-    batch: dict[str, Any]
-    shardings: Any
+    config = configuration.default_config()
+    config.model.name, config.optimizer.name = model, "adam"
+    for name, value in options.items():
+        configuration.set_key(config, f"model.options.{name}", value)
+    configuration.validate(config)
+    task = tasks.create(config, tuple(map(str, range(CLASSES))))
+    shape = (size, size, 3)
+    return setup.prepare(config, task, mesh.make(config), shape, total=1000, steps_per_epoch=100)
 
 
-def prepare(model: str, options: dict[str, Any], batch: int, size: int) -> Prepared:
-    """As `jaxvision.train.run` prepares the training of a fresh network, with noise for images."""
+def noise(batch: int, size: int, sharding: Any) -> dict[str, Any]:
+    """A batch of images on the device."""
     import jax
     import numpy as np
 
-    from jaxvision import config as configuration
-    from jaxvision import tasks
-    from jaxvision.train import mesh, optimizer
-    from jaxvision.train.step import init_state, init_variables, make_train_step
-
-    config = configuration.default_config()
-    config.model.name, config.train.batch_size = model, batch
-    for name, value in options.items():
-        configuration.set_key(config, f"model.options.{name}", value)
-    config.optimizer.name = "adam"
-    configuration.validate(config)
-    devices, shape = mesh.make(config), (size, size, 3)
-    task = tasks.create(config, tuple(map(str, range(CLASSES))))
-    shapes = jax.eval_shape(lambda: init_variables(task, config.seed, shape))
-    schedule = optimizer.learning_rate(config, total=1000, steps_per_epoch=100)
-    depths = optimizer.depths_for(config, task.model, shape)
-    update = optimizer.build(config, shapes["params"], schedule, depths)
-
-    def fresh(variables: dict[str, Any]) -> Any:
-        return init_state(variables, update, ema=False)
-
-    shardings = mesh.state_shardings(jax.eval_shape(fresh, shapes), devices)
-    state = jax.jit(
-        lambda: fresh(init_variables(task, config.seed, shape)), out_shardings=shardings
-    )()
     random = np.random.default_rng(0)
     rows = {
-        "image": random.integers(0, 256, (batch, *shape), np.uint8),
+        "image": random.integers(0, 256, (batch, size, size, 3), np.uint8),
         "label": random.integers(0, CLASSES, batch, np.int32),
         "mask": np.ones(batch, bool),
     }
-    placed = jax.device_put(rows, mesh.batch_sharding(devices))
-    return Prepared(config, make_train_step(task, update, seed=0), state, placed, shardings)
-
-
-def compile_step(prepared: Prepared) -> Any:
-    """As the training loop does it."""
-    from jaxvision.train import compilation
-
-    return compilation.compile_now(
-        prepared.step,
-        prepared.state,
-        prepared.batch,
-        donate=(0,),
-        out_shardings=(prepared.shardings, None),
-    )
+    return jax.device_put(rows, sharding)
 
 
 @contextmanager
@@ -131,17 +92,20 @@ def phases(name: str, cache: Path, batch: int, size: int, started: float) -> dic
     import jax
 
     import jaxvision.train.loop  # noqa: F401  everything that training imports
-    from jaxvision.train import compilation
+    from jaxvision.train import compilation, mesh
+    from jaxvision.train.memory import keep_freed_memory
 
+    keep_freed_memory()
     marks = [started, time.time()]
     compilation.use_cache(str(cache))
-    prepared = prepare(*NETWORKS[name], batch, size)
-    jax.block_until_ready(prepared.state)
+    setup = prepare(*NETWORKS[name], size)
+    rows = noise(batch, size, mesh.batch_sharding(mesh.make(setup.config)))
+    state = setup.drawn()
     marks.append(time.time())
     with backend_seconds() as compiling:
-        compiled = compile_step(prepared)
+        compiled = setup.compile_step(rows)
     marks += [time.time() - sum(compiling), time.time()]
-    jax.block_until_ready(compiled.call(prepared.state, prepared.batch))
+    jax.block_until_ready(compiled.call(state(), rows))
     marks.append(time.time())
     found = {phase: end - begin for phase, begin, end in zip(PHASES, marks, marks[1:])}
     return {**found, "total": marks[-1] - started}

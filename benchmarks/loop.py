@@ -20,9 +20,9 @@ import jax
 
 from jaxvision import config as configuration
 from jaxvision import tasks
-from jaxvision.train import compilation, mesh, optimizer, run
+from jaxvision.train import mesh, run
 from jaxvision.train.loop import open_loader
-from jaxvision.train.step import init_state, init_variables, make_train_step
+from jaxvision.train.setup import prepare
 
 
 def configured(model: str, batch: int, steps: int):
@@ -50,12 +50,9 @@ def bare(config, steps: int) -> float:
     names = loader.stream.source.class_names
     task = tasks.create(config, names)
     batch = next(loader.batches(0, 1))
-    variables = init_variables(task, 0, batch["image"].shape[1:])
-    schedule = optimizer.learning_rate(config, total=1000, steps_per_epoch=100)
-    update = optimizer.build(config, variables["params"], schedule)
-    state = init_state(variables, update, False)
-    step = make_train_step(task, update, seed=0)
-    compiled = compilation.compile_now(step, state, batch, donate=(0,)).call
+    shape = batch["image"].shape[1:]
+    setup = prepare(config, task, devices, shape, total=1000, steps_per_epoch=100)
+    state, compiled = setup.drawn()(), setup.compile_step(batch).call
     for _ in range(5):
         state, _ = compiled(state, batch)
     jax.block_until_ready(state)

@@ -235,8 +235,7 @@ def compile_step(model: str, split: str, devices: int, batch: int, size: int) ->
 
     from jaxvision import presets, tasks
     from jaxvision.config import default_config
-    from jaxvision.train import compilation, mesh, optimizer
-    from jaxvision.train.step import init_state, init_variables, make_train_step
+    from jaxvision.train import mesh, setup
 
     config = default_config()
     presets.imagenet(config, size=size)
@@ -249,29 +248,19 @@ def compile_step(model: str, split: str, devices: int, batch: int, size: int) ->
         devices=jax.devices()[:devices],
         axis_types=(jax.sharding.AxisType.Auto,) * 2,
     )
-    variables = jax.eval_shape(lambda: init_variables(task, 0, (size, size, 3)))
-    schedule = optimizer.learning_rate(config, total=1000, steps_per_epoch=100)
-    update = optimizer.build(config, variables["params"], schedule, None)
-    state = jax.eval_shape(lambda v: init_state(v, update, ema=False), variables)
-    shardings = mesh.state_shardings(state, over)
-
-    def placed(leaf: Any, sharding: Any) -> Any:
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-    def nbytes(tree: Any) -> int:
-        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-    state = jax.tree.map(placed, state, shardings)
-    row = {"image": ((size, size, 3), jnp.uint8), "label": ((), jnp.int32), "mask": ((), bool)}
+    shape = (size, size, 3)
+    prepared = setup.prepare(config, task, over, shape, total=1000, steps_per_epoch=100)
+    row = {"image": (shape, jnp.uint8), "label": ((), jnp.int32), "mask": ((), bool)}
     rows = mesh.batch_sharding(over)
     inputs = {
         key: jax.ShapeDtypeStruct((batch, *shape), dtype, sharding=rows)
         for key, (shape, dtype) in row.items()
     }
-    step = make_train_step(task, update, seed=0)
-    compiled = compilation.compile_now(
-        step, state, inputs, donate=(0,), out_shardings=(shardings, None)
-    )
+    compiled = prepared.compile_step(inputs)
+
+    def nbytes(tree: Any) -> int:
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
     memory = compiled.call.memory_analysis()
     return {
         "model": model,
@@ -279,8 +268,8 @@ def compile_step(model: str, split: str, devices: int, batch: int, size: int) ->
         "devices": devices,
         "batch": batch,
         "size": size,
-        "parameter_bytes": nbytes(state.params),
-        "statistic_bytes": nbytes(state.model_state),
+        "parameter_bytes": nbytes(prepared.state.params),
+        "statistic_bytes": nbytes(prepared.state.model_state),
         "exchanges": exchanges(parse(compiled.call.as_text())),
         "flops": compiled.flops,
         "state_bytes": memory.argument_size_in_bytes,

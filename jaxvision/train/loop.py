@@ -19,13 +19,14 @@ from jaxvision import config as configuration
 from jaxvision import metrics, pretrained, tasks
 from jaxvision.data.loader import Loader, open_stream
 from jaxvision.errors import UserError, unknown
-from jaxvision.train import compilation, mesh, optimizer
+from jaxvision.train import compilation, mesh
 from jaxvision.train.checkpoint import Checkpoints, committed_steps
 from jaxvision.train.console import RunConsole, format_metrics
 from jaxvision.train.evaluation import evaluate
 from jaxvision.train.preemption import Preemption
+from jaxvision.train.setup import prepare
 from jaxvision.train.state import TrainState
-from jaxvision.train.step import init_state, init_variables, make_train_step
+from jaxvision.train.step import init_variables
 from jaxvision.train.writers import Writers, write_atomically
 
 
@@ -106,25 +107,13 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     eval_every, save_every = steps(config.eval.every), steps(config.checkpoint.every)
 
     # -- state: fresh, from weights, or from the newest checkpoint -------------------------------
-    variable_shapes = jax.eval_shape(lambda: init_variables(task, config.seed, image_shape))
+    setup = prepare(config, task, devices, image_shape, total=total, steps_per_epoch=per_epoch)
     eval_step = jax.jit(task.metrics, compiler_options=compilation.compiler_options())
-    check_metrics(config, eval_step, variable_shapes, valid_loader)
+    check_metrics(config, eval_step, setup.variables, valid_loader)
     prepare_workdir(workdir, config, first)
     checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
-    schedule = optimizer.learning_rate(config, total=total, steps_per_epoch=per_epoch)
-    depths = optimizer.depths_for(config, task.model, image_shape)
-    update = optimizer.build(config, variable_shapes["params"], schedule, depths)
-
-    def fresh(variables: dict[str, Any]) -> TrainState:
-        return init_state(variables, update, ema=config.optimizer.ema > 0)
-
-    shardings = mesh.state_shardings(jax.eval_shape(fresh, variable_shapes), devices)
-    like = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        jax.eval_shape(fresh, variable_shapes),
-        shardings,
-    )
-    restored = checkpoints.restore(like)
+    restored = checkpoints.restore(setup.state)
+    drawn = None
     if restored is not None:
         state, meta = restored
         progress = Progress(**meta["progress"])
@@ -136,19 +125,15 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     else:
         progress = Progress(records=train_loader.stream.order.count)
         if config.model.weights or config.model.encoder_weights or config.distillation.model:
-            variables = trained_variables(config, task, image_shape)
-            state = jax.jit(fresh, out_shardings=shardings)(variables)
+            state = setup.state_of(trained_variables(config, task, image_shape))
         else:
-            state = jax.jit(
-                lambda: fresh(init_variables(task, config.seed, image_shape)),
-                out_shardings=shardings,
-            )()
-    start = int(state.step)
+            drawn = setup.drawn()
+    start = int(state.step) if drawn is None else 0
     train_loader.corrupt.update(progress.corrupt)
 
     # -- compile --------------------------------------------------------------------------------
     console = RunConsole(total, start, active=first)
-    parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(state.params))
+    parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(setup.state.params))
     console.say(
         f"{config.model.name}: {parameters:,} parameters ({4 * parameters / 2**20:.1f} MiB), "
         f"{config.task}, {len(config.data.classes)} classes, images "
@@ -159,18 +144,11 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     batch = next(batches, None)
     train_step = None
     if batch is not None and not progress.stopped:
-        step_function = make_train_step(
-            task,
-            update,
-            seed=config.seed,
-            accumulate=config.optimizer.accumulate,
-            ema=config.optimizer.ema,
-        )
-        train_step = compilation.compile_now(
-            step_function, state, batch, donate=(0,), out_shardings=(shardings, None)
-        )
+        train_step = setup.compile_step(batch)
         flops = f", {train_step.flops / batch_size / 1e9:.3g} GFLOP an image"
         console.say(f"Compiled the training step in {train_step.seconds:.1f} s{flops}")
+    if drawn is not None:
+        state = drawn()
     writers = Writers(workdir, config, start, active=first)
     if start:
         console.say(f"Resumed {workdir} at step {start} of {total}")
@@ -180,7 +158,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     log = TrainLog(batch_size, config.train.log_every, step=start)
 
     def report(upto: int) -> None:
-        if record := log.record(upto, schedule, state.opt_state):
+        if record := log.record(upto, setup.schedule, state.opt_state):
             writers.scalars(upto, "train", record)
             console.progress(upto, record)
 
