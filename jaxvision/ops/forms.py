@@ -46,18 +46,21 @@ def per_platform(cpu: Callable[..., Array], default: Callable[..., Array]) -> Ca
     backward pass chooses anew.
     """
 
-    @partial(jax.custom_vjp, nondiff_argnums=(0,))
-    def op(static, *arrays):
+    # Jitted, so that a network's equal layers trace and lower the forms once.
+    @partial(jax.jit, static_argnums=0)
+    def forward(static, *arrays):
         return lax.platform_dependent(
             *arrays, cpu=partial(cpu, static), default=partial(default, static)
         )
 
+    @partial(jax.jit, static_argnums=0)
     def backward(static, arrays, cotangent):
         def pull(form):
             return lambda g, *arrays: jax.vjp(partial(form, static), *arrays)[1](g)
 
         return lax.platform_dependent(cotangent, *arrays, cpu=pull(cpu), default=pull(default))
 
+    op = jax.custom_vjp(forward, nondiff_argnums=(0,))
     op.defvjp(lambda static, *arrays: (op(static, *arrays), arrays), backward)
     return lambda static, *arrays: op(static, *vary_alike(*arrays))
 
