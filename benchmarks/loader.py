@@ -169,6 +169,9 @@ def _batches(data: Any) -> Iterator[dict[str, Any]]:
     import jax
 
     from jaxvision.data.loader import Loader, open_stream
+    from jaxvision.train.memory import keep_freed_memory
+
+    keep_freed_memory()
 
     stream = open_stream(data, "train", seed=0, train=True)
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
