@@ -9,18 +9,25 @@ from jaxvision.train import memory
 
 PROGRAM = """
 import resource
+import jax, jax.numpy as jnp
 from jaxvision.train.memory import keep_freed_memory
 
-def faults():
+def faults(function):
+    for _ in range(16):
+        function()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(4):
-        b"x" * (1 << 26)
+    for _ in range(32):
+        function()
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-default = faults()
+def block():
+    b"x" * (1 << 26)
+
+default = faults(block)
 assert keep_freed_memory()
-faults()
-print(default, faults())
+program = jax.jit(lambda x: jnp.sin(x) @ x)
+matrix = jnp.ones((2048, 2048))
+print(default, faults(block), faults(lambda: program(matrix).block_until_ready()))
 """
 
 
@@ -33,6 +40,7 @@ def test_pages_are_cleared_once():
     found = subprocess.run(
         [sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True
     )
-    default, kept = map(int, found.stdout.split())
-    assert default >= 4 * 16384  # 64 MB are 16384 pages
+    default, kept, program = map(int, found.stdout.split())
+    assert default >= 32 * 16384  # 64 MB are 16384 pages
     assert kept < default / 10
+    assert program < 32 * 4096 / 4  # each of its two results of 16 MB is 4096 pages
