@@ -86,14 +86,16 @@ class Training:
     """A loop without data: steps on one batch."""
 
     def __init__(self, model: str, batch: int, size: int):
-        from first_step import compile_step, prepare
+        from first_step import noise, prepare
 
-        from jaxvision.train import compilation
+        from jaxvision.train import compilation, mesh
+        from jaxvision.train.memory import keep_freed_memory
 
+        keep_freed_memory()
         compilation.use_cache("auto")
-        prepared = prepare(model, {}, batch, size)
-        self.call = compile_step(prepared).call
-        self.state, self.batch = prepared.state, prepared.batch
+        setup = prepare(model, {}, size)
+        self.batch = noise(batch, size, mesh.batch_sharding(mesh.make(setup.config)))
+        self.state, self.call = setup.drawn()(), setup.compile_step(self.batch).call
 
     def step(self) -> float:
         """Seconds of one."""

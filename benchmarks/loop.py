@@ -20,7 +20,7 @@ import jax
 
 from jaxvision import config as configuration
 from jaxvision import tasks
-from jaxvision.train import mesh, run
+from jaxvision.train import compilation, mesh, run
 from jaxvision.train.loop import open_loader
 from jaxvision.train.setup import prepare
 

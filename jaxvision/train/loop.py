@@ -19,7 +19,7 @@ from jaxvision import config as configuration
 from jaxvision import metrics, pretrained, tasks
 from jaxvision.data.loader import Loader, open_stream
 from jaxvision.errors import UserError, unknown
-from jaxvision.train import compilation, mesh
+from jaxvision.train import compilation, mesh, optimizer
 from jaxvision.train.checkpoint import Checkpoints, committed_steps
 from jaxvision.train.console import RunConsole, format_metrics
 from jaxvision.train.evaluation import evaluate
@@ -239,7 +239,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
         # Where validation is the test split itself, choosing by it would be choosing by the answer.
         chosen = bool(config.data.validation) and progress.best_step not in (-1, step)
         if chosen and progress.best_step in checkpoints.steps():
-            restored = checkpoints.restore(like, progress.best_step)
+            restored = checkpoints.restore(setup.state, progress.best_step)
             assert restored is not None  # a given step is restored or refused
             state = restored[0]
             console.say(f"Testing the best checkpoint, of step {progress.best_step}")
