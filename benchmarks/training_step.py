@@ -123,9 +123,10 @@ def markdown(result: dict[str, Any]) -> str:
     """The section of docs/benchmarks.md."""
     shown = {**{side: side.replace("_", "-") for side in TORCH}, FLAX: "Flax's layers"}
     lines = []
+    peak = max(row["peak"] for row in result["rows"])
     for row in result["rows"]:
         ours = row["sides"][OURS]
-        peak = ours["flops_per_image"] * rate(row, OURS) / row["peak"]
+        share = ours["flops_per_image"] * rate(row, OURS) / peak
         lines.append(
             [
                 f"{NETWORKS[row['network']].title}, {row['batch']} x {row['size']} px",
@@ -133,7 +134,7 @@ def markdown(result: dict[str, Any]) -> str:
                 *(f"{rate(row, side):.1f}" if rate(row, side) else "" for side in shown),
                 ratio(rate(row, OURS), best_torch(row)),
                 ratio(rate(row, OURS), rate(row, FLAX)),
-                f"{100 * peak:.0f} %",
+                f"{100 * share:.0f} %",
                 " / ".join(
                     f"{row['sides'][side]['memory'] / 2**30:.1f}"
                     for side in (OURS, EAGER, COMPILE, FLAX)
@@ -151,7 +152,6 @@ def markdown(result: dict[str, Any]) -> str:
         "of peak",
         "GiB: ours / eager / compile / Flax's",
     ]
-    peak = max(row["peak"] for row in result["rows"])
     missing = {
         f"{NETWORKS[row['network']].title}, {side}: {one['missing']}"
         for row in result["rows"]
