@@ -94,7 +94,7 @@ class Training:
         keep_freed_memory()
         compilation.use_cache("auto")
         setup = prepare(model, {}, size)
-        self.batch = noise(batch, size, mesh.batch_sharding(mesh.make(setup.config)))
+        self.batch = noise(batch, size, mesh.batch_sharding(setup.devices))
         self.state, self.call = setup.drawn()(), setup.compile_step(self.batch).call
 
     def step(self) -> float:

@@ -5,11 +5,12 @@
 
 Sides: ours; the same network on Flax's layers; PyTorch eager, channels-last and compiled (if
 `PYTHON`, this one by default, can import it). Each is a process of its own. They are given the same
-weights, images and labels, their losses over three steps must agree, and then rounds of all of them
+weights, images and labels, their losses over two steps must agree, and then rounds of all of them
 are interleaved. Images/s are medians over the rounds; "of peak" is the share of the fastest matrix
 product measured on the same device that the network's multiply-adds (thrice those of inference)
 make up; memory is the most that the process or the accelerator had in use. Ours runs as `train.py`
-runs it: with its compiler options, and on CPUs keeping freed memory.
+runs it: with its compiler options, and on CPUs keeping freed memory; the others keep it with
+--keep-memory.
 """
 
 import argparse
@@ -158,7 +159,11 @@ def markdown(result: dict[str, Any]) -> str:
         for side, one in row["sides"].items()
         if "missing" in one
     }
-    notes = [f"{result['dtype']}; the fastest matrix product: {peak / 1e9:,.0f} GFLOP/s."]
+    notes = [
+        f"{result['dtype']}; the fastest matrix product: {peak / 1e9:,.0f} GFLOP/s. On CPUs ours keeps "
+        "freed memory, as `train.py` does; the others have the system's default unless the command "
+        "says `--keep-memory`."
+    ]
     notes += [f"Not measured: {line}" for line in sorted(missing)]
     return table(head, lines) + "\n\n" + "\n".join(notes)
 

@@ -13,10 +13,9 @@ def keep_freed_memory() -> bool:
     """Lets JAX use on CPUs, step after step, the memory that it has once asked the system for.
 
     On CPUs a step's temporary memory comes from malloc. By default glibc returns it after the step,
-    and the system clears every page of it for the next one: a tenth of the time of ResNet's step
-    and half of MobileNet's. Only what the main thread takes can be kept, so steps also run in the
-    thread that starts them. Must be called in the main thread before JAX has a device. Where there
-    is an accelerator or no glibc it does nothing.
+    and the system clears every page of it for the next one. Only what the main thread takes can be
+    kept, so steps also run in the thread that starts them. Must be called in the main thread before
+    JAX has a device. Where there is an accelerator or no glibc it does nothing.
 
     Returns:
       Whether it did.

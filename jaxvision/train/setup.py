@@ -23,6 +23,7 @@ class Setup:
     Attributes:
       config: the run's.
       task: what is trained.
+      devices: the mesh that it is trained on.
       image_shape: [height, width, channels] of the images that it is given.
       schedule: the learning rate of each step.
       update: the optimiser.
@@ -32,6 +33,7 @@ class Setup:
 
     config: ConfigDict
     task: Task
+    devices: Mesh
     image_shape: tuple[int, int, int]
     schedule: optax.Schedule
     update: optax.GradientTransformation
@@ -103,4 +105,4 @@ def prepare(
         state,
         mesh.state_shardings(state, devices),
     )
-    return Setup(config, task, image_shape, schedule, update, variables, placed)
+    return Setup(config, task, devices, image_shape, schedule, update, variables, placed)
