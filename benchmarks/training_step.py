@@ -160,9 +160,9 @@ def markdown(result: dict[str, Any]) -> str:
         if "missing" in one
     }
     notes = [
-        f"{result['dtype']}; the fastest matrix product: {peak / 1e9:,.0f} GFLOP/s. On CPUs ours keeps "
-        "freed memory, as `train.py` does; the others have the system's default unless the command "
-        "says `--keep-memory`."
+        f"{result['dtype']}; the fastest matrix product: {peak / 1e9:,.0f} GFLOP/s. On CPUs ours "
+        "keeps freed memory, as `train.py` does; the others have the system's default unless the "
+        "command says `--keep-memory`."
     ]
     notes += [f"Not measured: {line}" for line in sorted(missing)]
     return table(head, lines) + "\n\n" + "\n".join(notes)
