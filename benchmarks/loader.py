@@ -115,7 +115,10 @@ def make_arrays(scratch: Path) -> None:
 
 
 def files_of(folder: Path) -> list[Path]:
-    return sorted(p for p in (folder / "train").rglob("*") if p.is_file())
+    files = sorted(p for p in (folder / "train").rglob("*") if p.is_file())
+    if not files:
+        raise FileNotFoundError(f"no files below {folder / 'train'}")
+    return files
 
 
 def classes_of(folder: Path) -> list[str]:

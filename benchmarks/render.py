@@ -8,6 +8,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from report import RESULTS, said
 
@@ -32,11 +33,19 @@ The machine is a shared virtual one: the same command gives ratios that differ b
 """
 
 
+def load(path: Path) -> dict[str, Any]:
+    """What a command has saved."""
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        sys.exit(f"{path} is not a result: {error}")
+
+
 def page() -> str:
     """The whole page."""
     parts = [HEAD]
     for name, heading in SECTIONS.items():
-        results = [json.loads(path.read_text()) for path in sorted(RESULTS.glob(f"{name}*.json"))]
+        results = [load(path) for path in sorted(RESULTS.glob(f"{name}*.json"))]
         results = [result for result in results if result["benchmark"] == name]
         if results:
             parts.append(f"## {heading}\n")

@@ -67,6 +67,7 @@ def save(path: Path | None, benchmark: str, rows: Any, about: Mapping[str, Any],
     """Writes a result, under a temporary name first; does nothing without a path."""
     if path is None:
         return
+    path.parent.mkdir(parents=True, exist_ok=True)
     command = shlex.join(["python", f"benchmarks/{benchmark}.py", *_arguments()])
     result = {"benchmark": benchmark, "command": command, "machine": about, "rows": rows, **more}
     temporary = path.with_name(f".{path.name}.tmp")

@@ -193,9 +193,12 @@ def on_accelerator() -> bool:
 
 
 def has_torch(python: str) -> bool:
-    """Whether an interpreter can import PyTorch."""
+    """Whether an interpreter can import PyTorch; says so if not."""
     code = "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is None)"
-    return os.spawnv(os.P_WAIT, python, [python, "-c", code]) == 0
+    found = os.spawnv(os.P_WAIT, python, [python, "-c", code]) == 0
+    if not found:
+        print(f"{python} has no PyTorch: its sides are left out", file=sys.stderr)
+    return found
 
 
 def show(row: dict[str, Any]) -> None:
