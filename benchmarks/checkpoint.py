@@ -95,7 +95,8 @@ class Training:
         compilation.use_cache("auto")
         setup = prepare(model, {}, size)
         self.batch = noise(batch, size, mesh.batch_sharding(setup.devices))
-        self.state, self.call = setup.drawn()(), setup.compile_step(self.batch).call
+        self.state, compiled = setup.begin(self.batch)
+        self.call = compiled.call
 
     def step(self) -> float:
         """Seconds of one."""

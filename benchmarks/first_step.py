@@ -4,11 +4,11 @@
         [--cold 3] [--cached 5] [--json FILE]
 
 Each measurement is a process of its own that does what `jaxvision.train.run` does up to the end of
-the first step, but for reading data: it imports the training loop, makes the mesh, the task and the
-optimiser, begins to draw the initial state, traces and compiles the step meanwhile, and runs it on
-one batch (`first step` waits for the state). `cold` has an empty folder for compiled programs,
-`cached` one that a cold process of the same network filled.
-Rounds go through all networks; medians are shown.
+the first step, but for reading data: it imports the training loop; makes the mesh, the task and the
+optimiser (`preparing`); traces and compiles the step and draws the initial state meanwhile
+(`compiling`); and runs it on one batch. `cold` has an empty folder for compiled programs, `cached`
+one that a cold process of the same network filled. Rounds go through all networks; medians are
+shown.
 """
 
 import argparse
@@ -19,8 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +32,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "ResNet-8 for CIFAR": ("resnet8_cifar", {}),
 }
 DEFAULT = [name for name in NETWORKS if name != "ResNet-8 for CIFAR"]  # which is for trying out
-PHASES = ("imports", "preparing", "tracing", "compiling", "first step")
+PHASES = ("imports", "preparing", "compiling", "first step")
 CLASSES = 1000
 
 
@@ -71,22 +69,6 @@ def noise(batch: int, size: int, sharding: Any) -> dict[str, Any]:
     return jax.device_put(rows, sharding)
 
 
-@contextmanager
-def backend_seconds() -> Iterator[list[float]]:
-    """What XLA took for each program inside, or reading it from the folder of compiled ones."""
-    import jax
-
-    seconds: list[float] = []
-
-    def listen(event: str, duration: float, **about: Any) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
-            seconds.append(duration)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield seconds
-    jax.monitoring.unregister_event_duration_listener(listen)
-
-
 def phases(name: str, cache: Path, batch: int, size: int, started: float) -> dict[str, float]:
     """Seconds of each phase of this process, which was `started` at this `time.time()`."""
     import jax
@@ -100,12 +82,10 @@ def phases(name: str, cache: Path, batch: int, size: int, started: float) -> dic
     compilation.use_cache(str(cache))
     setup = prepare(*NETWORKS[name], size)
     rows = noise(batch, size, mesh.batch_sharding(setup.devices))
-    state = setup.drawn()
     marks.append(time.time())
-    with backend_seconds() as compiling:
-        compiled = setup.compile_step(rows)
-    marks += [time.time() - sum(compiling), time.time()]
-    jax.block_until_ready(compiled.call(state(), rows))
+    state, compiled = setup.begin(rows)
+    marks.append(time.time())
+    jax.block_until_ready(compiled.call(state, rows))
     marks.append(time.time())
     found = {phase: end - begin for phase, begin, end in zip(PHASES, marks, marks[1:])}
     return {**found, "total": marks[-1] - started}

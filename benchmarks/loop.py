@@ -52,7 +52,8 @@ def bare(config, steps: int) -> float:
     batch = next(loader.batches(0, 1))
     shape = batch["image"].shape[1:]
     setup = prepare(config, task, devices, shape, total=1000, steps_per_epoch=100)
-    state, compiled = setup.drawn()(), setup.compile_step(batch).call
+    state, step = setup.begin(batch)
+    compiled = step.call
     for _ in range(5):
         state, _ = compiled(state, batch)
     jax.block_until_ready(state)

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.typing import Initializer
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.linear import Dense
@@ -282,9 +282,10 @@ def apply_blocks(
 ) -> tuple[Float[Array, "b n c"], list[Float[Array, "b n c"]]]:
     """Runs equal blocks one after the other, as `blocks_0`, `blocks_1`, ... of `module`.
 
-    With `scan` the program holds one block that runs over the stacked parameters of all: it is
-    compiled in a fraction of the time, at the price of a copy of the parameters. The parameters
-    themselves are the same; initialising and recording attention are never scanned.
+    A block is traced once for all of them. With `scan` it is also compiled once, and runs over the
+    stacked parameters of all, at the price of a copy of the parameters. The parameters themselves
+    and the random numbers are the same either way. Where modules do more than compute, as when
+    they are initialised or record attention, each block is traced by itself.
 
     Args:
       module: the network, inside its compact method.
@@ -302,32 +303,41 @@ def apply_blocks(
     """
     rates = drop_path_rates(depth, drop_path)
     names = [f"blocks_{index}" for index in range(depth)]
-    recording = module.is_mutable_collection("intermediates")
-    if not scan or recording or module.is_initializing():
-        kept = []
+    checkpoint = jax.checkpoint if remat else lambda function: function
+    kept = []
+    if module.is_initializing() or module.is_mutable_collection("intermediates"):
         for index, (name, rate) in enumerate(zip(names, rates, strict=True)):
-
-            def call(layer: Any, x: Array, rate: float = rate) -> Array:
-                return layer(x, train, rate)
-
-            x = (nn.remat(call) if remat else call)(block(name=name), x)
+            x = block(name=name)(x, train, rate)
             if index in keep:
                 kept.append(x)
         return x, kept
 
     one = block(parent=None)
     layers: list[Any] = [module.get_variable("params", name) for name in names]
-    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
     keys = None
     if train and module.has_rng("dropout"):
         keys = jax.random.split(module.make_rng("dropout"), depth)
 
-    def body(x: Array, layer: Any) -> tuple[Any, Any]:
-        params, rate, key = layer
+    def body(x: Array, params: Any, rate: ArrayLike, key: Array | None) -> Array:
         rngs = {} if key is None else {"dropout": key}
         y = one.apply({"params": params}, x, train, rate if drop_path else 0.0, rngs=rngs)
-        return y, y if keep else None
+        assert isinstance(y, jax.Array)  # nothing is mutable
+        return y
 
-    step = jax.checkpoint(body) if remat else body
-    x, outputs = jax.lax.scan(step, x, (stacked, jnp.asarray(rates), keys))
-    return x, [outputs[index] for index in keep]
+    if scan:
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
+
+        def step(x: Array, layer: Any) -> tuple[Array, Array | None]:
+            y = body(x, *layer)
+            return y, y if keep else None
+
+        x, outputs = jax.lax.scan(checkpoint(step), x, (stacked, jnp.asarray(rates), keys))
+        return x, [outputs[index] for index in keep]
+
+    run = jax.jit(checkpoint(body))
+    for index, (name, params, rate) in enumerate(zip(names, layers, rates, strict=True)):
+        with jax.named_scope(name):
+            x = run(x, params, rate, None if keys is None else keys[index])
+        if index in keep:
+            kept.append(x)
+    return x, kept

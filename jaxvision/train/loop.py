@@ -113,9 +113,9 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     prepare_workdir(workdir, config, first)
     checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
     restored = checkpoints.restore(setup.state)
-    drawn = None
+    known: TrainState | None = None
     if restored is not None:
-        state, meta = restored
+        known, meta = restored
         progress = Progress(**meta["progress"])
         if progress.records != train_loader.stream.order.count:
             raise UserError(
@@ -125,10 +125,8 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     else:
         progress = Progress(records=train_loader.stream.order.count)
         if config.model.weights or config.model.encoder_weights or config.distillation.model:
-            state = setup.state_of(trained_variables(config, task, image_shape))
-        else:
-            drawn = setup.drawn()
-    start = int(state.step) if drawn is None else 0
+            known = setup.state_of(trained_variables(config, task, image_shape))
+    start = 0 if known is None else int(known.step)
     train_loader.corrupt.update(progress.corrupt)
 
     # -- compile --------------------------------------------------------------------------------
@@ -143,12 +141,15 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     batches = train_loader.batches(start, total)
     batch = next(batches, None)
     train_step = None
-    if batch is not None and not progress.stopped:
-        train_step = setup.compile_step(batch)
+    if known is None:
+        state, train_step = setup.begin(batch)
+    else:
+        state = known
+        if batch is not None and not progress.stopped:
+            train_step = setup.compile_step(batch)
+    if train_step is not None:
         flops = f", {train_step.flops / batch_size / 1e9:.3g} GFLOP an image"
         console.say(f"Compiled the training step in {train_step.seconds:.1f} s{flops}")
-    if drawn is not None:
-        state = drawn()
     writers = Writers(workdir, config, start, active=first)
     if start:
         console.say(f"Resumed {workdir} at step {start} of {total}")

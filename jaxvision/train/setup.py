@@ -24,7 +24,7 @@ class Setup:
       config: the run's.
       task: what is trained.
       devices: the mesh that it is trained on.
-      image_shape: [height, width, channels] of the images that it is given.
+      init: draws the network's variables; jitted, so that it is traced once.
       schedule: the learning rate of each step.
       update: the optimiser.
       variables: the network's variables as shapes.
@@ -34,7 +34,7 @@ class Setup:
     config: ConfigDict
     task: Task
     devices: Mesh
-    image_shape: tuple[int, int, int]
+    init: Callable[[], dict[str, Any]]
     schedule: optax.Schedule
     update: optax.GradientTransformation
     variables: dict[str, Any]
@@ -49,17 +49,17 @@ class Setup:
         """The state that starts from these variables, on its devices."""
         return jax.jit(self._fresh, out_shardings=self.shardings)(variables)
 
-    def drawn(self) -> Callable[[], TrainState]:
-        """Starts drawing the initial values in a thread; what it returns waits for the state.
+    def begin(self, batch: Any) -> tuple[TrainState, compilation.Compiled]:
+        """The initial state, and the training step for batches like this one.
 
-        Of large networks that takes seconds, in which the training step can be compiled.
+        The values are drawn while the step is traced and compiled in a thread: of large networks
+        either takes seconds. They are drawn in this one, whose memory is kept (train/memory.py).
         """
-        draw = jax.jit(lambda: self._fresh(self._variables()), out_shardings=self.shardings)
-        compiled = draw.lower().compile()
-        thread = ThreadPoolExecutor(1, thread_name_prefix="initial-state")
-        state = thread.submit(compiled)
-        thread.shutdown(wait=False)
-        return state.result
+        draw = jax.jit(lambda: self._fresh(self.init()), out_shardings=self.shardings).lower()
+        with ThreadPoolExecutor(1, thread_name_prefix="training-step") as thread:
+            step = thread.submit(self.compile_step, batch)
+            state = draw.compile()()
+        return state, step.result()
 
     def compile_step(self, batch: Any) -> compilation.Compiled:
         """The training step, for batches like this one; it takes over the state's memory."""
@@ -73,9 +73,6 @@ class Setup:
         return compilation.compile_now(
             step, self.state, batch, donate=(0,), out_shardings=(self.shardings, None)
         )
-
-    def _variables(self) -> dict[str, Any]:
-        return init_variables(self.task, self.config.seed, self.image_shape)
 
     def _fresh(self, variables: dict[str, Any]) -> TrainState:
         return init_state(variables, self.update, ema=self.config.optimizer.ema > 0)
@@ -95,7 +92,8 @@ def prepare(
     Raises:
       UserError: optimiser, schedule or network do not fit each other.
     """
-    variables = jax.eval_shape(lambda: init_variables(task, config.seed, image_shape))
+    init = jax.jit(lambda: init_variables(task, config.seed, image_shape))
+    variables = jax.eval_shape(init)
     schedule = optimizer.learning_rate(config, total=total, steps_per_epoch=steps_per_epoch)
     depths = optimizer.depths_for(config, task.model, image_shape)
     update = optimizer.build(config, variables["params"], schedule, depths)
@@ -105,4 +103,4 @@ def prepare(
         state,
         mesh.state_shardings(state, devices),
     )
-    return Setup(config, task, devices, image_shape, schedule, update, variables, placed)
+    return Setup(config, task, devices, init, schedule, update, variables, placed)

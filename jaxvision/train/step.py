@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxvision.metrics import Mean
+from jaxvision.ops import random
 from jaxvision.ops.forms import square_sum
 from jaxvision.tasks import Task
 from jaxvision.train.state import TrainState
@@ -21,7 +22,7 @@ _INIT, _STEP = 0, 1
 
 def stream(seed: int, purpose: int) -> jax.Array:
     """The key of one of the streams that a seed decides."""
-    return jax.random.fold_in(jax.random.key(seed), purpose)
+    return jax.random.fold_in(random.key(seed), purpose)
 
 
 def init_variables(task: Task, seed: int, image_shape: tuple[int, int, int]) -> dict[str, Any]:

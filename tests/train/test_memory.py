@@ -30,12 +30,41 @@ matrix = jnp.ones((2048, 2048))
 print(default, faults(block), faults(lambda: program(matrix).block_until_ready()))
 """
 
+HUGE_PAGES = """
+import resource
+resource.setrlimit(resource.RLIMIT_DATA, 2 * [resource.RLIM_INFINITY])
+from jaxvision.train.memory import set_malloc
 
-@pytest.mark.skipif(sys.platform != "linux", reason="for glibc")
+def huge():
+    lines = open("/proc/self/smaps_rollup").read().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("AnonHugePages"))
+
+assert set_malloc()
+before = huge()
+block = b"x" * (1 << 28)
+print(huge() - before)
+"""
+_SETTING = memory.Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="for glibc"),
+    pytest.mark.skipif(
+        any(memory.Path(device).exists() for device in memory._ACCELERATORS),
+        reason="not on accelerators",
+    ),
+]
+
+
 @pytest.mark.skipif(
-    any(memory.Path(device).exists() for device in memory._ACCELERATORS),
-    reason="not on accelerators",
+    not _SETTING.exists() or "[never]" in _SETTING.read_text(), reason="the system has none"
 )
+def test_the_heap_has_huge_pages():
+    found = subprocess.run(
+        [sys.executable, "-c", HUGE_PAGES], check=True, capture_output=True, text=True
+    )
+    assert int(found.stdout) > 2**18 // 2  # kB: of 256 MB; what is fragmented stays small
+
+
 def test_pages_are_cleared_once():
     found = subprocess.run(
         [sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True
