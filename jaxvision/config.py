@@ -62,7 +62,9 @@ KEYS: dict[str, Key] = {
     "data.on_corrupt": Key("error", "unreadable image: error, or skip (counted, reported)"),
     "data.cache": Key(False, "keep the decoded data set in memory", resumable=True),
     "data.workers": Key(0, "worker processes; 0 = threads, which are faster", resumable=True),
-    "data.threads": Key(0, "reading and decoding threads; 0 = twice the cores", resumable=True),
+    "data.threads": Key(
+        0, "reading and decoding threads; 0 = one a core (slow disks want more)", resumable=True
+    ),
     "data.prefetch": Key(2, "batches held ready on the device", resumable=True),
     # -- model ----------------------------------------------------------------------------------
     "model.name": Key("resnet8_cifar", "a name of `jaxvision info models`"),

@@ -5,8 +5,8 @@ is the same whatever the number of threads, worker processes or hosts, and resum
 at k. Grain runs it in threads or processes ahead of the training.
 """
 
-import itertools
 import os
+import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -19,15 +19,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxvision.data import balance, transforms
+from jaxvision.data.batches import Batch, Filling, stack
 from jaxvision.data.codecs import CorruptImageError, decode_image, decode_mask
 from jaxvision.data.sources import Arrays, Selection, Source, open_split
 from jaxvision.errors import UserError
 
-Batch = dict[str, np.ndarray]
-
 _CORRUPT = "corrupt"  # record index of a replaced record, -1 elsewhere; never leaves the loader
 _HOST_ONLY = ("image_size",)
-_CHUNK = 8  # records that a reading thread prepares at a time
+_CHUNK = 32  # records that a reading thread prepares at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,10 +66,35 @@ class Order:
 
 @lru_cache(maxsize=4)
 def _of_epoch(order: Order, epoch: int) -> np.ndarray:
-    rng = np.random.default_rng((order.seed, epoch, 0, 1))  # no record's stream
+    rng = np.random.default_rng((order.seed, epoch, 0, 1))
     if order.shares is None:
         return rng.permutation(order.count)
     return balance.draw(order.shares, rng)
+
+
+_thread = threading.local()
+
+
+def record_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """The random numbers of one record in one epoch; the thread's next call takes them back.
+
+    Philox, keyed by seed and epoch, counts from the record's index on. A generator of its own for
+    each record would take as long as a twentieth of a photograph's decoding.
+    """
+    generator = getattr(_thread, "generator", None)
+    if generator is None:
+        generator = _thread.generator = np.random.Generator(np.random.Philox(0))
+    counter, key = np.zeros(4, np.uint64), np.array((seed % 2**64, epoch), np.uint64)
+    counter[-1] = index
+    generator.bit_generator.state = {
+        "bit_generator": "Philox",
+        "state": {"counter": counter, "key": key},
+        "buffer": np.zeros(4, np.uint64),
+        "buffer_pos": 4,  # it is used up
+        "has_uint32": 0,
+        "uinteger": 0,
+    }
+    return generator
 
 
 @dataclass(frozen=True)
@@ -210,8 +234,7 @@ class Stream:
             return None
         record["image_size"] = np.int32(record["image"].shape[:2])
         if self.steps:
-            rng = np.random.default_rng((self.order.seed, epoch, index))
-            record = self._transform(record, rng)
+            record = self._transform(record, record_generator(self.order.seed, epoch, index))
         # A copy, where a crop left a window that keeps the whole image in memory.
         record["image"] = np.ascontiguousarray(record["image"])
         record["image_id"] = np.int32(index)
@@ -255,23 +278,6 @@ class Stream:
         }
 
 
-def stack(records: Sequence[Mapping[str, Any]]) -> Batch:
-    """Records to one batch.
-
-    Raises:
-      UserError: images differ in size, because no transform brings them to a fixed shape.
-    """
-    for record in records[1:]:
-        if record["image"].shape != records[0]["image"].shape:
-            first, other = records[0]["image"].shape, record["image"].shape
-            raise UserError(
-                f"Images of one batch differ in size ({first[1]}x{first[0]} and "
-                f"{other[1]}x{other[0]}). Bring them to one shape with data.train_transforms / "
-                "data.eval_transforms, e.g. [{'name': 'resize', 'size': 64}]."
-            )
-    return {key: np.stack([record[key] for record in records]) for key in records[0]}
-
-
 @dataclass(frozen=True)
 class Share:
     """The part of every global batch that this process feeds: one contiguous block of rows."""
@@ -299,7 +305,7 @@ class Share:
 
 @dataclass(frozen=True)
 class _Chunks:
-    """Grain source: this process's records, a few of one batch at a time.
+    """Grain source: this process's records, a few of one batch at a time, put where they belong.
 
     What Grain does for an element takes Python as long as a tenth of a photograph's decoding.
     """
@@ -308,20 +314,23 @@ class _Chunks:
     share: Share
     start: int
     stop: int
-    size: int
+    filling: Filling
 
     @property
     def each(self) -> int:
         """Chunks of a batch."""
-        return -(-self.share.rows // self.size)
+        return -(-self.share.rows // _CHUNK)
 
     def __len__(self) -> int:
         return (self.stop - self.start) * self.each
 
-    def __getitem__(self, index: int) -> list[dict[str, Any]]:
-        batch, chunk = divmod(int(index), self.each)
-        positions = self.share.positions(self.start + batch)
-        return [self.stream[p] for p in positions[chunk * self.size : (chunk + 1) * self.size]]
+    def __getitem__(self, index: int) -> int:
+        """The number of the batch that the chunk is part of."""
+        number, chunk = divmod(int(index), self.each)
+        positions = self.share.positions(self.start + number)
+        for row in range(self.share.rows)[chunk * _CHUNK : (chunk + 1) * _CHUNK]:
+            self.filling.put(number, row, self.stream[positions[row]])
+        return number
 
 
 @dataclass(frozen=True)
@@ -352,14 +361,14 @@ def host_batches(
     """Batches `start` to `stop` of this process, read ahead.
 
     Args:
-      threads: reading threads (0: twice the cores). The decoders release the GIL.
+      threads: reading threads (0: one a core). The decoders release the GIL.
       workers: worker processes instead of threads in this one; batches stay the same.
     """
     import grain
 
     if stop <= start:
         return
-    threads = threads or 2 * (os.cpu_count() or 1)
+    threads = threads or os.cpu_count() or 1
     if workers or stream.vectorised:
         # A worker owns whole batches; were it records, the order would depend on their number.
         dataset = grain.MapDataset.source(_Batches(stream, share, start, stop)).to_iter_dataset(
@@ -371,12 +380,13 @@ def host_batches(
                 grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
             )
     else:
-        chunks = _Chunks(stream, share, start, stop, _CHUNK)
+        filling = Filling(share.rows)
+        chunks = _Chunks(stream, share, start, stop, filling)
         ahead = max(threads, 2 * chunks.each)
         dataset = (
             grain.MapDataset.source(chunks)
             .to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead))
-            .batch(chunks.each, batch_fn=lambda parts: stack([*itertools.chain(*parts)]))
+            .batch(chunks.each, batch_fn=lambda numbers: filling.take(numbers[0]))
         )
     with closing(iter(dataset)) as batches:  # ends threads and workers, whatever ends the reading
         yield from batches
@@ -431,6 +441,8 @@ class Loader:
                 self.corrupt.add(self.stream.source.name(int(index)))
         for key in _HOST_ONLY:
             batch.pop(key, None)
+        if jax.process_count() == 1:
+            return jax.device_put(batch, self.sharding)
         return {
             key: jax.make_array_from_process_local_data(self.sharding, value)
             for key, value in batch.items()

@@ -223,6 +223,11 @@ def random_scale(
     return resize(record, size=target, interpolation=interpolation, antialias=antialias)
 
 
+def _uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    """As `rng.uniform`, which takes three times as long."""
+    return low + (high - low) * rng.random()
+
+
 def random_resized_crop(
     record: Record,
     rng: np.random.Generator,
@@ -244,8 +249,8 @@ def random_resized_crop(
     """
     height, width = record["image"].shape[:2]
     for _ in range(10):
-        area = height * width * rng.uniform(scale[0], scale[1])
-        aspect = math.exp(rng.uniform(math.log(ratio[0]), math.log(ratio[1])))
+        area = height * width * _uniform(rng, scale[0], scale[1])
+        aspect = math.exp(_uniform(rng, math.log(ratio[0]), math.log(ratio[1])))
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
             top = int(rng.integers(0, height - h + 1))

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from jaxvision.config import default_config
+from jaxvision.data.batches import stack
 from jaxvision.data.codecs import CorruptImageError, encode_png
-from jaxvision.data.loader import Loader, Order, Share, host_batches, open_stream, stack
+from jaxvision.data.loader import Loader, Order, Share, host_batches, open_stream, record_generator
 from jaxvision.data.transforms import compose
 from jaxvision.errors import UserError
 
@@ -175,7 +176,7 @@ def test_randomness_depends_on_seed_epoch_and_record_alone(photos):
     for position in (0, COUNT, 2 * COUNT - 1):
         epoch, record = stream.order(position)
         image = stream.decode(stream.source[record], "")
-        alone = compose(CROP)(image, np.random.default_rng((0, epoch, record)))["image"]
+        alone = compose(CROP)(image, record_generator(0, epoch, record))["image"]
         np.testing.assert_array_equal(stream[position]["image"], alone)
     other = crops(4, seed=1)
     for record in range(COUNT):
@@ -284,6 +285,23 @@ def test_images_of_differing_size_need_a_transform(photos):
     with pytest.raises(UserError, match=r"differ in size \(30x\d+ and 30x\d+\).*train_transforms"):
         next(loader.batches())
     assert stack([{"image": np.zeros((2, 2))}] * 3)["image"].shape == (3, 2, 2)
+
+
+# -- random numbers -------------------------------------------------------------------------------
+
+
+def test_a_record_has_numbers_of_its_own():
+    def draw(*place):
+        return record_generator(*place).integers(2**60, size=16).tolist()
+
+    places = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 0, 2), (2**63, 0, 0)]
+    drawn = [draw(*place) for place in places]
+    assert len({number for numbers in drawn for number in numbers}) == 16 * len(places)
+    assert [draw(*place) for place in reversed(places)] == drawn[::-1]  # whatever came before
+    record_generator(0, 0, 0).integers(5, dtype=np.uint32)  # leaves half a word behind
+    assert draw(0, 0, 1) == drawn[3]
+    fresh = np.random.Generator(np.random.Philox(key=[3, 4], counter=[0, 0, 0, 5]))
+    assert draw(3, 4, 5) == fresh.integers(2**60, size=16).tolist()
 
 
 # -- in memory ------------------------------------------------------------------------------------
