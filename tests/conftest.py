@@ -20,6 +20,11 @@ _WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 os.environ["TFDS_DATA_DIR"] = str(Path(_SCRATCH) / _WORKER / "tfds")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(_SCRATCH) / "xla")
 
+# Most of a test's time is the compiler's; how fast its programs then are does not matter here.
+os.environ["XLA_FLAGS"] = (
+    f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}".strip()
+)
+
 # From here on their functions check the shapes that they are annotated with. (Not the Flax modules:
 # Flax wraps their methods itself.)
 install_import_hook(

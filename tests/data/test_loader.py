@@ -425,7 +425,9 @@ def run_script(tmp_path, photos, body):
         SCRIPT.format(tests=tests, body=body.strip(), root=str(photos), damaged=str(root))
     )
     begin = time.monotonic()
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=300
+    )
     return done, time.monotonic() - begin
 
 

@@ -78,20 +78,20 @@ def aligned(name, shapes, ours):
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_loss_and_gradients_of_a_training_step(name):
-    golden = setup(name).golden
+    golden, tolerance = setup(name).golden, 5e-2 if CASES[name].kinked else 1e-3
     loss, gradients, _ = training_step(name)
     np.testing.assert_allclose(loss, golden["loss"], 1e-4)
     norms = [np.linalg.norm(gradient) for gradient in gradients]
     # A parameter that the next norm takes out again has a gradient of nothing but rounding.
     rounding = 1e-6 * max(norms)
-    np.testing.assert_allclose(norms, golden["norms"], 1e-3, rounding)
+    np.testing.assert_allclose(norms, golden["norms"], tolerance, rounding)
     samples = [sample(gradient, GRADIENTS) for gradient in gradients]
     # An element is compared with the root mean square of its gradient: some are near zero.
     size = np.concatenate(
         [np.full(len(s), n / g.size**0.5) for s, n, g in zip(samples, norms, gradients)]
     )
     error = np.abs(np.concatenate(samples) - golden["gradients"])
-    assert np.all(error <= 1e-3 * (size + np.abs(golden["gradients"])) + rounding)
+    assert np.all(error <= tolerance * (size + np.abs(golden["gradients"])) + rounding)
 
 
 @pytest.mark.parametrize("name", TRAINED)
