@@ -70,8 +70,9 @@ CASES: dict[str, tuple[str, dict[str, Any], list[tuple[int, ...]]]] = {
     "layer norm": ("layer norm", {}, [(8 * 197, 384), (384,), (384,)]),
     "attention, 65 tokens": ("attention", {}, [(8, 65, 6, 64)] * 3),
     "attention, 197 tokens": ("attention", {}, [(8, 197, 6, 64)] * 3),
-    "GELU": ("gelu", {}, [(8, 197, 1536)]),
+    "GELU": ("gelu", {}, [(8, 14, 14, 1536)]),
     "bilinear x2": ("resize", {"size": (32, 32)}, [(8, 16, 16, 128)]),
+    "dropout": ("dropout", {"rate": 0.1}, [(8, 14, 14, 1536)]),
     "nearest x2": ("nearest", {"factor": 2}, [(8, 32, 32, 64)]),
     "bed of nails x2": ("nails", {"factor": 2}, [(8, 32, 32, 64)]),
     "max pool, unpool 2x2": ("unpool", {"window": 2}, [(8, 64, 64, 64)]),
@@ -86,7 +87,7 @@ def jax_forms(kind: str, options: dict) -> tuple[Callable, Callable]:
 
     from jaxvision.layers import transformer
     from jaxvision.layers.normalization import LayerNorm, batch_norm
-    from jaxvision.ops import convolution, convolution3d, pooling, unpooling
+    from jaxvision.ops import convolution, convolution3d, pooling, random, unpooling
     from jaxvision.ops.attention import dot_product_attention
     from jaxvision.ops.resize import resize
 
@@ -121,6 +122,9 @@ def jax_forms(kind: str, options: dict) -> tuple[Callable, Callable]:
     def plain_unpool(x, window):
         y, indices = pooling.max_pool2d_with_indices(x, window)
         return pooling.max_unpool2d(y, indices, x.shape[1:3])
+
+    def dropout(key, x, rate):
+        return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
 
     def plain_nearest(x, factor):
         size = (x.shape[0], x.shape[1] * factor, x.shape[2] * factor, x.shape[3])
@@ -159,6 +163,10 @@ def jax_forms(kind: str, options: dict) -> tuple[Callable, Callable]:
         case "resize":
             return lambda x: resize(x, **options), lambda x: jax.image.resize(
                 x, (x.shape[0], *options["size"], x.shape[3]), "bilinear"
+            )
+        case "dropout":
+            return partial(dropout, random.key(0), **options), partial(
+                dropout, jax.random.key(0), **options
             )
         case "unpool":
             return lambda x: unpool(x, **options), lambda x: plain_unpool(x, **options)
@@ -237,6 +245,7 @@ def torch_runs(name: str) -> dict[str, Callable[[], object]]:
         "unpool": lambda x: F.max_unpool2d(
             *F.max_pool2d(x, *options.values(), return_indices=True), *options.values()
         ),
+        "dropout": lambda x: F.dropout(x, options["rate"]),
         "nearest": lambda x: F.interpolate(x, scale_factor=options["factor"]),
         "nails": lambda x: nails(x, **options),
     }[kind]

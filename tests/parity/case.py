@@ -14,8 +14,8 @@ class Case:
       options: for `models.create`.
       features: layers of the reference whose outputs are our feature maps, finest first.
       gradients: whether a training step is compared too.
-      kinked: whether a rectifier or a maximum of this batch is so close to turning that rounding, in
-        which machines differ, decides: its gradients are compared to 5 %, not to 0.1 %.
+      kinked: whether rounding, in which machines differ, decides on which side of a kink some
+        rectifier or maximum is: gradients are compared to 5 %, not to 0.1 %.
       variant: of the registry; None is the case's own name.
     """
 
