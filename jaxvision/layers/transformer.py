@@ -282,10 +282,11 @@ def apply_blocks(
 ) -> tuple[Float[Array, "b n c"], list[Float[Array, "b n c"]]]:
     """Runs equal blocks one after the other, as `blocks_0`, `blocks_1`, ... of `module`.
 
-    A block is traced once for all of them. With `scan` it is also compiled once, and runs over the
-    stacked parameters of all, at the price of a copy of the parameters. The parameters themselves
-    and the random numbers are the same either way. Where modules do more than compute, as when
-    they are initialised or record attention, each block is traced by itself.
+    In training a block is traced once for all of them. With `scan` it is also compiled once, and
+    runs over the stacked parameters of all, at the price of a copy of the parameters. Parameters
+    and random numbers are the same either way. Where modules may do more than compute each block is
+    called by itself: when they are initialised, record attention, or are looked into, which is
+    never in training.
 
     Args:
       module: the network, inside its compact method.
@@ -305,7 +306,8 @@ def apply_blocks(
     names = [f"blocks_{index}" for index in range(depth)]
     checkpoint = jax.checkpoint if remat else lambda function: function
     kept = []
-    if module.is_initializing() or module.is_mutable_collection("intermediates"):
+    recording = module.is_mutable_collection("intermediates")
+    if module.is_initializing() or recording or not (scan or train):
         for index, (name, rate) in enumerate(zip(names, rates, strict=True)):
             x = block(name=name)(x, train, rate)
             if index in keep:

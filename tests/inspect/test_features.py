@@ -99,6 +99,18 @@ def test_rules_reach_every_relu(total, channel, expected):
         assert float(found[0, 0, 0]) == value, rule
 
 
+def test_blocks_of_transformers_can_be_looked_into():
+    model = models.create("vit_tiny_patch16_224", 3, **TINY, depth=2)
+    image = jnp.asarray(np.random.default_rng(0).random((8, 8, 3)), jnp.float32)
+    variables = initialised(model, image)
+    shapes = features.outputs(model, variables, image.shape)
+    assert shapes["blocks_1/mlp/fc1"] == (5, 64)
+    _, first = features.tapped(model, variables, image[None], "blocks_0/norm2")
+    _, second = features.tapped(model, variables, image[None], "blocks_1/norm2")
+    assert first.shape == second.shape == (1, 5, 16)
+    assert float(jnp.abs(first - second).max()) > 0.01
+
+
 def test_unknown_rules_and_layers_name_the_nearest():
     model = models.create("resnet8_cifar", 4)
     image = jnp.zeros((8, 8, 1))

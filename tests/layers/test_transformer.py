@@ -2,13 +2,21 @@
 
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import erf, softmax
 
-from jaxvision.layers.transformer import Attention, DropPath, Mlp, PatchEmbed, TransformerBlock
+from jaxvision.layers.transformer import (
+    Attention,
+    DropPath,
+    Mlp,
+    PatchEmbed,
+    TransformerBlock,
+    apply_blocks,
+)
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 12)), jnp.float32)
 
@@ -120,3 +128,54 @@ def test_mlp_and_patch_embed():
 def test_channels_must_divide_among_heads():
     with pytest.raises(ValueError, match="do not divide among 5 heads"):
         Attention(5).init(jax.random.key(0), X, train=False)
+
+
+class Blocks(nn.Module):
+    """Four equal blocks; how often one was traced is counted."""
+
+    scan: bool = False
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, x, train):
+        def act(y):
+            TRACED.append(train)
+            return jnp.tanh(y)
+
+        block = partial(TransformerBlock, 2, out_dropout=0.2, act=act)
+        more = {"scan": self.scan, "remat": self.remat}
+        return apply_blocks(self, block, 4, x, train, drop_path=0.3, keep=(1,), **more)
+
+
+TRACED: list[bool] = []
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_scanning_and_remat_change_no_number(train):
+    """Losses and gradients, dropout and stochastic depth included."""
+    params = randomised(Blocks(), X, train=False)
+
+    @partial(jax.jit, static_argnums=0)
+    def gradient(module, params, x):
+        def loss(params):
+            last, kept = module.apply(params, x, train, rngs={"dropout": jax.random.key(3)})
+            return jnp.square(last).sum() + jnp.square(kept[0]).sum()
+
+        return jax.value_and_grad(loss)(params)
+
+    expected = gradient(Blocks(), params, X)
+    for options in ({"scan": True}, {"remat": True}, {"scan": True, "remat": True}):
+        found = gradient(Blocks(**options), params, X)
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), found, expected)
+
+
+def test_training_traces_a_block_once():
+    module = Blocks()
+    params = randomised(module, X, train=False)
+    times = []
+    for train in (True, False):
+        TRACED.clear()
+        rngs = {"dropout": jax.random.key(0)} if train else None
+        jax.make_jaxpr(lambda p: module.apply(p, X, train, rngs=rngs))(params)  # noqa: B023
+        times.append(len(TRACED))
+    assert times == [1, 4]
