@@ -70,7 +70,7 @@ CASES: dict[str, tuple[str, dict[str, Any], list[tuple[int, ...]]]] = {
     "layer norm": ("layer norm", {}, [(8 * 197, 384), (384,), (384,)]),
     "attention, 65 tokens": ("attention", {}, [(8, 65, 6, 64)] * 3),
     "attention, 197 tokens": ("attention", {}, [(8, 197, 6, 64)] * 3),
-    "GELU": ("gelu", {}, [(8, 14, 14, 1536)]),
+    "GELU": ("gelu", {}, [(8, 197, 1536)]),
     "bilinear x2": ("resize", {"size": (32, 32)}, [(8, 16, 16, 128)]),
     "dropout": ("dropout", {"rate": 0.1}, [(8, 14, 14, 1536)]),
     "nearest x2": ("nearest", {"factor": 2}, [(8, 32, 32, 64)]),

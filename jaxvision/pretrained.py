@@ -19,6 +19,7 @@ from jaxvision.interop import torch_weights
 from jaxvision.interop.published import Published, published, resolve
 from jaxvision.interop.published import class_names as names_of
 from jaxvision.models.variant import Shapes, StateDict, Variant
+from jaxvision.ops import random
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ def create(
     size = image_size or ([known.size] * len(usual_size) if known else usual_size)
     model = models.create(name, num_classes, **options)
     image = jnp.zeros((1, *size, channels or colours))
-    fresh = jax.jit(lambda: model.init(jax.random.key(seed), image, train=False))()
+    fresh = jax.jit(lambda: model.init(random.key(seed), image, train=False))()
     return model, load_state(entry, model, state, dict(fresh), str(path), known)
 
 

@@ -1,9 +1,10 @@
-"""Random keys with JAX's own bits, which CPUs compute four to seven times faster.
+"""Random keys with JAX's own bits, which CPUs compute several times faster.
 
 On CPUs JAX computes Threefry as a loop over its rounds that goes through memory each time. Here the
 rounds are one expression, which the compiler keeps in registers. The bits are those of
 `jax.random.key(seed)` with `jax_threefry_partitionable` (JAX's default), so that they depend
 neither on the platform nor on how many devices share an array.
+`dropout` in benchmarks/ops.py measures them.
 
 Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011,
 https://doi.org/10.1145/2063384.2063405.
