@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import resource
 import sys
 from pathlib import Path
 
@@ -50,6 +49,8 @@ def _ask_for_huge_pages(libc: ctypes.CDLL) -> None:
     The heap grows by half of the machine's memory, none of which is used before it is written to.
     Where such a promise counts as use, everything stays as it was.
     """
+    import resource  # which Windows lacks
+
     strict = Path("/proc/sys/vm/overcommit_memory")
     limits = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA))
     if not strict.exists() or strict.read_text().strip() == "2":
