@@ -376,6 +376,9 @@ def validate(config: ConfigDict) -> None:
     for path in _POSITIVE:
         if flat[path] < 1:
             raise UserError(f"Config key {path!r} must be at least 1, got {flat[path]}.")
+    for path in ("data.threads", "data.workers"):
+        if flat[path] < 0:
+            raise UserError(f"Config key {path!r} must be at least 0, got {flat[path]}.")
     if flat["data.channels"] not in (1, 3):
         raise UserError(f"Config key 'data.channels' is 1 or 3, got {flat['data.channels']}.")
     if not (flat["data.test"] or flat["data.validation"]):

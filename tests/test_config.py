@@ -35,6 +35,7 @@ def test_every_key_has_a_meaning_and_survives_json():
         ("    config.train.batch_size = 'many'\n", ["train.batch_size", "'many'", "int"]),
         ("    config.train.duration = '5 epoch s'\n", ["train.duration", "5 epoch s", "epochs"]),
         ("    config.data.mean = (0.1, 0.2)\n", ["data.mean", "2 values", "3 channels"]),
+        ("    config.data.threads = -1\n", ["data.threads", "at least 0", "-1"]),
         ("    config.data.test = ''\n", ["data.test", "data.validation"]),
         ("    config.optimizer.accumulate = 3\n", ["batch_size=128", "accumulate=3"]),
         ("    config.optimizer.ema = 1.0\n", ["optimizer.ema", "below 1", "1.0"]),
