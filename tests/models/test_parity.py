@@ -78,7 +78,7 @@ def aligned(name, shapes, ours):
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_loss_and_gradients_of_a_training_step(name):
-    golden, tolerance = setup(name).golden, 5e-2 if CASES[name].kinked else 1e-3
+    golden, tolerance = setup(name).golden, 1e-3
     loss, gradients, _ = training_step(name)
     np.testing.assert_allclose(loss, golden["loss"], 1e-4)
     norms = [np.linalg.norm(gradient) for gradient in gradients]

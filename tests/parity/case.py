@@ -14,8 +14,6 @@ class Case:
       options: for `models.create`.
       features: layers of the reference whose outputs are our feature maps, finest first.
       gradients: whether a training step is compared too.
-      kinked: whether rounding, in which machines differ, decides on which side of a kink some
-        rectifier or maximum is: gradients are compared to 5 %, not to 0.1 %.
       variant: of the registry; None is the case's own name.
     """
 
@@ -24,5 +22,4 @@ class Case:
     options: Mapping[str, Any] = field(default_factory=dict)
     features: tuple[str, ...] = ()
     gradients: bool = False
-    kinked: bool = False
     variant: str | None = None
