@@ -71,13 +71,14 @@ def noise(batch: int, size: int, sharding: Any) -> dict[str, Any]:
 
 def phases(name: str, cache: Path, batch: int, size: int, started: float) -> dict[str, float]:
     """Seconds of each phase of this process, which was `started` at this `time.time()`."""
-    import jax
-
-    import jaxvision.train.loop  # noqa: F401  everything that training imports
-    from jaxvision.train import compilation, mesh
-    from jaxvision.train.memory import keep_freed_memory
+    from jaxvision.train.memory import garbage_waits, keep_freed_memory
 
     keep_freed_memory()
+    with garbage_waits():
+        import jax
+
+        import jaxvision.train.loop  # noqa: F401  everything that training imports
+        from jaxvision.train import compilation, mesh
     marks = [started, time.time()]
     compilation.use_cache(str(cache))
     setup = prepare(*NETWORKS[name], size)

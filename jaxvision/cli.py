@@ -190,13 +190,14 @@ def _overrides(rest: Sequence[str]) -> dict[str, str]:
 
 
 def _train(options: argparse.Namespace, overrides: dict[str, str]) -> None:
-    from jaxvision.train.memory import keep_freed_memory
+    from jaxvision.train.memory import garbage_waits, keep_freed_memory
 
     keep_freed_memory()
-    import jax
+    with garbage_waits():
+        import jax
 
-    from jaxvision import config as configuration
-    from jaxvision.train import distributed, run
+        from jaxvision import config as configuration
+        from jaxvision.train import distributed, run
 
     config = configuration.load(options.config, overrides)
     distributed.initialize(options.coordinator, options.num_processes, options.process_id)

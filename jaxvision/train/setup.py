@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from jaxvision.tasks import Task
 from jaxvision.train import compilation, mesh, optimizer
+from jaxvision.train.memory import garbage_waits
 from jaxvision.train.state import TrainState
 from jaxvision.train.step import init_state, init_variables, make_train_step
 
@@ -49,6 +50,7 @@ class Setup:
         """The state that starts from these variables, on its devices."""
         return jax.jit(self._fresh, out_shardings=self.shardings)(variables)
 
+    @garbage_waits()
     def begin(self, batch: Any) -> tuple[TrainState, compilation.Compiled]:
         """The initial state, and the training step for batches like this one.
 
@@ -61,6 +63,7 @@ class Setup:
             state = draw.compile()()
         return state, step.result()
 
+    @garbage_waits()
     def compile_step(self, batch: Any) -> compilation.Compiled:
         """The training step, for batches like this one; it takes over the state's memory."""
         step = make_train_step(
@@ -78,6 +81,7 @@ class Setup:
         return init_state(variables, self.update, ema=self.config.optimizer.ema > 0)
 
 
+@garbage_waits()
 def prepare(
     config: ConfigDict,
     task: Task,

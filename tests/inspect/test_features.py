@@ -340,7 +340,7 @@ def test_the_strongest_places_are_those_of_a_loop():
         strongest = maps[..., channel].max((1, 2))
         order = np.argsort(-strongest)[:9]
         np.testing.assert_array_equal(found.images[row], ids[order])
-        np.testing.assert_allclose(found.values[row], strongest[order], rtol=1e-5)
+        np.testing.assert_allclose(found.values[row], strongest[order], 1e-5, 1e-5)
         for n, index in enumerate(order):
             place = np.unravel_index(maps[index, ..., channel].argmax(), maps.shape[1:3])
             np.testing.assert_array_equal(found.places[row, n], place)

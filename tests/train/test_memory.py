@@ -1,5 +1,6 @@
 """Freed memory, in a process of its own."""
 
+import gc
 import subprocess
 import sys
 
@@ -73,3 +74,18 @@ def test_pages_are_cleared_once():
     assert default >= 32 * 16384  # 64 MB are 16384 pages
     assert kept < default / 10
     assert program < 32 * 4096 / 4  # each of its two results of 16 MB is 4096 pages
+
+
+def test_garbage_waits_and_is_looked_for_again():
+    @memory.garbage_waits()
+    def meanwhile():
+        return gc.isenabled()
+
+    assert not meanwhile()
+    assert gc.isenabled()
+    with memory.garbage_waits():
+        meanwhile()
+        assert not gc.isenabled()  # the inner one leaves it as it was
+    with pytest.raises(KeyError):
+        memory.garbage_waits()(dict.__getitem__)({}, "missing")
+    assert gc.isenabled()
