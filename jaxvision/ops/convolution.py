@@ -242,8 +242,23 @@ def _backward_on_cpu(window: Window, residuals: tuple, g: Array) -> tuple[Array,
     # It is a convolution whose channels are the batch, and wants four at least to be fast.
     if (strips := -(-4 // x.shape[0])) > 1:
         window, x, g = _in_strips(window, x, g, strips)
-    (dkernel,) = jax.vjp(lambda kernel: _plain(window, x, kernel), kernel)[1](g)
-    return dx, dkernel
+    parts = zip(_in_parts(x), _in_parts(g), strict=True) if x.shape[3] <= _LINE else [(x, g)]
+    gradients = [_kernel_gradient(window, x, kernel, g) for x, g in parts]
+    return dx, sum(gradients[1:], start=gradients[0])
+
+
+def _kernel_gradient(window: Window, x: Array, kernel: Array, g: Array) -> Array:
+    return jax.vjp(lambda kernel: _plain(window, x, kernel), kernel)[1](g)[0]
+
+
+def _in_parts(x: Array) -> list[Array]:
+    """The batch as parts of eight samples or a few more.
+
+    What is added up over them is faster so where a place's channels are a line of the cache or
+    less: to transpose many samples at once pushes lines out before all of them is used. With
+    several devices the partitioner would move samples between them, so there it is one part.
+    """
+    return [x] if jax.device_count() > 1 else jnp.array_split(x, max(1, x.shape[0] // 8))
 
 
 _on_cpu.defvjp(

@@ -92,9 +92,9 @@ def test_grouped_forms_agree(case, channels):
 
 
 @few
-@given(windows(), st.integers(1, 5))
+@given(windows(), st.sampled_from([1, 2, 3, 4, 5, 16, 19]))
 def test_gradients_on_cpus_agree(case, batch):
-    # Fewer than four samples are cut into strips for the kernel's gradient.
+    # For the kernel's gradient fewer than four samples are cut into strips, and many into parts.
     size, window = case
     x, kernel = normal(batch, *size, 3), normal(*window.size, 3, 4, seed=1)
     forms = convolution._plain, convolution._on_cpu, convolution._whole
