@@ -6,13 +6,12 @@ at k. Grain runs it in threads or processes ahead of the training.
 """
 
 import os
-import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,172 +19,15 @@ from ml_collections import ConfigDict
 
 from jaxvision.data import balance, transforms
 from jaxvision.data.batches import Batch, Filling, stack
-from jaxvision.data.codecs import CorruptImageError, decode_image, decode_mask
+from jaxvision.data.codecs import CorruptImageError
+from jaxvision.data.decode import Decode, as_decoded, in_memory
+from jaxvision.data.order import Order, record_generator
 from jaxvision.data.sources import Arrays, Selection, Source, open_split
 from jaxvision.errors import UserError
 
 _CORRUPT = "corrupt"  # record index of a replaced record, -1 elsewhere; never leaves the loader
 _HOST_ONLY = ("image_size",)
 _CHUNK = 32  # records that a reading thread prepares at a time
-
-
-@dataclass(frozen=True, eq=False)
-class Order:
-    """Which record stands at which position of the endless training sequence.
-
-    Every epoch is a permutation of its own of all records, or as many drawn by their shares;
-    unshuffled, epochs follow one another.
-
-    Attributes:
-      shares: how often each record comes, relative to the others; None: once an epoch.
-    """
-
-    count: int
-    seed: int = 0
-    shuffle: bool = True
-    shares: np.ndarray | None = None
-
-    def __call__(self, position: int) -> tuple[int, int]:
-        """(epoch, record index) at `position`."""
-        epoch, offset = divmod(position, self.count)
-        if not self.shuffle:
-            return epoch, offset
-        return epoch, int(_of_epoch(self, epoch)[offset])
-
-    def indices(self, positions: Sequence[int]) -> np.ndarray:
-        """Record indices at `positions`."""
-        epochs, offsets = np.divmod(np.asarray(positions), self.count)
-        if not self.shuffle:
-            return offsets
-        found = np.empty_like(offsets)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            found[here] = _of_epoch(self, int(epoch))[offsets[here]]
-        return found
-
-
-@lru_cache(maxsize=4)
-def _of_epoch(order: Order, epoch: int) -> np.ndarray:
-    rng = np.random.default_rng((order.seed, epoch, 0, 1))
-    if order.shares is None:
-        return rng.permutation(order.count)
-    return balance.draw(order.shares, rng)
-
-
-_thread = threading.local()
-
-
-def record_generator(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """The random numbers of one record in one epoch; the thread's next call takes them back.
-
-    Philox, keyed by seed and epoch, counts from the record's index on. A generator of its own for
-    each record would take as long as a twentieth of a photograph's decoding.
-    """
-    generator = getattr(_thread, "generator", None)
-    if generator is None:
-        generator = _thread.generator = np.random.Generator(np.random.Philox(0))
-    counter, key = np.zeros(4, np.uint64), np.array((seed % 2**64, epoch), np.uint64)
-    counter[-1] = index
-    generator.bit_generator.state = {
-        "bit_generator": "Philox",
-        "state": {"counter": counter, "key": key},
-        "buffer": np.zeros(4, np.uint64),
-        "buffer_pos": 4,  # it is used up
-        "has_uint32": 0,
-        "uinteger": 0,
-    }
-    return generator
-
-
-@dataclass(frozen=True)
-class Decode:
-    """Encoded record to arrays: decode, check, map mask values. Deterministic."""
-
-    channels: Literal[1, 3]
-    num_classes: int = 0  # 0: labels are not checked
-    void: tuple[int, ...] = ()
-    annotations: tuple[str, ...] = ("label", "segmentation")
-    mask_values: tuple[int, ...] = ()  # of each class in order; none: 0, 1, ...
-
-    def __call__(self, record: Mapping[str, Any], name: str) -> dict[str, Any]:
-        """The record with `image` uint8 [*size, c] and, where present, `segmentation` [*size].
-
-        Raises:
-          CorruptImageError: image or mask cannot be decoded.
-          UserError: label out of range, or image and mask differ in size.
-        """
-        image = record["image"]
-        if isinstance(image, np.ndarray):
-            image = _with_channels(image, self.channels)
-        else:
-            image = decode_image(image, self.channels, name)
-        out = {"image": image, **self.annotations_of(record, name)}
-        if "segmentation" in out:
-            mask = out["segmentation"]
-            if mask.ndim == image.ndim and mask.shape[-1] == 1:
-                mask = out["segmentation"] = mask[..., 0]
-            if mask.shape != image.shape[:-1]:
-                sizes = ["x".join(map(str, s[::-1])) for s in (image.shape[:-1], mask.shape)]
-                raise UserError(f"{name}: the image is {sizes[0]} pixels, its mask {sizes[1]}.")
-        return out
-
-    def annotations_of(self, record: Mapping[str, Any], name: str) -> dict[str, Any]:
-        """What is annotated, checked; the image is not looked at.
-
-        Raises:
-          CorruptImageError: the mask cannot be decoded.
-          UserError: label or mask out of range.
-        """
-        out = {key: record[key] for key in self.annotations if key in record}
-        if "label" in out:
-            self.check_label(out["label"], name)
-        if "segmentation" in out:
-            mask = out["segmentation"]
-            if not isinstance(mask, np.ndarray):
-                mask = decode_mask(mask, name + " (mask)")
-            out["segmentation"] = self._checked_mask(mask, name)
-        return out
-
-    def check_label(self, label: int, name: str) -> None:
-        if self.num_classes and not 0 <= label < self.num_classes:
-            raise UserError(
-                f"{name} has label {label}, but there are {self.num_classes} classes "
-                f"(0 to {self.num_classes - 1})."
-            )
-
-    def _checked_mask(self, mask: np.ndarray, name: str) -> np.ndarray:
-        if mask.min(initial=0) < 0 or mask.max(initial=0) > 0xFFFF:
-            raise UserError(f"The mask of {name} has values outside 0 to 65535.")
-        if self.mask_values:
-            table = np.full(0x10000, transforms.IGNORE, np.int32)
-            table[list(self.mask_values)] = np.arange(len(self.mask_values))
-            mask = table[mask]
-        present = np.flatnonzero(np.bincount(mask.ravel()))
-        void = [value for value in self.void if value != transforms.IGNORE]
-        for value in present if self.num_classes else ():
-            if self.num_classes <= value != transforms.IGNORE and value not in void:
-                raise UserError(
-                    f"The mask of {name} has value {value}, but there are {self.num_classes} "
-                    f"classes (0 to {self.num_classes - 1}; 255 = ignore). Set data.void for "
-                    "values that stand for no class."
-                )
-        if np.isin(void, present).any():
-            mask = np.where(np.isin(mask, void), transforms.IGNORE, mask)
-        return mask if self.num_classes > transforms.IGNORE else mask.astype(np.uint8)
-
-
-def _with_channels(images: np.ndarray, channels: int) -> np.ndarray:
-    """uint8 [..., c] with c made 1 or 3."""
-    if images.shape[-1] == channels:
-        return images
-    if channels == 3:
-        return np.repeat(images, 3, axis=-1)
-    grey = np.round(images @ np.array([0.299, 0.587, 0.114], np.float32))
-    return grey.astype(np.uint8)[..., None]
-
-
-def _as_decoded(record: Mapping[str, Any], name: str) -> dict[str, Any]:
-    return dict(record)
 
 
 @dataclass(frozen=True)
@@ -464,66 +306,6 @@ class Loader:
                     future.cancel()
 
 
-@dataclass(frozen=True, eq=False)
-class _Decoded:
-    """Decoded records of differing shapes, in memory; what was corrupt still is."""
-
-    records: tuple[dict[str, Any] | CorruptImageError, ...]
-    names: tuple[str, ...]
-    class_names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        record = self.records[index]
-        if isinstance(record, CorruptImageError):
-            raise CorruptImageError(record.name, record.reason)
-        return record
-
-    def name(self, index: int) -> str:
-        return self.names[index]
-
-
-def in_memory(source: Source, decode: Decode, on_corrupt: str = "error") -> Source:
-    """The source with every image decoded once; one array if all have the same shape.
-
-    Its records stand where they stood, corrupt ones too, so that batches are as without it.
-
-    Raises:
-      CorruptImageError: the first corrupt record, where `on_corrupt` is "error".
-      UserError: a label is out of range, or no record is readable.
-    """
-    if isinstance(source, Selection) and isinstance(source.source, Arrays):
-        arrays, indices = source.source, source.indices
-        labels = arrays.labels[indices]
-        for extreme in (int(labels.argmin()), int(labels.argmax())):
-            decode.check_label(int(labels[extreme]), source.name(extreme))
-        images = _with_channels(arrays.images[indices], decode.channels)
-        return Arrays(images, labels, source.class_names, arrays.origin)
-
-    def load(index: int) -> dict[str, Any] | CorruptImageError:
-        try:
-            return decode(source[index], source.name(index))
-        except CorruptImageError as error:
-            if on_corrupt == "error":
-                raise
-            return error
-
-    with ThreadPoolExecutor() as pool:
-        records = list(pool.map(load, range(len(source))))
-    readable = [record for record in records if not isinstance(record, CorruptImageError)]
-    if not readable:
-        raise UserError("Every image of the split is unreadable.")
-    alike = len(readable) == len(records) and len({r["image"].shape for r in readable}) == 1
-    if alike and readable[0].keys() == {"image", "label"}:
-        images = np.stack([record["image"] for record in readable])
-        labels = np.array([record["label"] for record in readable])
-        return Arrays(images, labels, source.class_names)
-    names = tuple(source.name(index) for index in range(len(source)))
-    return _Decoded(tuple(records), names, source.class_names)
-
-
 def open_stream(
     data: ConfigDict,
     spec: str,
@@ -554,7 +336,7 @@ def open_stream(
     annotate: Callable[..., dict[str, Any]] = decoder.annotations_of
     if data.cache or (isinstance(source, Selection) and isinstance(source.source, Arrays)):
         source = in_memory(source, decoder, data.on_corrupt)
-        decode = annotate = _as_decoded
+        decode = annotate = as_decoded
     steps = data.train_transforms if train else data.eval_transforms
     transforms.compose(steps)  # unknown names are met here, not in a thread
     if not train and transforms.is_random(steps):

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from jaxvision import config as configuration
 from jaxvision.data import balance
-from jaxvision.data.loader import Order, open_stream
+from jaxvision.data.loader import open_stream
+from jaxvision.data.order import Order
 
 PRESENT = np.array([[1, 0, 0]] * 8 + [[1, 1, 0]] * 1 + [[1, 0, 1]] * 1, bool)
 

@@ -11,7 +11,8 @@ import pytest
 from jaxvision.config import default_config
 from jaxvision.data.batches import stack
 from jaxvision.data.codecs import CorruptImageError, encode_png
-from jaxvision.data.loader import Loader, Order, Share, host_batches, open_stream, record_generator
+from jaxvision.data.loader import Loader, Share, host_batches, open_stream
+from jaxvision.data.order import Order, record_generator
 from jaxvision.data.transforms import compose
 from jaxvision.errors import UserError
 

@@ -8,7 +8,8 @@ import pytest
 
 from jaxvision.config import default_config
 from jaxvision.data.codecs import CorruptImageError, decode_image, encode_png
-from jaxvision.data.loader import Decode, open_stream
+from jaxvision.data.decode import Decode
+from jaxvision.data.loader import open_stream
 from jaxvision.data.prepare import prepare
 from jaxvision.data.sources import (
     base_splits,
