@@ -195,6 +195,7 @@ def conv2d(
             f" it takes {groups} x {group_channels} and makes {features}."
         )
     window = Window((rows, columns), pair(stride), pair(dilation), pad_pairs(padding))
+    window, kernel = _without_idle_taps(window, x.shape[1:3], kernel)
     if groups == channels == features:
         return _depthwise(window, x, kernel)
     if groups > 1:
@@ -207,10 +208,29 @@ def conv2d(
     # XLA swaps the operands of a convolution whose kernel is larger than its input, and the swap
     # is slow on CPUs. The input, kernel and output take these parts in turn in the three passes.
     # Where the outputs outnumber the windows, turning the kernel around for the gradient is slow.
-    windows = math.prod(window.output_size(x.shape[1:3]))
-    if rows * columns <= windows <= x.shape[1] * x.shape[2] and x.shape[0] * windows > features:
+    taps, windows = math.prod(window.size), math.prod(window.output_size(x.shape[1:3]))
+    if taps <= windows <= x.shape[1] * x.shape[2] and x.shape[0] * windows > features:
         return _whole(window, x, kernel)
     return _small(window, x, kernel)
+
+
+def _without_idle_taps(window: Window, size: Sequence[int], kernel: Array) -> tuple[Window, Array]:
+    """Both without the outer rows and columns of taps that see nothing but padding.
+
+    On a map of 8x8, a 3x3 kernel dilated by 12 is its tap in the middle.
+    """
+    kept, padding = [], []
+    for n, m, k, s, d, (before, after) in zip(
+        size, window.output_size(size), *window[:3], window.padding, strict=True
+    ):
+        firsts = [i * d - before for i in range(k)]  # what each tap sees first
+        left = min(sum(first + (m - 1) * s < 0 for first in firsts), before // d, k - 1)
+        right = min(sum(first >= n for first in firsts), after // d, k - 1 - left)
+        left, right = max(left, 0), max(right, 0)
+        kept.append(slice(left, k - right))
+        padding.append((before - left * d, after - right * d))
+    kernel = kernel[tuple(kept)]
+    return window._replace(size=kernel.shape[:2], padding=tuple(padding)), kernel
 
 
 def _tiles(x: Array, patch: tuple[int, int]) -> bool:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jax import lax
 from jax.test_util import check_grads
@@ -225,6 +225,38 @@ def test_conv2d_is_the_plain_convolution(name):
     shape, kernel_shape, options = CASES[name]
     x, kernel = normal(*shape), normal(*kernel_shape, seed=1)
     assert_same([partial(reference, **options), partial(conv2d, **options)], x, kernel)
+
+
+@settings(few, max_examples=20)
+@given(windows(), st.tuples(*[st.integers(0, 9)] * 4), st.sampled_from([1, 3]))
+def test_taps_that_see_only_padding_do_not_matter(case, more, groups):
+    size, window = case
+    (top, bottom), (left, right) = window.padding
+    padding = ((top + more[0], bottom + more[1]), (left + more[2], right + more[3]))
+    options = {
+        "stride": window.stride,
+        "padding": padding,
+        "dilation": tuple(3 * n - 2 for n in window.dilation),
+        "groups": groups,
+    }
+    rows, columns = (
+        n + sum(p) - (k - 1) * d
+        for n, k, d, p in zip(size, window.size, options["dilation"], padding, strict=True)
+    )
+    assume(rows > 0 and columns > 0)
+    x, kernel = normal(2, *size, 3), normal(*window.size, 3 // groups, 3, seed=1)
+    assert_same([partial(reference, **options), partial(conv2d, **options)], x, kernel)
+
+
+def test_a_kernel_dilated_past_the_map_is_its_middle():
+    window = Window((3, 3), dilation=(12, 12), padding=((12, 12), (12, 12)))
+    kernel = normal(3, 3, 1, 5)
+    found, middle = convolution._without_idle_taps(window, (8, 9), kernel)
+    assert found == Window((1, 1), dilation=(12, 12))
+    np.testing.assert_array_equal(middle, kernel[1:2, 1:2])
+    # One row more, and the outer rows see it.
+    found, _ = convolution._without_idle_taps(window, (13, 9), kernel)
+    assert (found.size, found.padding) == ((3, 1), ((12, 12), (0, 0)))
 
 
 @pytest.mark.parametrize("name", ["depthwise 5x5", "grouped", "tiny", "patches", "1x1 strided"])
