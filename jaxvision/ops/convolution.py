@@ -225,10 +225,12 @@ def _without_idle_taps(window: Window, size: Sequence[int], kernel: Array) -> tu
     ):
         firsts = [i * d - before for i in range(k)]  # what each tap sees first
         left = min(sum(first + (m - 1) * s < 0 for first in firsts), before // d, k - 1)
-        right = min(sum(first >= n for first in firsts), after // d, k - 1 - left)
-        left, right = max(left, 0), max(right, 0)
+        left = max(0, left)
+        right = max(0, min(sum(first >= n for first in firsts), after // d, k - 1 - left))
         kept.append(slice(left, k - right))
         padding.append((before - left * d, after - right * d))
+    if all(part == slice(0, k) for part, k in zip(kept, window.size, strict=True)):
+        return window, kernel
     kernel = kernel[tuple(kept)]
     return window._replace(size=kernel.shape[:2], padding=tuple(padding)), kernel
 
