@@ -1,11 +1,19 @@
 """Resizing of NHWC arrays with the semantics of `torch.nn.functional.interpolate`."""
 
+from collections.abc import Callable
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Shaped
 
 from jaxvision.ops.convolution import Pair, pair
+from jaxvision.ops.forms import in_memory, per_platform
+
+# Up to so many rows that make one, adding them up is faster on CPUs than a matrix product.
+_MOST_TAPS = 16
 
 
 def _linear(x: np.ndarray) -> np.ndarray:
@@ -72,6 +80,42 @@ def _nearest(x: Array, axis: int, new_size: int) -> Array:
     return jnp.take(x, np.minimum(index.astype(int), size - 1), axis=axis)
 
 
+def _product(x: Array, matrix: np.ndarray, axis: int) -> Array:
+    subscripts = "oh,bhwc->bowc" if axis == 1 else "ow,bhwc->bhoc"
+    # Accelerators would multiply in bfloat16 or TF32, which is too coarse for images.
+    return jnp.einsum(subscripts, matrix, x, precision=lax.Precision.HIGHEST)
+
+
+def _sum_of_rows(x: Array, matrix: np.ndarray, axis: int) -> Array:
+    """The same, of a matrix with few numbers that are not 0 in a row."""
+    taps = np.count_nonzero(matrix, 1).max()
+    if taps > _MOST_TAPS:
+        return _product(x, matrix, axis)
+    columns = np.sort(np.argsort(matrix == 0, 1, stable=True)[:, :taps], 1)
+    weights = np.take_along_axis(matrix, columns, 1)
+    shape = [-1 if i == axis else 1 for i in range(x.ndim)]
+    rows = (jnp.take(x, column, axis, mode="clip") for column in columns.T)
+    return in_memory(sum(r * w.reshape(shape) for r, w in zip(rows, weights.T, strict=True)))
+
+
+def _by_sums(x: Array, matrix: np.ndarray, axis: int) -> Array:
+    """As `_sum_of_rows`, whose gradient would scatter; here it is a sum of rows too."""
+    product = jax.custom_vjp(lambda x: _sum_of_rows(x, matrix, axis))
+    product.defvjp(lambda x: (product(x), None), lambda _, g: (_by_sums(g, matrix.T, axis),))
+    return product(x)
+
+
+def _along_both(along: Callable[[Array, np.ndarray, int], Array], static: tuple, x: Array) -> Array:
+    new_sizes, *kernel = static
+    for axis, new_size in enumerate(new_sizes, start=1):
+        if x.shape[axis] != new_size:
+            x = along(x, resize_matrix(x.shape[axis], new_size, *kernel), axis)
+    return x
+
+
+_resize = per_platform(cpu=partial(_along_both, _by_sums), default=partial(_along_both, _product))
+
+
 def resize(
     x: Shaped[Array, "b h w c"],
     size: Pair,
@@ -81,7 +125,8 @@ def resize(
 ) -> Shaped[Array, "b new_h new_w c"]:
     """Resizes maps as `torch.nn.functional.interpolate` does when it is given a size.
 
-    Bilinear and bicubic are two small matmuls in float32; the result has the dtype of `x`.
+    Bilinear and bicubic are two small matrix products in float32, or on CPUs sums of rows; the
+    result has the dtype of `x`.
 
     Args:
       x: the maps; floats, or anything for "nearest".
@@ -99,12 +144,5 @@ def resize(
         raise ValueError(f"method is 'nearest', 'bilinear' or 'bicubic', not {method!r}.")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"method {method!r} is for floats, not {x.dtype}.")
-    y = x.astype(jnp.float32)
-    for axis, (old, new) in enumerate(((x.shape[1], height), (x.shape[2], width)), start=1):
-        if old == new:
-            continue
-        matrix = resize_matrix(old, new, method, align_corners, antialias)
-        subscripts = "oh,bhwc->bowc" if axis == 1 else "ow,bhwc->bhoc"
-        # Accelerators would multiply in bfloat16 or TF32, which is too coarse for images.
-        y = jnp.einsum(subscripts, matrix, y, precision=lax.Precision.HIGHEST)
-    return y.astype(x.dtype)
+    static = ((height, width), method, align_corners, antialias)
+    return _resize(static, x.astype(jnp.float32)).astype(x.dtype)

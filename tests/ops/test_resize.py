@@ -1,13 +1,16 @@
 """Resizing against PyTorch's results and against `jax.image` where the two mean the same."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
+import jax.test_util
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxvision.ops.resize import resize
+from jaxvision.ops.resize import _along_both, _by_sums, _product, resize
 
 IMAGE = (jnp.arange(12.0) ** 2 / 10).reshape(1, 3, 4, 1)
 
@@ -68,6 +71,30 @@ def test_a_constant_stays_and_the_same_size_is_the_identity(size, new_size, meth
     np.testing.assert_allclose(resize(x, new_size, method, **options), 3, 1e-5)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, *size, 3)), jnp.float32)
     np.testing.assert_array_equal(resize(x, size, method, **options), x)
+
+
+@few
+@given(
+    st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    st.sampled_from(["bilinear", "bicubic"]),
+    st.sampled_from([(False, False), (True, False), (False, True)]),
+)
+def test_sums_of_rows_are_the_matrix_products(size, new_size, method, options):
+    rng = np.random.default_rng(0)
+    x, g = (jnp.asarray(rng.normal(size=(2, *s, 3)), jnp.float32) for s in (size, new_size))
+    static = (new_size, method, *options)
+    ours, pull = jax.vjp(partial(_along_both, _by_sums, static), x)
+    theirs, their_pull = jax.vjp(partial(_along_both, _product, static), x)
+    np.testing.assert_allclose(ours, theirs, 1e-5, 1e-5)
+    np.testing.assert_allclose(pull(g)[0], their_pull(g)[0], 1e-5, 1e-4)
+
+
+def test_resizing_can_be_differentiated_twice():
+    def energy(x):
+        return (resize(jnp.asarray(x), (7, 5)) ** 3).sum()
+
+    jax.test_util.check_grads(energy, (IMAGE,), order=2, modes=["rev"], rtol=1e-2)
 
 
 def test_nearest_keeps_integers_and_its_gradient_is_a_sum():
