@@ -19,6 +19,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # this project, where it is not installed
+
 from report import machine, save, table
 from workers import Worker, interleaved, serve
 
