@@ -89,18 +89,18 @@ def jax_forms(kind: str, options: dict) -> tuple[Callable, Callable]:
 
     from jaxvision.layers import transformer
     from jaxvision.layers.normalization import LayerNorm, batch_norm
-    from jaxvision.ops import convolution, convolution3d, pooling, random, unpooling
+    from jaxvision.ops import convolution, convolution3d, pooling, random, unpooling, windows
     from jaxvision.ops.attention import dot_product_attention
     from jaxvision.ops.resize import resize
 
     def plain_conv(x, kernel, stride=1, padding=0, groups=1):
-        pads = convolution.pad_pairs(padding)
-        window = convolution.Window(kernel.shape[:2], convolution.pair(stride), padding=pads)
+        pads = windows.pad_pairs(padding)
+        window = windows.Window(kernel.shape[:2], windows.pair(stride), padding=pads)
         return convolution._plain(window, x, kernel)
 
     def plain_transposed(x, kernel, stride, padding=0):
-        pads = convolution.pad_pairs(padding)
-        window = convolution.Window(kernel.shape[:2], convolution.pair(stride), padding=pads)
+        pads = windows.pad_pairs(padding)
+        window = windows.Window(kernel.shape[:2], windows.pair(stride), padding=pads)
         return convolution._transpose_plain(window, x, kernel)
 
     def plain_volumes(form, stride=1, padding=0):

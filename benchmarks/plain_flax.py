@@ -19,7 +19,7 @@ from jax import lax
 from jaxvision.layers import convolution, head, linear, normalization, transformer
 from jaxvision.models import swin
 from jaxvision.ops import pooling
-from jaxvision.ops.convolution import pad_pairs, pair
+from jaxvision.ops.windows import pad_pairs, pair
 
 
 def _conv(layer: convolution.Conv2d, x: jax.Array) -> jax.Array:

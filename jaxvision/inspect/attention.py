@@ -11,7 +11,7 @@ from flax import traverse_util
 from jaxtyping import Array, Float
 
 from jaxvision.errors import UserError
-from jaxvision.ops.convolution import pair
+from jaxvision.ops.windows import pair
 
 
 def attention_maps(

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.normalization import BatchNorm
-from jaxvision.ops.convolution import Padding, Pair
+from jaxvision.ops.windows import Padding, Pair
 
 
 class ConvNormAct(nn.Module):

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from jaxvision.layers.conv_norm import ConvNormAct
 from jaxvision.layers.convolution import Conv2d
-from jaxvision.ops.convolution import Pair
+from jaxvision.ops.windows import Pair
 
 Pool = Callable[[Array], Array]
 

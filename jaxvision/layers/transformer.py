@@ -18,9 +18,9 @@ from jaxvision.layers.linear import Dense
 from jaxvision.layers.normalization import LayerNorm
 from jaxvision.layers.positions import Grid, relative_bias
 from jaxvision.ops.attention import dot_product_attention
-from jaxvision.ops.convolution import Pair, pair
 from jaxvision.ops.forms import computed_once
 from jaxvision.ops.linear import add_bias
+from jaxvision.ops.windows import Pair, pair
 
 gelu = partial(jax.nn.gelu, approximate=False)
 _truncated_normal = nn.initializers.truncated_normal(0.02)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxvision.ops.convolution import Padding, Pair, Window, pad_pairs, pair, window_patches
+from jaxvision.ops.windows import Padding, Pair, Window, pad_pairs, pair, window_patches
 
 
 def im2col(

@@ -12,8 +12,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, Num
 
-from jaxvision.ops.convolution import Pair, Window, overlap_add, pair, window_taps
 from jaxvision.ops.forms import accumulable, per_platform
+from jaxvision.ops.windows import Pair, Window, overlap_add, pair, window_taps
 
 
 def _window(

@@ -9,8 +9,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Shaped
 
-from jaxvision.ops.convolution import Pair, pair
 from jaxvision.ops.forms import in_memory, per_platform
+from jaxvision.ops.windows import Pair, pair
 
 # Up to so many rows that make one, adding them up is faster on CPUs than a matrix product.
 _MOST_TAPS = 16

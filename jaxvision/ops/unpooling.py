@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int8, Num
 
-from jaxvision.ops.convolution import Pair, pair
+from jaxvision.ops.windows import Pair, pair
 
 
 def nearest_unpool2d(x: Num[Array, "b h w c"], factor: Pair) -> Num[Array, "b kh kw c"]:

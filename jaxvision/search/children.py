@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from jaxvision.ops.convolution import Window, window_patches
 from jaxvision.ops.pooling import avg_pool2d
+from jaxvision.ops.windows import Window, window_patches
 from jaxvision.search.space import Space
 
 

@@ -15,7 +15,8 @@ from jax import lax
 from jax.test_util import check_grads
 
 from jaxvision.ops import convolution
-from jaxvision.ops.convolution import Window, conv2d, conv_transpose2d, overlap_add, window_taps
+from jaxvision.ops.convolution import conv2d, conv_transpose2d
+from jaxvision.ops.windows import Window, overlap_add, window_taps
 
 few = settings(max_examples=5, deadline=None, derandomize=True)
 
