@@ -9,12 +9,13 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxvision.ops.forms import channel_sum, vary_alike, weighted_sum
+from jaxvision.ops.forms import channel_sum, channel_sums, vary_alike, weighted_sum
 
 
-def _mean(x: Array, axis_name: str | None) -> Array:
-    mean = channel_sum(x) / (x.size // x.shape[-1])
-    return mean if axis_name is None else lax.pmean(mean, axis_name)
+def _means(axis_name: str | None, *arrays: Array) -> list[Array]:
+    count = arrays[0].size // arrays[0].shape[-1]
+    means = [total / count for total in channel_sums(*arrays)]
+    return means if axis_name is None else lax.pmean(means, axis_name)
 
 
 def batch_norm(
@@ -52,8 +53,8 @@ def _batch_norm(x, scale, bias, epsilon, axis_name):
 
 def _batch_norm_forward(x, scale, bias, epsilon, axis_name):
     x32 = x.astype(jnp.float32)
-    mean = _mean(x32, axis_name)
-    variance = _mean(jnp.square(x32 - mean), axis_name)
+    (mean,) = _means(axis_name, x32)
+    (variance,) = _means(axis_name, jnp.square(x32 - mean))
     inverse = lax.rsqrt(variance + epsilon)
     y = (x32 - mean) * (inverse * scale) + bias
     return (y.astype(x.dtype), mean, variance), (x, scale, mean, inverse)
@@ -62,7 +63,7 @@ def _batch_norm_forward(x, scale, bias, epsilon, axis_name):
 def _batch_norm_backward(epsilon, axis_name, residuals, cotangents):
     x, scale, mean, inverse = residuals
     g, centred = cotangents[0].astype(jnp.float32), x.astype(jnp.float32) - mean
-    g_bar, g_slope = _mean(g, None), _mean(g * centred, None)
+    g_bar, g_slope = _means(None, g, g * centred)
     count = x.size // x.shape[-1]
     dscale, dbias = g_slope * inverse * count, g_bar * count
     if axis_name is not None:

@@ -35,18 +35,30 @@ def test_channel_sum(shape):
     check_gradients(forms.channel_sum, (x,), order=2)
 
 
-def test_channel_sum_is_as_exact_as_a_reduction():
+@few
+@given(shapes)
+def test_channel_sums(shape):
+    arrays = normal(*shape), normal(*shape, seed=1)
+    expected = [np.asarray(x, np.float64).reshape(-1, shape[-1]).sum(0) for x in arrays]
+    for form in (forms._row_by_row, forms._batch_reductions, forms.channel_sums):
+        np.testing.assert_allclose(jax.jit(form)(*arrays), expected, 1e-5, 1e-5)
+    check_gradients(lambda *arrays: sum(forms.channel_sums(*arrays)), arrays, order=2)
+
+
+def test_sums_over_the_batch_are_as_exact_as_a_reduction():
     x = 1000 + normal(8, 64, 64, 16)
     expected = np.asarray(x, np.float64).sum((0, 1, 2))
     for form in (forms._ones_product, forms._batch_reduction):
         found = jax.jit(form, static_argnums=0)(None, x)
         np.testing.assert_allclose(found, expected, 5e-6)
+    np.testing.assert_allclose(jax.jit(forms._row_by_row)(x)[0], expected, 5e-6)
 
 
 def test_sums_of_half_precision_are_in_single():
     x = jnp.full((4096, 2), 1.0, jnp.bfloat16)
     assert forms.channel_sum(x).dtype == jnp.float32
     np.testing.assert_array_equal(forms.channel_sum(x), 4096)
+    np.testing.assert_array_equal(forms.channel_sums(x[None])[0], 4096)
     np.testing.assert_array_equal(forms.square_sum(x), 8192)
 
 
