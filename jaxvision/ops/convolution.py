@@ -18,7 +18,14 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxvision.ops.forms import accumulable, channel_sum, computed_once, in_memory, per_platform
+from jaxvision.ops.forms import (
+    accumulable,
+    channel_sum,
+    computed_once,
+    in_memory,
+    per_platform,
+    sums,
+)
 from jaxvision.ops.linear import matmul
 from jaxvision.ops.windows import (
     Padding,
@@ -271,15 +278,9 @@ def _depthwise_backward(window: Window, residuals: tuple, g: Array) -> tuple[Arr
     dx = overlap_add(lambda n, g: g * weights[n], [g], window, x.shape[1:3]).astype(x.dtype)
     # One reduction with an accumulator per tap reads x and g once, not once per tap.
     g = accumulable(g)
-    products = [tap * g for tap in window_taps(x, window)]
-    sums = lax.reduce(
-        products,
-        [jnp.zeros((), g.dtype)] * len(products),
-        lambda a, b: [u + v for u, v in zip(a, b, strict=True)],
-        (1, 2),
-    )
+    of_samples = sums([tap * g for tap in window_taps(x, window)], (1, 2))
     # The batch in a second step: its samples are what the cores share in the first.
-    dkernel = channel_sum(jnp.concatenate(sums, axis=1)).reshape(kernel.shape)
+    dkernel = channel_sum(jnp.concatenate(of_samples, axis=1)).reshape(kernel.shape)
     return dx, dkernel.astype(kernel.dtype)
 
 

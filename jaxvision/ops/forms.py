@@ -8,7 +8,7 @@ how an op gets a form for CPUs beside its plain one, and the two causes that all
   chain or the reading order is bad. `in_memory` and `computed_once` stop that.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -86,17 +86,24 @@ def channel_sum(x: Float[Array, "*b c"]) -> Float[Array, "c"]:
     return _channel_sum(None, x)
 
 
-def _row_by_row(*arrays: Array) -> tuple[Array, ...]:
-    """`_ones_product` of the sums of a map's rows, for which all arrays are read at once."""
+def sums(arrays: Sequence[Array], axes: Sequence[int]) -> list[Array]:
+    """The sum of each array over the axes, in float32 at least; one pass adds up all of them.
+
+    It has no gradient of its own.
+    """
     values = [accumulable(x) for x in arrays]
-    if values[0].ndim > 2:
-        values = lax.reduce(
-            values,
-            [jnp.zeros((), x.dtype) for x in values],
-            lambda a, b: [u + v for u, v in zip(a, b, strict=True)],
-            (values[0].ndim - 2,),
-        )
-    return tuple(_ones_product(None, x) for x in values)
+    return lax.reduce(
+        values,
+        [jnp.zeros((), x.dtype) for x in values],
+        lambda a, b: [u + v for u, v in zip(a, b, strict=True)],
+        axes,
+    )
+
+
+def _row_by_row(*arrays: Array) -> tuple[Array, ...]:
+    """`_ones_product` of the sums of a map's rows."""
+    rows = sums(arrays, (arrays[0].ndim - 2,)) if arrays[0].ndim > 2 else arrays
+    return tuple(_ones_product(None, x) for x in rows)
 
 
 def _batch_reductions(*arrays: Array) -> tuple[Array, ...]:

@@ -126,7 +126,8 @@ def resize(
     """Resizes maps as `torch.nn.functional.interpolate` does when it is given a size.
 
     Bilinear and bicubic are two small matrix products in float32, or on CPUs sums of rows; the
-    result has the dtype of `x`.
+    result has the dtype of `x`. These two differentiate in reverse mode (any order), not in forward
+    mode.
 
     Args:
       x: the maps; floats, or anything for "nearest".
