@@ -96,8 +96,7 @@ def _without_idle_taps(window: Window, size: Sequence[int], kernel: Array) -> tu
         size, window.output_size(size), *window[:3], window.padding, strict=True
     ):
         firsts = [i * d - before for i in range(k)]  # what each tap sees first
-        left = min(sum(first + (m - 1) * s < 0 for first in firsts), before // d, k - 1)
-        left = max(0, left)
+        left = max(0, min(sum(first + (m - 1) * s < 0 for first in firsts), before // d, k - 1))
         right = max(0, min(sum(first >= n for first in firsts), after // d, k - 1 - left))
         kept.append(slice(left, k - right))
         padding.append((before - left * d, after - right * d))
