@@ -135,8 +135,14 @@ def resize(
       method: "nearest", "bilinear" or "bicubic".
       align_corners: whether the centres of the corner pixels stay in the corners.
       antialias: whether the kernel is widened when shrinking.
+
+    Raises:
+      ValueError: the method is unknown or not for this dtype, an option has no meaning for it, or
+        a size is less than 1.
     """
     height, width = pair(size)
+    if x.ndim != 4 or min(*x.shape[1:3], height, width) < 1:
+        raise ValueError(f"A map of shape {x.shape} cannot be resized to {height}x{width}.")
     if method == "nearest":
         if align_corners or antialias:
             raise ValueError("align_corners and antialias have no meaning for method 'nearest'.")

@@ -20,8 +20,10 @@ Padding = int | Sequence[int] | Sequence[Sequence[int]]
 
 def pair(value: Pair) -> tuple[int, int]:
     """A number for both spatial axes, or one for each, as (rows, columns)."""
-    rows, columns = (value, value) if isinstance(value, int) else value
-    return int(rows), int(columns)
+    both = (value, value) if isinstance(value, int) else tuple(value)
+    if len(both) != 2:
+        raise ValueError(f"{value} is neither a number nor (rows, columns).")
+    return int(both[0]), int(both[1])
 
 
 def pad_pairs(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:

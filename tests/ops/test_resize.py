@@ -122,8 +122,17 @@ def test_bfloat16_is_computed_in_float32():
         (IMAGE, {"method": "area"}, "not 'area'"),
         (IMAGE, {"method": "nearest", "antialias": True}, "no meaning"),
         (IMAGE.astype(jnp.uint8), {}, "not uint8"),
+        (IMAGE[:, :0], {}, r"\(1, 0, 4, 1\) cannot be resized to 2x2"),
     ],
 )
 def test_bad_requests_are_refused(x, options, message):
     with pytest.raises(ValueError, match=message):
         resize(x, (2, 2), **options)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"), [((0, 2), "resized to 0x2"), (-3, "to -3x-3"), ((2, 2, 2), "neither")]
+)
+def test_bad_sizes_are_refused(size, message):
+    with pytest.raises(ValueError, match=message):
+        resize(IMAGE, size)
