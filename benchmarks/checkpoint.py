@@ -1,6 +1,6 @@
 """How long a checkpoint holds up the training loop, and what writing it in the background costs.
 
-    python benchmarks/checkpoint.py [--model vit_base_patch16_224] [--batch 1] [--rounds 5]
+    python benchmarks/checkpoint.py [--model vit_base_patch16_224] [--batch 1] [--rounds 10]
         [--dir DIR] [--json FILE] [--torch-python PYTHON]
 
 The state is the network's parameters and Adam's two moments. `ours` is what the loop does:
@@ -242,7 +242,7 @@ def main() -> None:
     parser.add_argument("--model", default="vit_base_patch16_224")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--size", type=int, default=224, help="of the images, in pixels")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--steps", type=int, default=5, help="alone, before each save of ours")
     parser.add_argument("--rate", type=float, default=2600, help="images/s of an accelerator")
     parser.add_argument("--dir", type=Path, help="where to write (default: the system's)")

@@ -1,7 +1,7 @@
 """Seconds from the start of a process to the end of its first training step.
 
     python benchmarks/first_step.py [--networks NAME ...] [--batch 2] [--size 128]
-        [--cold 3] [--cached 5] [--json FILE]
+        [--cold 10] [--cached 10] [--json FILE]
 
 Each measurement is a process of its own that does what `jaxvision.train.run` does up to the end of
 the first step, but for reading data: it imports the training loop; makes the mesh, the task and the
@@ -164,8 +164,8 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=DEFAULT)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--size", type=int, default=128, help="of the images, in pixels")
-    parser.add_argument("--cold", type=int, default=3, help="runs with an empty cache")
-    parser.add_argument("--cached", type=int, default=5, help="runs with a filled one")
+    parser.add_argument("--cold", type=int, default=10, help="runs with an empty cache")
+    parser.add_argument("--cached", type=int, default=10, help="runs with a filled one")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--only", choices=NETWORKS, help="this process is a measurement")
     parser.add_argument("--cache", type=Path, help="with --only: folder of compiled programs")
