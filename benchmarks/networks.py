@@ -136,7 +136,7 @@ def reference(network: Network, size: int) -> Any:
 
 
 def torch_unet(classes: int, width: int, depth: int = 4) -> Any:
-    """U-Net with same padding and batch norm, layer for layer as `jaxvision.models.unet`.
+    """U-Net with same padding and batch norm, layer for layer as our `models.segmentation.unet`.
 
     Written here because the package `unet` is on few machines.
     """

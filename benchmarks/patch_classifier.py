@@ -23,7 +23,7 @@ def main() -> None:
     import numpy as np
 
     from jaxvision import models
-    from jaxvision.models.patch_classifier import (
+    from jaxvision.models.segmentation.patch_classifier import (
         PATCH,
         STRIDE,
         around,

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxvision.layers import convolution, head, linear, normalization, transformer
-from jaxvision.models import swin
+from jaxvision.models.backbones import swin
 from jaxvision.ops import pooling
 from jaxvision.ops.windows import pad_pairs, pair
 

@@ -228,7 +228,7 @@ def usual(name: str, classes: int) -> Published:
       classes: how many the file has.
     """
     entry = models.variant(name)
-    if entry.task == "classification":
+    if entry.role != "segmentation":
         return Published(size=entry.input_shape[0], classes=classes)
     ordinary = Published(size=entry.input_shape[0], crop=0, classes=0)
     known = next(iter(published(name).values()), ordinary)

@@ -20,10 +20,17 @@ class Registry(Mapping[str, Entry]):
     Args:
       kind: what a name stands for, as in "model" or "host transform"; named in errors.
       entries: what the project itself has.
+      definition: the function or class that an entry describes: entries of one are the same entry.
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, Entry] = {}):
+    def __init__(
+        self,
+        kind: str,
+        entries: Mapping[str, Entry] = {},
+        definition: Callable[[Entry], Any] = lambda entry: entry,
+    ):
         self.kind = kind
+        self._definition = definition
         self._entries: dict[str, Entry] = dict(entries)
 
     def __getitem__(self, name: str) -> Entry:
@@ -50,7 +57,7 @@ class Registry(Mapping[str, Entry]):
           UserError: another one has the name. (The same one, imported again, replaces itself.)
         """
         old = self._entries.get(name)
-        if old is not None and _origin(old) != _origin(entry):
+        if old is not None and self._origin(old) != self._origin(entry):
             raise UserError(f"There is a {self.kind} {name!r} already; choose another name.")
         self._entries[name] = entry
 
@@ -63,7 +70,7 @@ class Registry(Mapping[str, Entry]):
 
         return enter
 
-
-def _origin(part: Any) -> tuple[str, str]:
-    kind = part if hasattr(part, "__qualname__") else type(part)
-    return kind.__module__, kind.__qualname__
+    def _origin(self, entry: Entry) -> tuple[str, str]:
+        part = self._definition(entry)
+        kind = part if hasattr(part, "__qualname__") else type(part)
+        return kind.__module__, kind.__qualname__

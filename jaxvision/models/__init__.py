@@ -1,33 +1,27 @@
 """The registry: `create("resnet50", num_classes=10)`, `names("vit*")`.
 
 A family is one file that defines `VARIANTS: dict[name, Variant]`, and perhaps `ALIASES: dict[alias,
-name]`; it is listed in `_FAMILIES`.
+name]`; it is listed in `_FAMILIES`. The folder that it is in is its networks' role. A network of
+your own is entered by the decorator `register`.
 """
 
 import dataclasses
 import fnmatch
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from jaxvision.errors import unknown
-from jaxvision.models import (
+from jaxvision.errors import UserError, unknown
+from jaxvision.models.backbones import (
     alexnet,
-    autoencoder,
     beit,
     bninception,
     capsnet,
-    deconvnet,
-    deeplabv3,
-    deeplabv3plus,
     densenet,
-    dilated,
-    espnet,
-    fcn,
     googlenet,
     inception,
     inception_v4,
@@ -36,27 +30,39 @@ from jaxvision.models import (
     mlp,
     mobilenet,
     nasnet,
-    patch_classifier,
     residual_cifar,
     resnet,
     resnet_cifar,
-    segnet,
     senet,
     shufflenet,
     squeezenet,
     swin,
+    vgg,
+    vit,
+    xception,
+)
+from jaxvision.models.segmentation import (
+    autoencoder,
+    deconvnet,
+    deeplabv3,
+    deeplabv3plus,
+    dilated,
+    espnet,
+    fcn,
+    patch_classifier,
+    segnet,
     unet,
     unet_encoder,
     upernet,
-    vgg,
-    vit,
     vnet,
-    xception,
 )
 from jaxvision.models.variant import Variant
+from jaxvision.registry import Registry
+
+Module = TypeVar("Module", bound=type[nn.Module])
 
 _FAMILIES = (
-    # Classic networks: layers in a row.
+    # Backbones. Classic networks: layers in a row.
     mlp,
     lenet,
     alexnet,
@@ -100,12 +106,45 @@ _FAMILIES = (
     autoencoder,
     patch_classifier,
 )
-_REGISTRY: dict[str, Variant] = {
-    name: entry for family in _FAMILIES for name, entry in family.VARIANTS.items()
-}
+_REGISTRY: Registry[Variant] = Registry(
+    "model",
+    {
+        name: dataclasses.replace(entry, role=family.__name__.split(".")[-2])
+        for family in _FAMILIES
+        for name, entry in family.VARIANTS.items()
+    },
+    definition=lambda entry: entry.module,
+)
 ALIASES: dict[str, str] = {
     alias: name for family in _FAMILIES for alias, name in getattr(family, "ALIASES", {}).items()
 }
+
+
+def register(name: str, **fields: Any) -> Callable[[Module], Module]:
+    """A decorator that enters the Linen module class below it as the network `name`.
+
+        @models.register("my_net", input_shape=(32, 32, 3), options={"width": 16})
+        class MyNet(nn.Module): ...
+
+    Args:
+      name: what `create` is to call it.
+      fields: of `Variant`, beside `module`.
+
+    Raises:
+      UserError: another network has the name, or `Variant` has no such field.
+    """
+    valid = [field.name for field in dataclasses.fields(Variant) if field.name != "module"]
+    for field in fields:
+        if field not in valid:
+            raise unknown("field of a model", field, valid)
+    if name in ALIASES:
+        raise UserError(f"{name!r} is another name of {ALIASES[name]!r}; choose another name.")
+
+    def enter(module: Module) -> Module:
+        _REGISTRY.add(name, Variant(module, **fields))
+        return module
+
+    return enter
 
 
 def variant(name: str) -> Variant:
@@ -114,49 +153,60 @@ def variant(name: str) -> Variant:
     Raises:
       UserError: no such model.
     """
-    name = ALIASES.get(name, name)
-    if name not in _REGISTRY:
-        raise unknown("model", name, _REGISTRY)
-    return _REGISTRY[name]
+    return _REGISTRY[ALIASES.get(name, name)]
 
 
-def create(name: str, num_classes: int = 1000, **overrides: Any) -> nn.Module:
+def create(name: str, num_classes: int | None = None, **overrides: Any) -> nn.Module:
     """The Linen module of a registered network, called as `apply(variables, image, train=...)`.
 
     Args:
       name: one of `names()`.
-      num_classes: length of the output; 0 gives a classifier's pooled features in its place.
+      num_classes: length of the output; 0 gives what the classifier would see in its place. None
+        is 1000, and all that a network without classes takes.
       overrides: fields of the module to replace, e.g. `dtype=jnp.bfloat16`, `dropout=0.1`.
         `features_only=True` makes it return the tuple of its feature maps, finest first. A network
         that stands on another takes that one's name as `encoder`, and options for it as
         `encoder_options`.
 
     Raises:
-      UserError: no such model, or it has no such field.
+      UserError: no such model, or it has no such field, or not the end that is asked for.
     """
     entry = variant(name)
-    known = options(name)
+    if num_classes is not None:
+        _require(name, "classes" if num_classes else "features")
+    if "features_only" in overrides:
+        _require(name, "pyramid")
+    valid = options(name)
     for key in overrides:
-        if key == "features_only" and key not in known:
-            having = [other for other in _REGISTRY if key in options(other)]
-            raise unknown("model with a feature pyramid", name, having)
-        if key not in known:
-            raise unknown(f"option of model {name!r}", key, known)
+        if key not in valid:
+            raise unknown(f"option of model {name!r}", key, valid)
     fields = {**entry.options, **overrides}
     if "encoder" in fields:
         fields["encoder"] = _encoder(entry, fields, overrides.get("encoder_options", {}))
         fields.pop("encoder_options", None)
-    return entry.module(num_classes=num_classes, **fields)
+    if "classes" in entry.ends:
+        fields["num_classes"] = 1000 if num_classes is None else num_classes
+    return entry.module(**fields)
+
+
+_ENDS = {"classes": "classes", "features": "features", "pyramid": "a feature pyramid"}
+
+
+def _require(name: str, end: str) -> None:
+    """Refuses a network that lacks an end, and names those that have it."""
+    if end not in variant(name).ends:
+        having = [other for other, entry in _REGISTRY.items() if end in entry.ends]
+        raise unknown(f"model with {_ENDS[end]}", name, having)
 
 
 def _encoder(entry: Variant, fields: Mapping[str, Any], wanted: Mapping[str, Any]) -> nn.Module:
     """The network that gives another its feature maps, named as in that one's reference.
 
-    Of the variant's own options for its encoder another one gets those that it knows.
+    Of the variant's own options for its encoder another one gets those that it has.
     """
-    known = options(fields["encoder"])
+    valid = options(fields["encoder"])
     chosen = {
-        **{k: v for k, v in entry.options.get("encoder_options", {}).items() if k in known},
+        **{k: v for k, v in entry.options.get("encoder_options", {}).items() if k in valid},
         **({"dtype": fields["dtype"]} if "dtype" in fields else {}),
         **wanted,
     }

@@ -1,8 +1,8 @@
-"""What the registry knows of a network."""
+"""What the registry holds of a network."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,9 @@ class Variant:
       reference: the PyTorch class whose state_dict the parameter tree mirrors.
       input_shape: (h, w, c) of the published network, (d, h, w, c) of one for volumes.
       paper: authors and year, and the address.
-      task: what it is for: classification or segmentation.
+      role: the folder of `jaxvision.models` that it is in, which the registry fills in.
+      inputs: what it is called with beside `train`: parts of a batch, by their names there. Those
+        after the first may be left out.
       classifier: the reference's names of the layers whose outputs are the classes: published
         weights of another number of classes leave them as they were initialised.
       first: the reference's name of the layer that sees the image's channels.
@@ -41,13 +43,30 @@ class Variant:
     reference: str = ""
     input_shape: tuple[int, ...] = (224, 224, 3)
     paper: str = ""
-    task: str = "classification"
+    role: str = "backbones"
+    inputs: tuple[str, ...] = ("image",)
     classifier: tuple[str, ...] = ()
     first: str = ""
     auxiliary: tuple[str, ...] = ()
     convert: Callable[[StateDict], StateDict] = dict
     resize: Callable[[StateDict, Shapes], StateDict] = _as_it_is
     export: Callable[[StateDict], StateDict] = dict
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """What the network can return, read off the fields of its module.
+
+        - "classes": logits, with `num_classes` above 0;
+        - "features": what its classifier would see, with `num_classes=0`;
+        - "pyramid": feature maps, finest first, with `features_only=True`.
+
+        A module of which that is not true says so in its class attribute `ENDS`.
+        """
+        if declared := getattr(self.module, "ENDS", ()):
+            return tuple(declared)
+        names = {field.name for field in fields(self.module)}
+        classes = ("classes", "features") if "num_classes" in names else ()
+        return classes + (("pyramid",) if "features_only" in names else ())
 
 
 def renamed(state: StateDict, patterns: Sequence[tuple[str, str]]) -> StateDict:

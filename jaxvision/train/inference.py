@@ -153,7 +153,8 @@ def published_config(model: str, weights: str, overrides: Mapping[str, Any]) -> 
             raise UserError(f"{path} has no {entry.classifier[0]!r}; it is not of {model}.")
         known = pretrained.usual(model, count)
     config = configuration.default_config()
-    config.task, config.model.name = entry.task, model
+    config.task = "segmentation" if entry.role == "segmentation" else "classification"
+    config.model.name = model
     config.data.channels = entry.input_shape[-1]
     config.data.classes = pretrained.class_names(known)
     config.data.mean, config.data.std = known.mean, known.std

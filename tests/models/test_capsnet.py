@@ -8,7 +8,7 @@ import pytest
 from jaxvision import models, tasks
 from jaxvision.config import default_config
 from jaxvision.errors import UserError
-from jaxvision.models.capsnet import dynamic_routing, squash
+from jaxvision.models.backbones.capsnet import dynamic_routing, squash
 
 RNG = np.random.default_rng(0)
 IMAGE = jnp.asarray(RNG.uniform(size=(3, 18, 20, 1)), jnp.float32)

@@ -8,7 +8,7 @@ import pytest
 from jaxvision import models
 from jaxvision.errors import UserError
 from jaxvision.inspect import layers
-from jaxvision.models.dilated import Context
+from jaxvision.models.segmentation.dilated import Context
 
 SMALL = {"width": 0.03125, "hidden": 4}
 

@@ -9,7 +9,7 @@ from flax import linen as nn
 from jaxvision import models
 from jaxvision.errors import UserError
 from jaxvision.interop import torch_weights
-from jaxvision.models.fcn import FCNPyramid
+from jaxvision.models.segmentation.fcn import FCNPyramid
 from jaxvision.pretrained import load_state
 
 SMALL = {"width": 0.03125, "hidden": 6}

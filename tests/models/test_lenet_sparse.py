@@ -7,7 +7,7 @@ import pytest
 
 from jaxvision import models
 from jaxvision.errors import UserError
-from jaxvision.models.lenet import BITMAPS, TABLE
+from jaxvision.models.backbones.lenet import BITMAPS, TABLE
 
 
 def test_parameters_layer_by_layer():

@@ -8,7 +8,7 @@ import pytest
 from jaxvision import models
 from jaxvision.errors import UserError
 from jaxvision.inspect import layers
-from jaxvision.models.patch_classifier import (
+from jaxvision.models.segmentation.patch_classifier import (
     PATCH,
     STRIDE,
     around,

@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from jaxvision import models, pretrained
 from jaxvision.interop import torch_weights
-from jaxvision.models import upernet_weights
+from jaxvision.models.segmentation import upernet_weights
 
 SWIN = {"depths": (1, 2, 1, 1), "width": 12, "num_heads": (1, 1, 2, 2), "window": 2}
 BEIT = {"depth": 4, "width": 24, "num_heads": 2, "out_blocks": (0, 1, 2, 3)}

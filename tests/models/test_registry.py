@@ -1,16 +1,19 @@
 """Every registered network applies; names, options and images that do not fit are named."""
 
+import copy
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from jaxvision import models
 from jaxvision.errors import UserError
 from jaxvision.interop.torch_weights import torch_name
-from jaxvision.models.unet import with_aliases, without_aliases
+from jaxvision.models.segmentation.unet import with_aliases, without_aliases
 
 # One network of each module: what is true of its options is true of all its variants.
 FAMILIES = {models.variant(name).module: name for name in reversed(models.names())}.values()
@@ -55,7 +58,7 @@ def shape_of(name):
 
 
 def is_classifier(name):
-    return models.variant(name).task == "classification"
+    return models.variant(name).role == "backbones"
 
 
 def variables_of(model, image):
@@ -162,6 +165,98 @@ def test_no_classes_give_pooled_features(name):
     assert batch == 2
     assert width > 7
     assert not classifies(name, variables)
+
+
+@pytest.mark.parametrize("name", [n for n in FAMILIES if not is_classifier(n)])
+def test_no_classes_give_maps(name):
+    features, variables = traced(small(name, 0), shape_of(name))
+    assert features.shape[0] == 2
+    assert features.ndim == len(shape_of(name))
+    assert not classifies(name, variables)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_inputs_are_what_a_network_is_called_with(name):
+    entry = models.variant(name)
+    called = inspect.signature(entry.module.__call__).parameters
+    assert entry.inputs == tuple(n for n in called if n not in ("self", "train"))
+    assert all(called[n].default is None for n in entry.inputs[1:])
+
+
+def test_roles_are_folders():
+    assert models.variant("resnet50").role == "backbones"
+    assert models.variant("unet").role == "segmentation"
+    for name in models.names():
+        entry = models.variant(name)
+        assert f".{entry.role}." in entry.module.__module__
+
+
+def test_ends():
+    assert models.variant("resnet50").ends == ("classes", "features", "pyramid")
+    assert models.variant("unet").ends == ("classes", "features")
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    """Whatever a test registers is forgotten after it."""
+    monkeypatch.setattr(models, "_REGISTRY", copy.deepcopy(models._REGISTRY))
+
+
+class Blur(nn.Module):
+    """Without classes: as a generator is."""
+
+    width: int = 3
+
+    def __call__(self, image, train=False):
+        return image[:, :: self.width]
+
+
+def test_a_network_of_ones_own(registered):
+    @models.register("my_net", input_shape=(8, 8, 1), options={"width": 2}, role="segmentation")
+    class MyNet(nn.Module):
+        num_classes: int
+        width: int = 1
+
+        def __call__(self, image, train=False):
+            return jnp.zeros((*image.shape[:-1], self.num_classes * self.width))
+
+    assert "my_net" in models.names()
+    entry = models.variant("my_net")
+    assert (entry.module, entry.role, entry.inputs) == (MyNet, "segmentation", ("image",))
+    assert models.create("my_net", 3) == MyNet(3, width=2)
+    assert shape_returned(models.create("my_net", 3), (1, 8, 8, 1)) == (1, 8, 8, 6)
+    models.register("my_net")(MyNet)  # a file imported again
+    assert models.variant("my_net").role == "backbones"
+    with pytest.raises(UserError, match="a model 'my_net' already"):
+        models.register("my_net")(Blur)
+    with pytest.raises(UserError, match="a model 'resnet50' already"):
+        models.register("resnet50")(Blur)
+    with pytest.raises(UserError, match=r"'vit_b_16' is another name of 'vit_base_patch16_224'"):
+        models.register("vit_b_16")
+    with pytest.raises(UserError, match=r"field of a model 'input_shapes'.*'input_shape'"):
+        models.register("other", input_shapes=())
+
+
+def test_a_network_without_classes(registered):
+    models.register("blur")(Blur)
+    assert models.variant("blur").ends == ()
+    assert models.create("blur", width=4) == Blur(4)
+    for count, end in ((3, "classes"), (0, "features")):
+        with pytest.raises(UserError, match=f"model with {end} 'blur'"):
+            models.create("blur", count)
+    with pytest.raises(UserError, match="model with a feature pyramid 'blur'"):
+        models.create("blur", features_only=True)
+
+
+def test_a_network_may_declare_its_ends(registered):
+    @models.register("detector")
+    class Detector(nn.Module):
+        ENDS = ("classes",)
+        num_classes: int = 80
+
+    assert models.create("detector", 3) == Detector(3)
+    with pytest.raises(UserError, match="model with features 'detector'"):
+        models.create("detector", 0)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

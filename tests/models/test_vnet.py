@@ -52,7 +52,7 @@ def test_halvings_and_classes_are_options():
 
 
 def test_dropout_takes_whole_channels():
-    from jaxvision.models.vnet import _drop
+    from jaxvision.models.segmentation.vnet import _drop
 
     x = jnp.ones((2, 3, 3, 3, 64))
     y = _drop(0.5, True).apply({}, x, rngs={"dropout": jax.random.key(0)})

@@ -76,7 +76,7 @@ def of_torchvision(name: str) -> dict[str, dict]:
     for other in sorted(names & known):
         for weights in package.models.get_model_weights(other):
             prepare = weights.transforms()
-            if models.variant(name).task == "segmentation":
+            if models.variant(name).role == "segmentation":
                 found[weights.name] = {
                     "url": weights.url,
                     "size": prepare.resize_size[0],

@@ -1,4 +1,4 @@
-"""`jaxvision.models.alexnet`."""
+"""`jaxvision.models.backbones.alexnet`."""
 
 from parity.case import Case
 

@@ -1,4 +1,4 @@
-"""`jaxvision.models.autoencoder`."""
+"""`jaxvision.models.segmentation.autoencoder`."""
 
 from parity.case import Case
 

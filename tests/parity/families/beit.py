@@ -1,4 +1,4 @@
-"""`jaxvision.models.beit`."""
+"""`jaxvision.models.backbones.beit`."""
 
 from parity.case import Case
 from parity.families.vit import feature_map as feature_map

@@ -1,4 +1,4 @@
-"""`jaxvision.models.capsnet`."""
+"""`jaxvision.models.backbones.capsnet`."""
 
 from parity.case import Case
 

@@ -1,4 +1,4 @@
-"""`jaxvision.models.deconvnet`."""
+"""`jaxvision.models.segmentation.deconvnet`."""
 
 from parity.case import Case
 

@@ -1,4 +1,4 @@
-"""`jaxvision.models.deeplabv3`."""
+"""`jaxvision.models.segmentation.deeplabv3`."""
 
 from parity.case import Case
 

@@ -1,4 +1,4 @@
-"""`jaxvision.models.deeplabv3plus`."""
+"""`jaxvision.models.segmentation.deeplabv3plus`."""
 
 from parity.case import Case
 

@@ -1,4 +1,4 @@
-"""`jaxvision.models.densenet`."""
+"""`jaxvision.models.backbones.densenet`."""
 
 from parity.case import Case
 

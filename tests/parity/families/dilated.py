@@ -1,4 +1,4 @@
-"""`jaxvision.models.dilated`."""
+"""`jaxvision.models.segmentation.dilated`."""
 
 from parity.case import Case
 

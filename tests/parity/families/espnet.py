@@ -1,4 +1,4 @@
-"""`jaxvision.models.espnet`."""
+"""`jaxvision.models.segmentation.espnet`."""
 
 from parity.case import Case
 

@@ -1,4 +1,4 @@
-"""`jaxvision.models.fcn`."""
+"""`jaxvision.models.segmentation.fcn`."""
 
 from parity.case import Case
 

@@ -1,4 +1,4 @@
-"""`jaxvision.models.googlenet`."""
+"""`jaxvision.models.backbones.googlenet`."""
 
 from parity.case import Case
 

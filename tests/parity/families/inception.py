@@ -1,4 +1,4 @@
-"""`jaxvision.models.inception`, `bninception` and `inception_v4`."""
+"""`jaxvision.models.backbones.inception`, `bninception` and `inception_v4`."""
 
 from parity.case import Case
 

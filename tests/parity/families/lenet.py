@@ -1,4 +1,4 @@
-"""`jaxvision.models.lenet`."""
+"""`jaxvision.models.backbones.lenet`."""
 
 import sys
 from pathlib import Path
@@ -18,7 +18,7 @@ def build(name, case):
 
     if name == "lenet5_sparse":
         sys.path.append(str(Path(__file__).parents[3]))
-        from jaxvision.models.lenet import BITMAPS  # drawn by us
+        from jaxvision.models.backbones.lenet import BITMAPS  # drawn by us
 
         return LeNet5Sparse(BITMAPS)
     return LeNet5(case.classes)

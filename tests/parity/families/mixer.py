@@ -1,4 +1,4 @@
-"""`jaxvision.models.mixer`."""
+"""`jaxvision.models.backbones.mixer`."""
 
 from parity.case import Case
 

@@ -1,4 +1,4 @@
-"""`jaxvision.models.mlp`."""
+"""`jaxvision.models.backbones.mlp`."""
 
 from parity.case import Case
 

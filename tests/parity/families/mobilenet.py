@@ -1,4 +1,4 @@
-"""`jaxvision.models.mobilenet`."""
+"""`jaxvision.models.backbones.mobilenet`."""
 
 from parity.case import Case
 

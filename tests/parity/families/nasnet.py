@@ -1,4 +1,4 @@
-"""`jaxvision.models.nasnet`."""
+"""`jaxvision.models.backbones.nasnet`."""
 
 from parity.case import Case
 

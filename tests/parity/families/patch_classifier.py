@@ -1,4 +1,4 @@
-"""`jaxvision.models.patch_classifier`."""
+"""`jaxvision.models.segmentation.patch_classifier`."""
 
 from parity.case import Case
 

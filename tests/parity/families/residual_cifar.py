@@ -1,4 +1,4 @@
-"""`jaxvision.models.residual_cifar`."""
+"""`jaxvision.models.backbones.residual_cifar`."""
 
 from parity.case import Case
 

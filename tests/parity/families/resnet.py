@@ -1,4 +1,4 @@
-"""`jaxvision.models.resnet`."""
+"""`jaxvision.models.backbones.resnet`."""
 
 from parity.case import Case
 

@@ -1,4 +1,4 @@
-"""`jaxvision.models.resnet_cifar`."""
+"""`jaxvision.models.backbones.resnet_cifar`."""
 
 from parity.case import Case
 

@@ -1,4 +1,4 @@
-"""`jaxvision.models.segnet`."""
+"""`jaxvision.models.segmentation.segnet`."""
 
 from parity.case import Case
 

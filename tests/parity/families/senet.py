@@ -1,4 +1,4 @@
-"""`jaxvision.models.senet`."""
+"""`jaxvision.models.backbones.senet`."""
 
 from parity.case import Case
 

@@ -1,4 +1,4 @@
-"""`jaxvision.models.shufflenet`."""
+"""`jaxvision.models.backbones.shufflenet`."""
 
 from parity.case import Case
 

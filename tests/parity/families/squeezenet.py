@@ -1,4 +1,4 @@
-"""`jaxvision.models.squeezenet`."""
+"""`jaxvision.models.backbones.squeezenet`."""
 
 from parity.case import Case
 

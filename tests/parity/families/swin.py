@@ -1,4 +1,4 @@
-"""`jaxvision.models.swin`."""
+"""`jaxvision.models.backbones.swin`."""
 
 from parity.case import Case
 

@@ -1,4 +1,4 @@
-"""`jaxvision.models.unet`."""
+"""`jaxvision.models.segmentation.unet`."""
 
 from parity.case import Case
 

@@ -1,4 +1,4 @@
-"""`jaxvision.models.unet_encoder`."""
+"""`jaxvision.models.segmentation.unet_encoder`."""
 
 from parity.case import Case
 

@@ -1,4 +1,4 @@
-"""`jaxvision.models.upernet`."""
+"""`jaxvision.models.segmentation.upernet`."""
 
 from parity.case import Case
 

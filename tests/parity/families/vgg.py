@@ -1,4 +1,4 @@
-"""`jaxvision.models.vgg`."""
+"""`jaxvision.models.backbones.vgg`."""
 
 from parity.case import Case
 

@@ -1,4 +1,4 @@
-"""`jaxvision.models.vit`."""
+"""`jaxvision.models.backbones.vit`."""
 
 from parity.case import Case
 

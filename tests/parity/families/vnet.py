@@ -1,4 +1,4 @@
-"""`jaxvision.models.vnet`."""
+"""`jaxvision.models.segmentation.vnet`."""
 
 from parity.case import Case
 

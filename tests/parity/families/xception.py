@@ -1,4 +1,4 @@
-"""`jaxvision.models.xception`."""
+"""`jaxvision.models.backbones.xception`."""
 
 from parity.case import Case
 

@@ -198,7 +198,6 @@ def _fcn(name: str, stride: int, **options: Any) -> Variant:
         f"torchfcn {name}",
         (224, 224, 3),
         "Long et al. 2015, https://arxiv.org/abs/1411.4038",
-        task="segmentation",
         # The upsamplings hold a number for each pair of classes.
         classifier=(*scores, *(upsampling[0] for upsampling in _UPSAMPLINGS[stride])),
         first="conv1.1",
@@ -217,7 +216,6 @@ def _pyramid(encoder: str) -> Variant:
         "tests/parity/networks/fcn.py FCNPyramid",
         (224, 224, 3),
         "Long et al. 2015, https://arxiv.org/abs/1411.4038",
-        task="segmentation",
         classifier=tuple(f"{kind}{n}" for kind in ("score", "upscore") for n in strides),
         first="encoder.conv1",
     )

@@ -95,7 +95,6 @@ def _variant(**options: int) -> Variant:
         "tests/parity/networks/autoencoder.py Autoencoder",
         (64, 64, 3),
         "Hinton and Salakhutdinov 2006, https://doi.org/10.1126/science.1127647",
-        task="segmentation",
         classifier=("score",),
         first="encoder.0.conv",
         auxiliary=("image.",),

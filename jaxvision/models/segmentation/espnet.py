@@ -262,7 +262,6 @@ def _variant(module: type[nn.Module], reference: str, *classifier: str) -> Varia
         reference,
         (360, 480, 3),
         "Mehta et al. 2018, https://arxiv.org/abs/1803.06815",
-        task="segmentation",
         classifier=(*classifier, "encoder.classifier.conv"),
         first="encoder.level1.conv",
         convert=to_ours,

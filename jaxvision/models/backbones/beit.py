@@ -19,8 +19,8 @@ from jaxvision.layers.head import Head
 from jaxvision.layers.normalization import LayerNorm
 from jaxvision.layers.positions import resize_relative_bias
 from jaxvision.layers.transformer import Attention, DropPath, Mlp, PatchEmbed, apply_blocks
+from jaxvision.models.backbones.vit import as_map, kept_blocks, patch_grid, prepend
 from jaxvision.models.variant import Shapes, StateDict, Variant
-from jaxvision.models.vit import as_map, kept_blocks, patch_grid, prepend
 
 
 class BeitBlock(nn.Module):

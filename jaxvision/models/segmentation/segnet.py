@@ -87,7 +87,6 @@ def _segnet(reference: str, **options: float) -> Variant:
         f"pytorchcv segnet_cityscapes{reference}",
         (360, 480, 3),
         "Badrinarayanan et al. 2015, https://arxiv.org/abs/1511.00561",
-        task="segmentation",
         classifier=("head",),
         first="down_stage1.unit1.conv",
     )

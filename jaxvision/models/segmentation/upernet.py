@@ -19,7 +19,8 @@ from jaxvision.layers.conv_norm import conv_norm_relu
 from jaxvision.layers.convolution import Conv2d, ConvTranspose2d
 from jaxvision.layers.normalization import BatchNorm, LayerNorm
 from jaxvision.layers.pyramid import by_stride, required
-from jaxvision.models import beit, swin, upernet_weights
+from jaxvision.models.backbones import beit, swin
+from jaxvision.models.segmentation import upernet_weights
 from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import adaptive_avg_pool2d, max_pool2d
 from jaxvision.ops.resize import resize
@@ -59,6 +60,8 @@ class UPerHead(nn.Module):
             levels.insert(0, conv(x, 3, f"fpn_convs.{index}"))
         x = jnp.concatenate([resize(x, levels[0].shape[1:3]) for x in levels], axis=-1)
         x = conv(x, 3, "fpn_bottleneck")
+        if not self.num_classes:
+            return x
         return Conv2d(self.num_classes, 1, dtype=self.dtype, name="classifier")(x)
 
 
@@ -94,6 +97,8 @@ def _four_strides(parent: nn.Module, maps: Maps, train: bool) -> Maps:
 
 class UPerNet(nn.Module):
     """Returns logits [b, h, w, num_classes]; in training a dict of `logits` and `aux`.
+
+    With no classes it returns the head's last map, of stride 4.
 
     Attributes:
       encoder: gives maps of strides 4, 8, 16 and 32, or four of one stride.
@@ -132,6 +137,8 @@ class UPerNet(nn.Module):
             ]
         form = (self.num_classes, self.width, self.bins)
         logits = UPerHead(*form, dtype=self.dtype, name="decode_head")(maps, train)
+        if not self.num_classes:
+            return logits
         logits = resize(logits, size)
         if not self.auxiliary or not (train or self.is_initializing()):
             return logits
@@ -149,7 +156,6 @@ def _variant(encoder: str, reference: str, side: int, first: str, **options: Any
         reference,
         (side, side, 3),
         "Xiao et al. 2018, https://arxiv.org/abs/1807.10221",
-        task="segmentation",
         classifier=("decode_head.classifier", "auxiliary_head.classifier"),
         first=f"backbone.{first}",
         auxiliary=("auxiliary_head.",),

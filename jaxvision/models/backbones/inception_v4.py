@@ -9,7 +9,7 @@ import re
 from functools import partial
 
 from jaxvision.layers.inception import Block, Branch, Conv, Fork, Layer
-from jaxvision.models.inception import Architecture, Inception, pool_max
+from jaxvision.models.backbones.inception import Architecture, Inception, pool_max
 from jaxvision.models.variant import StateDict, Variant, renamed
 from jaxvision.ops.pooling import avg_pool2d
 

@@ -97,7 +97,6 @@ VARIANTS = {
         "tests/parity/networks/deconvnet.py DeconvNet",
         (224, 224, 3),
         "Noh et al. 2015, https://arxiv.org/abs/1505.04366",
-        task="segmentation",
         classifier=("score",),
         first="conv1.0.conv",
     )

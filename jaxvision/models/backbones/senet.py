@@ -1,8 +1,8 @@
 """SENet: Hu et al., Squeeze-and-Excitation Networks, 2017.
 
 https://arxiv.org/abs/1709.01507. References: `timm` `legacy_senet154` (the ILSVRC 2017 network) and
-`legacy_seresnet50` ..., the authors' Caffe networks: unlike in `jaxvision.models.resnet`, max
-pooling is not padded and an SE-ResNet's strides are at the first 1x1 convolutions.
+`legacy_seresnet50` ..., the authors' Caffe networks: unlike in `resnet`, max pooling is not
+padded and an SE-ResNet's strides are at the first 1x1 convolutions.
 """
 
 from collections.abc import Sequence

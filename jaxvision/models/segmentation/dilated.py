@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from jaxvision.errors import unknown
 from jaxvision.layers.convolution import Conv2d
-from jaxvision.models.fcn import vgg16_as_convolutions
+from jaxvision.models.segmentation.fcn import vgg16_as_convolutions
 from jaxvision.models.variant import StateDict, Variant, renamed
 from jaxvision.ops.pooling import max_pool2d
 from jaxvision.ops.resize import resize
@@ -151,7 +151,6 @@ def _variant(context: str = "") -> Variant:
         "tests/parity/networks/dilated.py DilatedVGG",
         (224, 224, 3),
         "Yu and Koltun 2016, https://arxiv.org/abs/1511.07122",
-        task="segmentation",
         classifier=("score", *layers),
         first="conv1.0",
         convert=from_vgg16,

@@ -23,8 +23,8 @@ from jaxvision.layers.linear import Dense
 from jaxvision.layers.normalization import LayerNorm
 from jaxvision.layers.positions import resize_relative_bias
 from jaxvision.layers.transformer import Attention, DropPath, Mlp, PatchEmbed, drop_path_rates
+from jaxvision.models.backbones.vit import as_map
 from jaxvision.models.variant import Shapes, StateDict, Variant, renamed
-from jaxvision.models.vit import as_map
 from jaxvision.ops.forms import computed_once
 
 Map = Float[Array, "b h w c"]

@@ -51,7 +51,7 @@ class Decoder(nn.Module):
 
 
 class DeepLabV3Plus(nn.Module):
-    """Returns logits [b, h, w, num_classes].
+    """Returns logits [b, h, w, num_classes], or with no classes the decoder's map, of stride 4.
 
     Attributes:
       encoder: gives feature maps, of which the one of stride 4 and the last are used.
@@ -74,6 +74,8 @@ class DeepLabV3Plus(nn.Module):
         (fine,) = required(by_stride(image, maps), (4,), "DeepLab v3+")
         form = (self.rates, self.width, self.fine_width, self.dropout)
         x = Decoder(*form, dtype=self.dtype, name="decoder")(maps[-1], fine, train)
+        if not self.num_classes:
+            return x
         x = Conv2d(self.num_classes, 1, dtype=self.dtype, name="segmentation_head_0")(x)
         return resize(x, image.shape[1:3], align_corners=True)
 
@@ -84,7 +86,6 @@ def _variant(encoder: str) -> Variant:
         {"encoder": encoder, "encoder_options": {"output_stride": 16, "dilate_first": True}},
         f"segmentation_models_pytorch DeepLabV3Plus('{encoder}')",
         paper="Chen et al. 2018, https://arxiv.org/abs/1802.02611",
-        task="segmentation",
         classifier=("segmentation_head.0",),
         first="encoder.conv1",
     )

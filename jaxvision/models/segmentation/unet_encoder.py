@@ -65,7 +65,7 @@ class UNetDecoder(nn.Module):
 
 
 class EncoderUNet(nn.Module):
-    """Returns logits [b, h, w, num_classes].
+    """Returns logits [b, h, w, num_classes], or with no classes the decoder's last map.
 
     Attributes:
       encoder: gives feature maps of falling size.
@@ -97,6 +97,8 @@ class EncoderUNet(nn.Module):
         x = UNetDecoder(widths, self.center, self.dtype, name="decoder")(
             levels, (image.shape[1], image.shape[2]), train
         )
+        if not self.num_classes:
+            return x
         return Conv2d(self.num_classes, 3, dtype=self.dtype, name="segmentation_head_0")(x)
 
 
@@ -106,7 +108,6 @@ def _variant(encoder: str, **options: Any) -> Variant:
         {"encoder": encoder, **options},
         f"segmentation_models_pytorch Unet('{encoder}')",
         paper="Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597",
-        task="segmentation",
         classifier=("segmentation_head.0",),
         first="encoder.features.0" if encoder.startswith("vgg") else "encoder.conv1",
     )

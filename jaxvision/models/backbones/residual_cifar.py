@@ -9,7 +9,7 @@ https://arxiv.org/abs/1611.05431. SE-ResNet: Hu et al., Squeeze-and-Excitation N
 https://arxiv.org/abs/1709.01507.
 
 References: `pytorchcv` `resnet20_cifar10`, `wrn28_10_cifar10` .... As there, a bottleneck's stride
-is at its 3x3 convolution. `jaxvision.models.resnet_cifar` has the shortcuts without weights.
+is at its 3x3 convolution. `resnet_cifar` has the shortcuts without weights.
 """
 
 from collections.abc import Sequence

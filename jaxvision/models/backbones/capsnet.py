@@ -140,6 +140,7 @@ def _variant(**options: object) -> Variant:
         "Sabour et al. 2017, https://arxiv.org/abs/1710.09829",
         classifier=("digit_caps", "decoder.0") if options else ("digit_caps",),
         first="conv1",
+        inputs=("image", "label"),
     )
 
 

@@ -180,7 +180,6 @@ VARIANTS = {
         "monai VNet(3, 1, 2)",
         (64, 64, 64, 1),
         "Milletari et al. 2016, https://arxiv.org/abs/1606.04797",
-        task="segmentation",
         classifier=("out_tr.conv_block.conv", "out_tr.conv_block.adn.N", "out_tr.conv2"),
         first="in_tr.conv_block.conv",
     )

@@ -154,7 +154,6 @@ VARIANTS = {
         "tests/parity/networks/patch_classifier.py PatchClassifier",
         (240, 320, 3),
         "Farabet et al. 2013, https://doi.org/10.1109/TPAMI.2012.231",
-        task="segmentation",
         classifier=("fc2",),
         first="conv1",
     )

@@ -175,9 +175,9 @@ class Decoder(nn.Module):
 class UNet(nn.Module):
     """Encoder of `depth` halvings, decoder of as many doublings, skip connections between.
 
-    Returns logits [b, h, w, num_classes]. With same padding, sides that are no multiple of
-    2**depth are padded below and to the right and the logits cut back. The valid form (`padding=0`)
-    gives a smaller map, as in the paper (572 → 388).
+    Returns logits [b, h, w, num_classes], or with no classes the decoder's last map. With same
+    padding, sides that are no multiple of 2**depth are padded below and to the right and the logits
+    cut back. The valid form (`padding=0`) gives a smaller map, as in the paper (572 → 388).
 
     Attributes:
       width: channels of the first stage, doubled at every halving.
@@ -216,9 +216,11 @@ class UNet(nn.Module):
         bottom = self.width * 2**self.depth
         x = EncodingBlock(bottom, *form, dtype=self.dtype, name="bottom_block")(x, train)
         x = Decoder(*form, remat=self.remat, dtype=self.dtype, name="decoder")(x, skips, train)
-        x = ConvBlock(self.num_classes, 1, 0, False, False, dtype=self.dtype, name="classifier")(
-            x, train
-        )
+        if self.num_classes:
+            classify = ConvBlock(
+                self.num_classes, 1, 0, False, False, dtype=self.dtype, name="classifier"
+            )
+            x = classify(x, train)
         return x[:, :height, :width] if self.padding else x
 
     def _smallest_valid(self) -> int:
@@ -253,7 +255,6 @@ def _unet(reference: str, shape: tuple[int, int, int], **options: Any) -> Varian
         f"unet.UNet({shape[2]}, 2, dimensions=2, {reference})",
         shape,
         "Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597",
-        task="segmentation",
         classifier=("classifier.conv_layer",),
         first="encoder.encoding_blocks.0.conv1.conv_layer",
         convert=without_aliases,

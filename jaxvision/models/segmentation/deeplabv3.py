@@ -30,6 +30,8 @@ class FCNHead(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w k"]:
         x = conv_norm_relu(self, x.shape[-1] // 4, 3, "0", "1", x, train)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        if not self.num_classes:
+            return x
         return Conv2d(self.num_classes, 1, dtype=self.dtype, name="4")(x)
 
 
@@ -51,6 +53,8 @@ class DeepLabHead(nn.Module):
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w k"]:
         x = ASPP(self.rates, self.width, dropout=self.dropout, dtype=self.dtype, name="0")(x, train)
         x = conv_norm_relu(self, self.width, 3, "1", "2", x, train)
+        if not self.num_classes:
+            return x
         return Conv2d(self.num_classes, 1, dtype=self.dtype, name="4")(x)
 
 
@@ -58,6 +62,7 @@ class DilatedSegmenter(nn.Module):
     """An encoder whose last stages are dilated, a head, and bilinear upsampling to the image.
 
     In training, with `auxiliary`, a dict of `logits` and `aux`, both [b, h, w, num_classes].
+    With no classes the head's last map, at the encoder's stride.
 
     Attributes:
       encoder: gives feature maps; the last is used.
@@ -94,7 +99,10 @@ class DilatedSegmenter(nn.Module):
             classify = DeepLabHead(
                 self.num_classes, self.rates, self.width, **common, name="classifier"
             )
-        logits = resize(classify(maps[-1], train), size)
+        logits = classify(maps[-1], train)
+        if not self.num_classes:
+            return logits
+        logits = resize(logits, size)
         if not self.auxiliary or not (train or self.is_initializing()):
             return logits
         aux = FCNHead(self.num_classes, **common, name="aux_classifier")(maps[-2], train)
@@ -113,7 +121,6 @@ def _variant(name: str, head: str, encoder: str, reference: str, stride: int = 8
         {"head": head, "encoder": encoder, "encoder_options": {"output_stride": stride}},
         reference,
         paper=_PAPERS[head],
-        task="segmentation",
         classifier=("classifier.4", "aux_classifier.4"),
         first="backbone.conv1",
         auxiliary=("aux_classifier.",),

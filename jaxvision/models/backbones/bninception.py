@@ -8,7 +8,7 @@ size only where the maps before them have even sides, as in images of multiples 
 from functools import partial
 
 from jaxvision.layers.inception import Block, Branch, Conv, Layer
-from jaxvision.models.inception import Architecture, Inception, pool_max, pool_mean
+from jaxvision.models.backbones.inception import Architecture, Inception, pool_max, pool_mean
 from jaxvision.models.variant import Variant, renamed
 from jaxvision.ops.pooling import max_pool2d
 

@@ -14,8 +14,8 @@ from jaxtyping import Array, Float
 from jaxvision.layers.head import Head
 from jaxvision.layers.normalization import LayerNorm
 from jaxvision.layers.transformer import DropPath, Mlp, PatchEmbed, apply_blocks
+from jaxvision.models.backbones.vit import as_map, kept_blocks, patch_grid
 from jaxvision.models.variant import Variant
-from jaxvision.models.vit import as_map, kept_blocks, patch_grid
 
 
 class MixerBlock(nn.Module):

@@ -1,0 +1,1 @@
+"""Networks that classify images, and whose feature maps others stand on."""
