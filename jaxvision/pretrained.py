@@ -18,8 +18,9 @@ from jaxvision import models
 from jaxvision.interop import torch_weights
 from jaxvision.interop.published import Published, published, resolve
 from jaxvision.interop.published import class_names as names_of
-from jaxvision.models.variant import Shapes, StateDict, Variant
+from jaxvision.models.variant import Variant
 from jaxvision.ops import random
+from jaxvision.state_dict import Shapes, StateDict
 
 logger = logging.getLogger(__name__)
 

@@ -1,16 +1,15 @@
 """What the tokens of a vision transformer attend to."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax import traverse_util
 from jaxtyping import Array, Float
 
 from jaxvision.errors import UserError
+from jaxvision.layers.intermediates import intermediates
 from jaxvision.ops.windows import pair
 
 
@@ -27,26 +26,13 @@ def attention_maps(
     Raises:
       UserError: the network has no attention, or attends within windows only.
     """
-    _, kept = module.apply(variables, image[None], train=False, mutable=["intermediates"])
-    found = traverse_util.flatten_dict(dict(kept.get("intermediates", {})), sep="/")
-    paths = [path for path in found if path.rpartition("/")[2] == "attention"]
-    maps = [found[path][0] for path in sorted(paths, key=_by_number)]
-    if not maps:
-        raise UserError(f"{type(module).__name__} has no attention.")
+    maps = intermediates(module, variables, image[None], ("attention",))["attention"]
     if len({value.shape[-2:] for value in maps}) > 1 or any(len(value) > 1 for value in maps):
         raise UserError(
             f"{type(module).__name__} attends within windows, so there is no map of the whole "
             "image; grad-cam and saliency are for every network."
         )
     return [value[0].astype(jnp.float32) for value in maps]
-
-
-def _by_number(path: str) -> list[tuple[str, int]]:
-    """Sorts `blocks_10` behind `blocks_2`."""
-    return [
-        (re.sub(r"\d+$", "", part), int((re.findall(r"\d+$", part) or ["-1"])[0]))
-        for part in path.split("/")
-    ]
 
 
 def attention_rollout(maps: Sequence[Float[Array, "heads n n"]]) -> Float[Array, "n n"]:

@@ -25,8 +25,7 @@ import numpy as np
 
 from jaxvision.errors import UserError, nearest
 from jaxvision.interop.torch_file import read_torch_file
-
-StateDict = dict[str, np.ndarray]
+from jaxvision.state_dict import StateDict
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 _STATISTICS = {"mean": "running_mean", "var": "running_var"}

@@ -1,6 +1,6 @@
 """Convolutions as Flax modules; how they are computed is in `jaxvision.ops.convolution`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -90,45 +90,6 @@ class Conv2d(nn.Module):
         return y if bias is None else add_bias(y, bias)
 
 
-class ConvTranspose2d(nn.Module):
-    """PyTorch's transposed convolution. Parameters: `kernel` (kh, kw, out, in) and `bias`, float32.
-
-    Attributes:
-      features: channels of the output.
-      kernel_size: one number or (rows, columns), like all the following.
-      stride: by how much the map grows.
-      padding: what is cropped from each side.
-      output_padding: rows and columns added at the bottom and the right.
-      use_bias: whether a bias is added.
-      dtype: what is computed in; None is what input and parameters promote to.
-      kernel_init: of the kernel; He normal over the fan-in.
-      bias_init: of the bias.
-    """
-
-    features: int
-    kernel_size: Pair
-    stride: Pair
-    padding: Pair = 0
-    output_padding: Pair = 0
-    use_bias: bool = True
-    dtype: Any = None
-    kernel_init: Initializer = nn.initializers.he_normal(in_axis=-1, out_axis=-2)
-    bias_init: Initializer = nn.initializers.zeros
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
-        shape = (*pair(self.kernel_size), self.features, x.shape[-1])
-        x, kernel, bias = _with_parameters(self, x, shape)
-        y = conv_transpose2d(
-            x,
-            kernel,
-            stride=self.stride,
-            padding=self.padding,
-            output_padding=self.output_padding,
-        )
-        return y if bias is None else add_bias(y, bias)
-
-
 class Conv3d(nn.Module):
     """A 3-D convolution with PyTorch's padding. Parameters: `kernel` (DHWIO) and `bias`, float32.
 
@@ -165,13 +126,13 @@ class Conv3d(nn.Module):
         return y if bias is None else add_bias(y, bias)
 
 
-class ConvTranspose3d(nn.Module):
-    """PyTorch's in 3-D. Parameters: `kernel` (kd, kh, kw, out, in) and `bias`, float32.
+class _ConvTranspose(nn.Module):
+    """PyTorch's transposed convolution. Parameters: `kernel` (size, out, in) and `bias`, float32.
 
     Attributes:
       features: channels of the output.
-      kernel_size: one number or (depth, rows, columns), like all the following.
-      stride: by how much the volume grows.
+      kernel_size: one number or one for each axis, like all the following.
+      stride: by how much the map grows.
       padding: what is cropped from each side.
       output_padding: what is added at the end of each axis.
       use_bias: whether a bias is added.
@@ -181,24 +142,41 @@ class ConvTranspose3d(nn.Module):
     """
 
     features: int
-    kernel_size: Triple
-    stride: Triple
-    padding: Triple = 0
-    output_padding: Triple = 0
+    kernel_size: int | Sequence[int]
+    stride: int | Sequence[int]
+    padding: int | Sequence[int] = 0
+    output_padding: int | Sequence[int] = 0
     use_bias: bool = True
     dtype: Any = None
     kernel_init: Initializer = nn.initializers.he_normal(in_axis=-1, out_axis=-2)
     bias_init: Initializer = nn.initializers.zeros
 
+
+class ConvTranspose2d(_ConvTranspose):
+    __doc__ = _ConvTranspose.__doc__
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
+        return _transposed(self, x, pair(self.kernel_size), conv_transpose2d)
+
+
+class ConvTranspose3d(_ConvTranspose):
+    __doc__ = _ConvTranspose.__doc__
+
     @nn.compact
     def __call__(self, x: Float[Array, "b d h w c"]) -> Float[Array, "b od oh ow o"]:
-        shape = (*triple(self.kernel_size), self.features, x.shape[-1])
-        x, kernel, bias = _with_parameters(self, x, shape)
-        y = conv_transpose3d(
-            x,
-            kernel,
-            stride=self.stride,
-            padding=self.padding,
-            output_padding=self.output_padding,
-        )
-        return y if bias is None else add_bias(y, bias)
+        return _transposed(self, x, triple(self.kernel_size), conv_transpose3d)
+
+
+def _transposed(
+    layer: _ConvTranspose, x: Array, size: tuple[int, ...], convolve: Callable[..., Array]
+) -> Array:
+    x, kernel, bias = _with_parameters(layer, x, (*size, layer.features, x.shape[-1]))
+    y = convolve(
+        x,
+        kernel,
+        stride=layer.stride,
+        padding=layer.padding,
+        output_padding=layer.output_padding,
+    )
+    return y if bias is None else add_bias(y, bias)

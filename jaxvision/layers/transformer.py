@@ -3,7 +3,7 @@
 Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021, https://arxiv.org/abs/2010.11929
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,9 +11,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.typing import Initializer
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, Float
 
+from jaxvision.layers.blocks import DropPath
 from jaxvision.layers.convolution import Conv2d
+from jaxvision.layers.intermediates import asked, record
 from jaxvision.layers.linear import Dense
 from jaxvision.layers.normalization import LayerNorm
 from jaxvision.layers.positions import Grid, relative_bias
@@ -24,32 +26,6 @@ from jaxvision.ops.windows import Pair, pair
 
 gelu = partial(jax.nn.gelu, approximate=False)
 _truncated_normal = nn.initializers.truncated_normal(0.02)
-
-
-class DropPath(nn.Module):
-    """Drops whole samples of a residual branch, and scales up the others (stochastic depth).
-
-    Huang et al., "Deep Networks with Stochastic Depth", 2016, https://arxiv.org/abs/1603.09382
-
-    Attributes:
-      rate: the probability that a sample is dropped; may be traced.
-    """
-
-    rate: float | Array = 0.0
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b ..."], train: bool) -> Float[Array, "b ..."]:
-        if not train or (isinstance(self.rate, (int, float)) and self.rate == 0):
-            return x
-        keep = 1 - jnp.asarray(self.rate, jnp.float32)
-        shape = (x.shape[0],) + (1,) * (x.ndim - 1)
-        kept = jax.random.bernoulli(self.make_rng("dropout"), keep, shape)
-        return jnp.where(kept, x / jnp.maximum(keep, 1e-6).astype(x.dtype), 0)
-
-
-def drop_path_rates(depth: int, last: float) -> list[float]:
-    """The probability that each of `depth` blocks drops a sample: from 0 linearly to `last`."""
-    return [last * index / max(1, depth - 1) for index in range(depth)]
 
 
 class LayerScale(nn.Module):
@@ -74,8 +50,7 @@ class Attention(nn.Module):
 
     Vaswani et al., "Attention Is All You Need", 2017, https://arxiv.org/abs/1706.03762
 
-    Where the collection "intermediates" is mutable, the weights [b, heads, n, n] are sown in it as
-    `attention`.
+    The weights [b, heads, n, n] are recorded as `attention`, see `jaxvision.layers.intermediates`.
 
     Attributes:
       num_heads: how many heads.
@@ -136,13 +111,12 @@ class Attention(nn.Module):
             if mask is not None:
                 masks = jnp.broadcast_to(mask, (len(mask), *bias.shape[1:]))
                 bias = add_bias(masks.reshape(len(mask), -1), bias.reshape(-1)).reshape(masks.shape)
-        wanted = self.is_mutable_collection("intermediates") and not self.is_initializing()
-        if wanted or (train and self.attn_dropout > 0):
+        if asked(self, "attention") or (train and self.attn_dropout > 0):
             logits = jnp.einsum("bqhd,bkhd->bhqk", q, k).astype(jnp.float32) * head_dim**-0.5
             if bias is not None:
                 logits += jnp.tile(bias, (batch // len(bias), 1, 1, 1))
             weights = nn.softmax(logits).astype(q.dtype)
-            self.sow("intermediates", "attention", weights)
+            record(self, "attention", weights)
             weights = nn.Dropout(self.attn_dropout, deterministic=not train)(weights)
             y = jnp.einsum("bhqk,bkhd->bqhd", weights, v)
         else:
@@ -267,79 +241,3 @@ class TransformerBlock(nn.Module):
         norm = partial(LayerNorm, epsilon=self.epsilon, dtype=self.dtype)
         x = residual(x, attention(norm(name="norm1")(x), train), "ls1")
         return residual(x, mlp(norm(name="norm2")(x), train), "ls2")
-
-
-def apply_blocks(
-    module: nn.Module,
-    block: Callable[..., nn.Module],
-    depth: int,
-    x: Float[Array, "b n c"],
-    train: bool,
-    drop_path: float = 0.0,
-    keep: Sequence[int] = (),
-    scan: bool = False,
-    remat: bool = False,
-) -> tuple[Float[Array, "b n c"], list[Float[Array, "b n c"]]]:
-    """Runs equal blocks one after the other, as `blocks_0`, `blocks_1`, ... of `module`.
-
-    In training a block is traced once for all of them. With `scan` it is also compiled once, and
-    runs over the stacked parameters of all, at the price of a copy of the parameters. Parameters
-    and random numbers are the same either way. Where modules may do more than compute each block is
-    called by itself: when they are initialised, record attention, or are looked into, which is
-    never in training.
-
-    Args:
-      module: the network, inside its compact method.
-      block: makes a block, which is called as `block(x, train, drop_path_rate)`.
-      depth: how many.
-      x: tokens.
-      train: whether dropout and stochastic depth act.
-      drop_path: stochastic depth of the last block; earlier ones have linearly less.
-      keep: the blocks whose outputs are returned too.
-      scan: see above.
-      remat: whether a block is computed again in the backward pass to save memory.
-
-    Returns:
-      The last output; those of `keep`.
-    """
-    rates = drop_path_rates(depth, drop_path)
-    names = [f"blocks_{index}" for index in range(depth)]
-    checkpoint = jax.checkpoint if remat else lambda function: function
-    kept = []
-    recording = module.is_mutable_collection("intermediates")
-    if module.is_initializing() or recording or not (scan or train):
-        for index, (name, rate) in enumerate(zip(names, rates, strict=True)):
-            x = block(name=name)(x, train, rate)
-            if index in keep:
-                kept.append(x)
-        return x, kept
-
-    one = block(parent=None)
-    layers: list[Any] = [module.get_variable("params", name) for name in names]
-    keys = None
-    if train and module.has_rng("dropout"):
-        keys = jax.random.split(module.make_rng("dropout"), depth)
-
-    def body(x: Array, params: Any, rate: ArrayLike, key: Array | None) -> Array:
-        rngs = {} if key is None else {"dropout": key}
-        y = one.apply({"params": params}, x, train, rate if drop_path else 0.0, rngs=rngs)
-        assert isinstance(y, jax.Array)  # nothing is mutable
-        return y
-
-    if scan:
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
-
-        def step(x: Array, layer: Any) -> tuple[Array, Array | None]:
-            y = body(x, *layer)
-            return y, y if keep else None
-
-        x, outputs = jax.lax.scan(checkpoint(step), x, (stacked, jnp.asarray(rates), keys))
-        return x, [outputs[index] for index in keep]
-
-    run = jax.jit(checkpoint(body))
-    for index, (name, params, rate) in enumerate(zip(names, layers, rates, strict=True)):
-        with jax.named_scope(name):
-            x = run(x, params, rate, None if keys is None else keys[index])
-        if index in keep:
-            kept.append(x)
-    return x, kept

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxvision.errors import UserError, unknown
+from jaxvision.layers.intermediates import intermediates as intermediates
 from jaxvision.models.backbones import (
     alexnet,
     beit,

@@ -1,15 +1,12 @@
 """What the registry holds of a network."""
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import numpy as np
 from flax import linen as nn
 
-StateDict = dict[str, np.ndarray]
-Shapes = Mapping[str, tuple[int, ...]]
+from jaxvision.state_dict import Shapes, StateDict
 
 
 def _as_it_is(state: StateDict, shapes: Shapes) -> StateDict:
@@ -67,13 +64,3 @@ class Variant:
         names = {field.name for field in fields(self.module)}
         classes = ("classes", "features") if "num_classes" in names else ()
         return classes + (("pyramid",) if "features_only" in names else ())
-
-
-def renamed(state: StateDict, patterns: Sequence[tuple[str, str]]) -> StateDict:
-    """A state_dict with each regular expression replaced, one after the other, in its names."""
-    out = {}
-    for name, value in state.items():
-        for pattern, replacement in patterns:
-            name = re.sub(pattern, replacement, name)
-        out[name] = value
-    return out

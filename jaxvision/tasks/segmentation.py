@@ -17,6 +17,7 @@ from flax import linen as nn
 
 from jaxvision import losses
 from jaxvision.errors import UserError
+from jaxvision.layers.images import center_crop
 from jaxvision.losses import hard_examples, masked_mean, penalty
 from jaxvision.metrics import BoundaryF1, ConfusionMatrix, Mean
 from jaxvision.tasks import gradients, pictures
@@ -81,7 +82,7 @@ class Segmentation:
         """(class indices, which count), each [b, *size]: what the logits are compared with."""
         if "segmentation" not in batch:
             raise UserError("The data have no masks; is this a data set for segmentation?")
-        truth = _center_crop(batch["segmentation"].astype(jnp.int32), size)
+        truth = center_crop(batch["segmentation"].astype(jnp.int32), size)
         rows = batch["mask"].reshape(-1, *[1] * len(size))
         return truth, (truth < len(self.class_names)) & rows
 
@@ -176,21 +177,13 @@ class Segmentation:
         found = np.asarray(outputs["segmentation"])
         truth = None
         if batch and "segmentation" in batch:
-            truth = np.asarray(_center_crop(np.asarray(batch["segmentation"]), found.shape[1:]))
+            truth = np.asarray(center_crop(np.asarray(batch["segmentation"]), found.shape[1:]))
         if image.ndim == 5:
             middle = found.shape[1] // 2
-            image = _center_crop(image[..., 0], found.shape[1:])[:, middle, ..., None]
+            image = center_crop(image[..., 0], found.shape[1:])[:, middle, ..., None]
             found, truth = found[:, middle], None if truth is None else truth[:, middle]
         columns = [pictures.as_colour(image)]
         if truth is not None:
             columns.append(pictures.colour_map(truth))
         columns.append(pictures.colour_map(found))
         return pictures.rows(columns, self.class_names)
-
-
-def _center_crop(maps: Any, size: Sequence[int]) -> Any:
-    """[b, *size] cut to the logits' size, which networks without padding make smaller."""
-    for axis, want in enumerate(size, start=1):
-        start = (maps.shape[axis] - want) // 2
-        maps = maps[(slice(None),) * axis + (slice(start, start + want),)]
-    return maps

@@ -9,14 +9,8 @@ import numpy as np
 import pytest
 from scipy.special import erf, softmax
 
-from jaxvision.layers.transformer import (
-    Attention,
-    DropPath,
-    Mlp,
-    PatchEmbed,
-    TransformerBlock,
-    apply_blocks,
-)
+from jaxvision.layers.blocks import DropPath, apply_blocks
+from jaxvision.layers.transformer import Attention, Mlp, PatchEmbed, TransformerBlock
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 12)), jnp.float32)
 

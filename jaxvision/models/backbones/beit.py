@@ -7,7 +7,6 @@ alone, and layer scale; it is the mean of the patches, not the class token, that
 
 import math
 import re
-from collections.abc import Sequence
 from functools import partial
 
 import jax.numpy as jnp
@@ -15,12 +14,21 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from jaxvision.layers.blocks import DropPath
 from jaxvision.layers.head import Head
+from jaxvision.layers.intermediates import record
 from jaxvision.layers.normalization import LayerNorm
+from jaxvision.layers.patches import (
+    PatchNetwork,
+    as_map,
+    patch_grid,
+    prepend_tokens,
+    run_blocks,
+)
 from jaxvision.layers.positions import resize_relative_bias
-from jaxvision.layers.transformer import Attention, DropPath, Mlp, PatchEmbed, apply_blocks
-from jaxvision.models.backbones.vit import as_map, kept_blocks, patch_grid, prepend
-from jaxvision.models.variant import Shapes, StateDict, Variant
+from jaxvision.layers.transformer import Attention, Mlp, PatchEmbed
+from jaxvision.models.variant import Variant
+from jaxvision.state_dict import Shapes, StateDict
 
 
 class BeitBlock(nn.Module):
@@ -61,28 +69,16 @@ class BeitBlock(nn.Module):
         return residual(mlp(norm(name="norm2")(x), train), "gamma_2")
 
 
-class Beit(nn.Module):
+class Beit(PatchNetwork):
     """The classifier. Images may have any size that divides into patches.
 
-    Attributes:
+    Attributes, beside those of `PatchNetwork`:
+      num_heads: attention heads of a block.
       init_values: what the layer scales start from.
-      patch_size, width, depth, num_heads, dropout, drop_path, scan, remat, features_only,
-        out_blocks: as in `vit.VisionTransformer`.
     """
 
-    num_classes: int = 1000
-    patch_size: int = 16
-    width: int = 768
-    depth: int = 12
     num_heads: int = 12
     init_values: float = 0.1
-    dropout: float = 0.0
-    drop_path: float = 0.0
-    scan: bool = False
-    remat: bool = False
-    features_only: bool = False
-    out_blocks: Sequence[int] | None = None
-    dtype: jnp.dtype | None = None
 
     @nn.compact
     def __call__(
@@ -91,19 +87,12 @@ class Beit(nn.Module):
         grid = patch_grid(image.shape, self.patch_size)
         drop = nn.Dropout(self.dropout, deterministic=not train)
         patches = PatchEmbed(self.patch_size, self.width, dtype=self.dtype, name="patch_embed")
-        x, kept = apply_blocks(
-            self,
-            partial(BeitBlock, self.num_heads, grid, self.init_values, self.dropout, self.dtype),
-            self.depth,
-            drop(prepend(self, ("cls_token",), patches(image))),
-            train,
-            drop_path=self.drop_path,
-            keep=kept_blocks(self.depth, self.out_blocks) if self.features_only else (),
-            scan=self.scan,
-            remat=self.remat,
-        )
+        tokens = drop(prepend_tokens(self, ("cls_token",), patches(image)))
+        block = partial(BeitBlock, self.num_heads, grid, self.init_values, self.dropout, self.dtype)
+        x, kept = run_blocks(self, block, tokens, train)
         if self.features_only:
             return tuple(as_map(tokens, grid, 1) for tokens in kept)
+        record(self, "tokens", x)
         x = LayerNorm(dtype=self.dtype, name="fc_norm")(x[:, 1:].mean(1))
         return Head(self.num_classes, dtype=self.dtype, name="head")(drop(x))
 

@@ -9,8 +9,9 @@ from functools import partial
 
 from jaxvision.layers.inception import Block, Branch, Conv, Layer
 from jaxvision.models.backbones.inception import Architecture, Inception, pool_max, pool_mean
-from jaxvision.models.variant import Variant, renamed
+from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import max_pool2d
+from jaxvision.state_dict import renamed
 
 # Figure 5 of the paper: 1x1, 3x3 reduced, 3x3, double 3x3 reduced, double 3x3, projection after
 # pooling. Blocks without a 1x1 halve the map, and pool without a projection.

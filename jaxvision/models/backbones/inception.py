@@ -19,8 +19,9 @@ from jaxvision.layers.head import Head
 from jaxvision.layers.images import check_size
 from jaxvision.layers.inception import Block, Conv, Fork, Layer, trunk
 from jaxvision.layers.linear import Dense
-from jaxvision.models.variant import Variant, renamed
+from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import avg_pool2d, global_average_pool, max_pool2d
+from jaxvision.state_dict import renamed
 
 pool_max = partial(max_pool2d, window=3, stride=2)
 pool_mean = partial(avg_pool2d, window=3, stride=1, padding=1)

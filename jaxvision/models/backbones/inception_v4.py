@@ -10,8 +10,9 @@ from functools import partial
 
 from jaxvision.layers.inception import Block, Branch, Conv, Fork, Layer
 from jaxvision.models.backbones.inception import Architecture, Inception, pool_max
-from jaxvision.models.variant import StateDict, Variant, renamed
+from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import avg_pool2d
+from jaxvision.state_dict import StateDict, renamed
 
 _mean = partial(avg_pool2d, window=3, stride=1, padding=1, count_include_pad=False)
 _ROW, _COLUMN = (1, 7), (7, 1)

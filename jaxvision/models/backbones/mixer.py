@@ -4,17 +4,18 @@ https://arxiv.org/abs/2105.01601. Reference: `timm.models.mlp_mixer.MlpMixer`.
 """
 
 import re
-from collections.abc import Sequence
 from functools import partial
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from jaxvision.layers.blocks import DropPath
 from jaxvision.layers.head import Head
+from jaxvision.layers.intermediates import record
 from jaxvision.layers.normalization import LayerNorm
-from jaxvision.layers.transformer import DropPath, Mlp, PatchEmbed, apply_blocks
-from jaxvision.models.backbones.vit import as_map, kept_blocks, patch_grid
+from jaxvision.layers.patches import PatchNetwork, as_map, patch_grid, run_blocks
+from jaxvision.layers.transformer import Mlp, PatchEmbed
 from jaxvision.models.variant import Variant
 
 
@@ -40,48 +41,27 @@ class MixerBlock(nn.Module):
         return residual("norm2", "mlp_channels", 4 * width, False)
 
 
-class MlpMixer(nn.Module):
+class MlpMixer(PatchNetwork):
     """Patches, mixer blocks, a norm, the mean over tokens, a linear layer.
 
     The number of patches is part of its parameters, so images have the size that it was made for.
 
-    Attributes:
-      drop_path: stochastic depth of the last block; earlier ones have linearly less.
-      scan, remat, features_only, out_blocks: as in `vit.VisionTransformer`.
+    Attributes: those of `PatchNetwork`.
     """
-
-    num_classes: int = 1000
-    patch_size: int = 16
-    width: int = 768
-    depth: int = 12
-    dropout: float = 0.0
-    drop_path: float = 0.0
-    scan: bool = False
-    remat: bool = False
-    features_only: bool = False
-    out_blocks: Sequence[int] | None = None
-    dtype: jnp.dtype | None = None
 
     @nn.compact
     def __call__(
         self, image: Float[Array, "b h w c"], train: bool = False
     ) -> Float[Array, "b k"] | tuple[Float[Array, "b i j d"], ...]:
         grid = patch_grid(image.shape, self.patch_size)
-        x, kept = apply_blocks(
-            self,
-            partial(MixerBlock, self.dropout, self.dtype),
-            self.depth,
-            PatchEmbed(self.patch_size, self.width, dtype=self.dtype, name="stem")(image),
-            train,
-            drop_path=self.drop_path,
-            keep=kept_blocks(self.depth, self.out_blocks) if self.features_only else (),
-            scan=self.scan,
-            remat=self.remat,
-        )
+        patches = PatchEmbed(self.patch_size, self.width, dtype=self.dtype, name="stem")
+        block = partial(MixerBlock, self.dropout, self.dtype)
+        x, kept = run_blocks(self, block, patches(image), train)
         if self.features_only:
-            return tuple(as_map(tokens, grid, 0) for tokens in kept)
-        x = LayerNorm(dtype=self.dtype, name="norm")(x).mean(1)
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+            return tuple(as_map(tokens, grid) for tokens in kept)
+        x = LayerNorm(dtype=self.dtype, name="norm")(x)
+        record(self, "tokens", x)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x.mean(1))
         return Head(self.num_classes, dtype=self.dtype, name="head")(x)
 
 

@@ -21,8 +21,9 @@ from jaxtyping import Array, Float
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.head import Head
 from jaxvision.layers.normalization import BatchNorm
-from jaxvision.models.variant import StateDict, Variant
+from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import global_average_pool
+from jaxvision.state_dict import StateDict
 
 Activation = Callable[[Array], Array]
 

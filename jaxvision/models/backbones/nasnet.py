@@ -21,8 +21,9 @@ from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.head import Head
 from jaxvision.layers.images import check_size
 from jaxvision.layers.normalization import BatchNorm
-from jaxvision.models.variant import StateDict, Variant, renamed
+from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import avg_pool2d, global_average_pool, max_pool2d
+from jaxvision.state_dict import StateDict, renamed
 
 _SMALLEST = 3
 _EPSILON = 1e-3

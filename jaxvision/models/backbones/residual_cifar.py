@@ -24,8 +24,9 @@ from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.head import Head
 from jaxvision.layers.normalization import BatchNorm
 from jaxvision.layers.squeeze_excite import SqueezeExcite
-from jaxvision.models.variant import StateDict, Variant, renamed
+from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import global_average_pool
+from jaxvision.state_dict import StateDict, renamed
 
 
 class _Conv(NamedTuple):

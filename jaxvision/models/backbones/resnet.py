@@ -16,11 +16,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from jaxvision.layers.blocks import DropPath, drop_path_rates
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.head import Head
 from jaxvision.layers.normalization import BatchNorm
 from jaxvision.layers.squeeze_excite import SqueezeExcite
-from jaxvision.layers.transformer import DropPath, drop_path_rates
 from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import global_average_pool, max_pool2d
 

@@ -18,14 +18,18 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from jaxvision.errors import UserError
+from jaxvision.layers.blocks import DropPath, drop_path_rates
 from jaxvision.layers.head import Head
+from jaxvision.layers.images import pad_to_multiple
+from jaxvision.layers.intermediates import asked, record
 from jaxvision.layers.linear import Dense
 from jaxvision.layers.normalization import LayerNorm
+from jaxvision.layers.patches import as_map
 from jaxvision.layers.positions import resize_relative_bias
-from jaxvision.layers.transformer import Attention, DropPath, Mlp, PatchEmbed, drop_path_rates
-from jaxvision.models.backbones.vit import as_map
-from jaxvision.models.variant import Shapes, StateDict, Variant, renamed
+from jaxvision.layers.transformer import Attention, Mlp, PatchEmbed
+from jaxvision.models.variant import Variant
 from jaxvision.ops.forms import computed_once
+from jaxvision.state_dict import Shapes, StateDict, renamed
 
 Map = Float[Array, "b h w c"]
 
@@ -215,12 +219,11 @@ class SwinTransformer(nn.Module):
         if len(self.depths) != len(self.num_heads):
             raise UserError(f"{len(self.depths)} stages have {len(self.num_heads)} num_heads.")
         patch = self.patch_size
-        margins = [(0, -side % patch) for side in image.shape[1:3]]
-        image = jnp.pad(image, ((0, 0), *margins, (0, 0)))
+        image = pad_to_multiple(image, patch)
         embed = PatchEmbed(
             patch, self.width, norm_epsilon=1e-5, dtype=self.dtype, name="patch_embed"
         )
-        x = as_map(embed(image), (image.shape[1] // patch, image.shape[2] // patch), 0)
+        x = as_map(embed(image), (image.shape[1] // patch, image.shape[2] // patch))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         rates, features = drop_path_rates(sum(self.depths), self.drop_path), []
         for stage, (depth, heads) in enumerate(zip(self.depths, self.num_heads)):
@@ -240,6 +243,8 @@ class SwinTransformer(nn.Module):
         if self.features_only:
             return tuple(features)
         x = LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(x)
+        if asked(self, "tokens"):
+            record(self, "tokens", x.reshape(len(x), -1, x.shape[-1]))
         return MeanHead(self.num_classes, self.dropout, self.dtype, name="head")(x, train)
 
 

@@ -15,9 +15,10 @@ from jaxvision.layers.head import Head, flatten
 from jaxvision.layers.images import check_size
 from jaxvision.layers.linear import Dense
 from jaxvision.layers.normalization import BatchNorm
-from jaxvision.models.variant import StateDict, Variant
+from jaxvision.models.variant import Variant
 from jaxvision.ops.normalization import local_response_norm
 from jaxvision.ops.pooling import adaptive_avg_pool2d, max_pool2d
+from jaxvision.state_dict import StateDict
 
 
 class VGG(nn.Module):

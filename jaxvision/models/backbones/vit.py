@@ -10,7 +10,7 @@ lucidrains/vit-pytorch are brought to timm's names by `convert`.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import jax.numpy as jnp
@@ -18,31 +18,40 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from jaxvision.errors import UserError, unknown
+from jaxvision.errors import unknown
 from jaxvision.layers.head import Head
+from jaxvision.layers.intermediates import record
 from jaxvision.layers.normalization import LayerNorm
+from jaxvision.layers.patches import (
+    PatchNetwork,
+    as_map,
+    patch_grid,
+    prepend_tokens,
+    run_blocks,
+)
 from jaxvision.layers.positions import (
     learned_positions,
     resample_positions,
     sincos_positions,
     square_grid,
 )
-from jaxvision.layers.transformer import PatchEmbed, TransformerBlock, apply_blocks, gelu
-from jaxvision.models.variant import Shapes, StateDict, Variant, renamed
+from jaxvision.layers.transformer import PatchEmbed, TransformerBlock, gelu
+from jaxvision.models.variant import Variant
+from jaxvision.state_dict import Shapes, StateDict, renamed
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"gelu": gelu, "relu": nn.relu}
 Output = Float[Array, "b k"] | dict[str, Float[Array, "b k"]] | tuple[Float[Array, "b h w c"], ...]
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(PatchNetwork):
     """Patches, a class token, learned positions, pre-norm blocks, a linear head on the token.
 
     Images may have any size that divides into patches: positions that were made for another grid
     are resampled. A distilled network returns the mean of its two heads, and in training a dict of
     `logits` (class token) and `distilled` (distillation token).
 
-    Attributes:
-      patch_size: side of a patch; the image's sides must be multiples of it.
+    Attributes, beside those of `PatchNetwork`:
+      num_heads: attention heads of a block.
       head_dim: channels of one attention head (None: width / num_heads).
       mlp_ratio: hidden channels of the MLP over the width.
       activation: of the MLP, "gelu" (exact) or "relu".
@@ -52,18 +61,8 @@ class VisionTransformer(nn.Module):
       pool: what is classified: the class "token", or the "mean" of the patches, without a token.
       positions: "learned", or "sincos", which are fixed and have no parameters (Beyer et al. 2022,
         https://arxiv.org/abs/2205.01580, for both).
-      dropout: rate in the embedding, the projections and before the head.
-      drop_path: stochastic depth of the last block; earlier ones have linearly less.
-      scan: compile one block that runs over the stacked parameters of all.
-      remat: recompute each block in the backward pass to save memory.
-      features_only: return the maps [b, h, w, c] that the blocks of `out_blocks` put out.
-      out_blocks: their indices; None is the end of each quarter of the depth.
     """
 
-    num_classes: int = 1000
-    patch_size: int = 16
-    width: int = 768
-    depth: int = 12
     num_heads: int = 12
     head_dim: int | None = None
     mlp_ratio: float = 4.0
@@ -73,13 +72,6 @@ class VisionTransformer(nn.Module):
     distilled: bool = False
     pool: str = "token"
     positions: str = "learned"
-    dropout: float = 0.0
-    drop_path: float = 0.0
-    scan: bool = False
-    remat: bool = False
-    features_only: bool = False
-    out_blocks: Sequence[int] | None = None
-    dtype: jnp.dtype | None = None
 
     @nn.compact
     def __call__(self, image: Float[Array, "b h w c"], train: bool = False) -> Output:
@@ -93,7 +85,7 @@ class VisionTransformer(nn.Module):
         drop = nn.Dropout(self.dropout, deterministic=not train)
         names = ["cls_token"] * (self.pool == "token") + ["dist_token"] * self.distilled
         patches = PatchEmbed(self.patch_size, self.width, dtype=self.dtype, name="patch_embed")
-        x = prepend(self, names, patches(image))
+        x = prepend_tokens(self, names, patches(image))
         if self.positions == "learned":
             positions = learned_positions(self, "pos_embed", grid, self.width, len(names))
         else:
@@ -111,21 +103,11 @@ class VisionTransformer(nn.Module):
             out_dropout=self.dropout,
             dtype=self.dtype,
         )
-        keep = kept_blocks(self.depth, self.out_blocks) if self.features_only else ()
-        x, kept = apply_blocks(
-            self,
-            block,
-            self.depth,
-            drop(x),
-            train,
-            drop_path=self.drop_path,
-            keep=keep,
-            scan=self.scan,
-            remat=self.remat,
-        )
+        x, kept = run_blocks(self, block, drop(x), train)
         if self.features_only:
             return tuple(as_map(tokens, grid, len(names)) for tokens in kept)
         x = LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype, name="norm")(x)
+        record(self, "tokens", x)
         head = partial(Head, self.num_classes, dtype=self.dtype)
         pooled = x[:, 0] if self.pool == "token" else x.mean(1)
         logits = head(name="head")(drop(pooled))
@@ -135,50 +117,6 @@ class VisionTransformer(nn.Module):
         if train and self.num_classes:
             return {"logits": logits, "distilled": distilled}
         return (logits + distilled) / 2
-
-
-def patch_grid(shape: Sequence[int], patch: int) -> tuple[int, int]:
-    """Rows and columns of the patches of images [b, h, w, c].
-
-    Raises:
-      UserError: the images do not divide into patches.
-    """
-    if any(side % patch for side in shape[1:3]):
-        raise UserError(
-            f"Images of {shape[1]}x{shape[2]} do not divide into patches of "
-            f"{patch}x{patch}; resize or pad them to a multiple."
-        )
-    return shape[1] // patch, shape[2] // patch
-
-
-def prepend(
-    module: nn.Module, names: Sequence[str], x: Float[Array, "b n c"]
-) -> Float[Array, "b m c"]:
-    """Puts learned tokens, parameters of `module`, before the others."""
-    normal = nn.initializers.normal(1e-6)
-    if not names:
-        return x
-    tokens = [module.param(name, normal, (1, 1, x.shape[-1])) for name in names]
-    tokens = [jnp.tile(token, (x.shape[0], 1, 1)).astype(x.dtype) for token in tokens]
-    return jnp.concatenate([*tokens, x], axis=1)
-
-
-def kept_blocks(depth: int, chosen: Sequence[int] | None) -> tuple[int, ...]:
-    """`chosen`, or the last block of each quarter.
-
-    Raises:
-      UserError: there is no such block.
-    """
-    if chosen is None:
-        return tuple(sorted({max(0, depth * quarter // 4 - 1) for quarter in (1, 2, 3, 4)}))
-    if wrong := [index for index in chosen if not 0 <= index < depth]:
-        raise UserError(f"out_blocks has {wrong[0]}; the blocks are 0 to {depth - 1}.")
-    return tuple(chosen)
-
-
-def as_map(tokens: Float[Array, "b n c"], grid: tuple[int, int], prefix: int) -> Array:
-    """Tokens as a map [b, h, w, c], without the first `prefix`."""
-    return tokens[:, prefix:].reshape(tokens.shape[0], *grid, -1)
 
 
 def resize_positions(state: StateDict, shapes: Shapes, prefix: int) -> StateDict:

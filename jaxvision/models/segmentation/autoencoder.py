@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from jaxvision.errors import UserError
 from jaxvision.layers.convolution import Conv2d, ConvTranspose2d
 from jaxvision.layers.head import flatten
+from jaxvision.layers.images import pad_to_multiple
 from jaxvision.layers.linear import Dense
 from jaxvision.layers.normalization import BatchNorm
 from jaxvision.models.variant import Variant
@@ -72,8 +73,7 @@ class Autoencoder(nn.Module):
         if self.latent < 0:
             raise UserError(f"latent={self.latent} is the length of a vector, or 0 for a map.")
         height, width, channels = image.shape[1:]
-        multiple = 2 ** len(self.widths)
-        x = jnp.pad(image, ((0, 0), (0, -height % multiple), (0, -width % multiple), (0, 0)))
+        x = pad_to_multiple(image, 2 ** len(self.widths))
         for index, features in enumerate(self.widths):
             x = Halve(features, self.dtype, name=f"encoder_{index}")(x, train)
         if self.latent:

@@ -18,9 +18,10 @@ from jaxtyping import Array, Float
 from jaxvision.errors import unknown
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.models.segmentation.fcn import vgg16_as_convolutions
-from jaxvision.models.variant import StateDict, Variant, renamed
+from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import max_pool2d
 from jaxvision.ops.resize import resize
+from jaxvision.state_dict import StateDict, renamed
 
 # Channels, convolutions and dilation of VGG-16's stages. The first three are pooled; a pooling that
 # is left out doubles the dilation of what follows.

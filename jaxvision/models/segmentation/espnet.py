@@ -15,10 +15,12 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from jaxvision.layers.convolution import Conv2d, ConvTranspose2d
+from jaxvision.layers.images import pad_to_multiple
 from jaxvision.layers.normalization import BatchNorm
-from jaxvision.models.variant import StateDict, Variant, renamed
+from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import avg_pool2d
 from jaxvision.ops.resize import resize
+from jaxvision.state_dict import StateDict, renamed
 
 _DILATIONS = (1, 2, 4, 8, 16)
 
@@ -174,7 +176,7 @@ class ESPNetC(nn.Module):
         # The encoder's parameters have no level of their own in the authors' files.
         encoder = Encoder(self.num_classes, self.depths, self.dtype, name="encoder")
         height, width = image.shape[1:3]
-        image = _to_multiple(image[..., ::-1] if self.bgr else image)
+        image = pad_to_multiple(image[..., ::-1] if self.bgr else image, 8)
         scores = encoder(image, train)[-1]
         if not self.num_classes:
             return scores
@@ -202,7 +204,9 @@ class ESPNet(nn.Module):
         classes, dtype = self.num_classes, self.dtype
         height, width = image.shape[1:3]
         encoder = Encoder(classes, self.depths, dtype, name="encoder")
-        fine, middle, coarse = encoder(_to_multiple(image[..., ::-1] if self.bgr else image), train)
+        fine, middle, coarse = encoder(
+            pad_to_multiple(image[..., ::-1] if self.bgr else image, 8), train
+        )
         if not classes:
             return coarse
         x = BatchNorm(epsilon=1e-3, dtype=dtype, name="br")(coarse, train)
@@ -221,11 +225,6 @@ class ESPNet(nn.Module):
 
 def _join(*maps: Array) -> Array:
     return jnp.concatenate(maps, axis=-1)
-
-
-def _to_multiple(image: Array, multiple: int = 8) -> Array:
-    height, width = image.shape[1:3]
-    return jnp.pad(image, ((0, 0), (0, -height % multiple), (0, -width % multiple), (0, 0)))
 
 
 def to_ours(state: StateDict) -> StateDict:

@@ -19,9 +19,11 @@ from jaxtyping import Array, Float
 
 from jaxvision.errors import UserError
 from jaxvision.layers.convolution import Conv2d, ConvTranspose2d, bilinear
+from jaxvision.layers.images import pad_to_multiple
 from jaxvision.layers.pyramid import by_stride, required
-from jaxvision.models.variant import StateDict, Variant, renamed
+from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import max_pool2d
+from jaxvision.state_dict import StateDict, renamed
 
 _STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))  # VGG-16's channels and convolutions
 # By the stride that the head begins with: what each upsampling is called and by how much it
@@ -133,8 +135,7 @@ class FCNPyramid(nn.Module):
     ) -> Float[Array, "b h w k"]:
         assert self.encoder is not None
         height, width = image.shape[1:3]
-        multiple = max(self.strides)
-        image = jnp.pad(image, ((0, 0), (0, -height % multiple), (0, -width % multiple), (0, 0)))
+        image = pad_to_multiple(image, max(self.strides))
         maps = required(by_stride(image, self.encoder(image, train)), self.strides, "FCN")
         if not self.num_classes:
             return maps[-1]

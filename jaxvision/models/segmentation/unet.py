@@ -5,7 +5,7 @@ form of the paper (`padding=0`) and the same-padding form with batch normalisati
 """
 
 import re
-from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,9 +14,11 @@ from jaxtyping import Array, Float
 
 from jaxvision.errors import UserError
 from jaxvision.layers.convolution import Conv2d, ConvTranspose2d
+from jaxvision.layers.images import center_crop, pad_to_multiple
 from jaxvision.layers.normalization import BatchNorm
-from jaxvision.models.variant import StateDict, Variant
+from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import max_pool2d
+from jaxvision.state_dict import StateDict
 
 
 class ConvBlock(nn.Module):
@@ -54,36 +56,32 @@ class EncodingBlock(nn.Module):
     """Two 3x3 convolutions; the very first of the network is not normalised in the reference.
 
     Attributes:
-      padding, normalise: see `ConvBlock`.
+      form: padding and whether to normalise, see `ConvBlock`.
       first: whether this is the network's first block.
     """
 
     features: int
-    padding: int = 1
-    normalise: bool = True
+    form: tuple[int, bool] = (1, True)
     first: bool = False
     dtype: jnp.dtype | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b i j d"]:
-        for name in ("conv1", "conv2"):
-            normalise = self.normalise and not (self.first and name == "conv1")
-            x = ConvBlock(self.features, 3, self.padding, normalise, dtype=self.dtype, name=name)(
-                x, train
-            )
-        return x
+        padding, normalise = self.form
+        conv = partial(ConvBlock, self.features, 3, padding, dtype=self.dtype)
+        x = conv(normalise and not self.first, name="conv1")(x, train)
+        return conv(normalise, name="conv2")(x, train)
 
 
 class DecodingBlock(nn.Module):
     """Transposed convolution by two, the skip connection cropped and joined, two convolutions.
 
     Attributes:
-      padding, normalise: see `ConvBlock`.
+      form: padding and whether to normalise, see `ConvBlock`.
     """
 
     features: int
-    padding: int = 1
-    normalise: bool = True
+    form: tuple[int, bool] = (1, True)
     dtype: jnp.dtype | None = None
 
     @nn.compact
@@ -91,19 +89,10 @@ class DecodingBlock(nn.Module):
         self, skip: Float[Array, "b h w c"], x: Float[Array, "b p q d"], train: bool
     ) -> Float[Array, "b i j e"]:
         x = ConvTranspose2d(x.shape[-1], 2, 2, dtype=self.dtype, name="upsample")(x)
-        x = jnp.concatenate([_center_crop(skip, x.shape[1:3]), x], axis=-1)
-        for name in ("conv1", "conv2"):
-            x = ConvBlock(
-                self.features, 3, self.padding, self.normalise, dtype=self.dtype, name=name
-            )(x, train)
-        return x
-
-
-def _center_crop(x: Float[Array, "b h w c"], size: Sequence[int]) -> Float[Array, "b i j c"]:
-    """Cuts the central window. In the valid form it undoes the borders that convolutions ate."""
-    height, width = size
-    top, left = (x.shape[1] - height) // 2, (x.shape[2] - width) // 2
-    return x[:, top : top + height, left : left + width]
+        # In the valid form the skip connection still has the borders that convolutions took.
+        x = jnp.concatenate([center_crop(skip, x.shape[1:3]), x], axis=-1)
+        conv = partial(ConvBlock, self.features, 3, *self.form, dtype=self.dtype)
+        return conv(name="conv2")(conv(name="conv1")(x, train), train)
 
 
 class Encoder(nn.Module):
@@ -112,14 +101,13 @@ class Encoder(nn.Module):
     Attributes:
       width: channels of the first stage.
       depth: how many stages.
-      padding, normalise: see `ConvBlock`.
+      form: padding and whether to normalise, see `ConvBlock`.
       remat: recompute each stage in the backward pass to save memory.
     """
 
     width: int
     depth: int
-    padding: int = 1
-    normalise: bool = True
+    form: tuple[int, bool] = (1, True)
     remat: bool = False
     dtype: jnp.dtype | None = None
 
@@ -130,14 +118,8 @@ class Encoder(nn.Module):
         block = nn.remat(EncodingBlock, static_argnums=(2,)) if self.remat else EncodingBlock
         skips = []
         for level in range(self.depth):
-            x = block(
-                self.width * 2**level,
-                self.padding,
-                self.normalise,
-                first=level == 0,
-                dtype=self.dtype,
-                name=f"encoding_blocks_{level}",
-            )(x, train)
+            features, name = self.width * 2**level, f"encoding_blocks_{level}"
+            x = block(features, self.form, level == 0, self.dtype, name=name)(x, train)
             skips.append(x)
             x = max_pool2d(x, 2)
         return x, skips
@@ -147,12 +129,11 @@ class Decoder(nn.Module):
     """The encoder's stages in reverse, from the deepest skip connection to the first.
 
     Attributes:
-      padding, normalise: see `ConvBlock`.
+      form: padding and whether to normalise, see `ConvBlock`.
       remat: recompute each stage in the backward pass to save memory.
     """
 
-    padding: int = 1
-    normalise: bool = True
+    form: tuple[int, bool] = (1, True)
     remat: bool = False
     dtype: jnp.dtype | None = None
 
@@ -162,13 +143,8 @@ class Decoder(nn.Module):
     ) -> Float[Array, "b i j k"]:
         block = nn.remat(DecodingBlock, static_argnums=(3,)) if self.remat else DecodingBlock
         for index, skip in enumerate(reversed(skips)):
-            x = block(
-                skip.shape[-1],
-                self.padding,
-                self.normalise,
-                dtype=self.dtype,
-                name=f"decoding_blocks_{index}",
-            )(skip, x, train)
+            name = f"decoding_blocks_{index}"
+            x = block(skip.shape[-1], self.form, self.dtype, name=name)(skip, x, train)
         return x
 
 
@@ -208,14 +184,12 @@ class UNet(nn.Module):
                 f"halvings; their sides must be at least {smallest}, or set padding to 1."
             )
         if self.padding:
-            multiple = 2**self.depth
-            x = jnp.pad(x, ((0, 0), (0, -height % multiple), (0, -width % multiple), (0, 0)))
-        x, skips = Encoder(
-            self.width, self.depth, *form, remat=self.remat, dtype=self.dtype, name="encoder"
-        )(x, train)
+            x = pad_to_multiple(x, 2**self.depth)
+        remat, dtype = self.remat, self.dtype
+        x, skips = Encoder(self.width, self.depth, form, remat, dtype, name="encoder")(x, train)
         bottom = self.width * 2**self.depth
-        x = EncodingBlock(bottom, *form, dtype=self.dtype, name="bottom_block")(x, train)
-        x = Decoder(*form, remat=self.remat, dtype=self.dtype, name="decoder")(x, skips, train)
+        x = EncodingBlock(bottom, form, dtype=dtype, name="bottom_block")(x, train)
+        x = Decoder(form, remat, dtype, name="decoder")(x, skips, train)
         if self.num_classes:
             classify = ConvBlock(
                 self.num_classes, 1, 0, False, False, dtype=self.dtype, name="classifier"

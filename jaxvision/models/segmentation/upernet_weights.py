@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from jaxvision.models.variant import StateDict, renamed
+from jaxvision.state_dict import StateDict, renamed
 
 # To ours, in this order. What comes first in each group is of transformers 5, then of older files.
 _TO_OURS = (

@@ -12,6 +12,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from jaxvision.layers.convolution import Conv3d, ConvTranspose3d
+from jaxvision.layers.images import pad_to_multiple
 from jaxvision.layers.normalization import BatchNorm
 from jaxvision.models.variant import Variant
 
@@ -131,8 +132,7 @@ class VNet(nn.Module):
     @nn.compact
     def __call__(self, image: Volume, train: bool = False) -> Float[Array, "b d h w k"]:
         size, levels = image.shape[1:4], len(self.depths) - 1
-        pads = [(0, -side % 2**levels) for side in size]
-        x = jnp.pad(image, ((0, 0), *pads, (0, 0)))
+        x = pad_to_multiple(image, 2**levels)
         x = Input(self.width, self.dtype, name="in_tr")(x, train)
         skips = []
         for level, depth in enumerate(self.depths[1:], start=1):
