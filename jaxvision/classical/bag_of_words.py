@@ -74,7 +74,7 @@ def dense_sift(
 def pyramid_cells(
     places: Float[np.ndarray, "p 2"], size: tuple[int, int], levels: int
 ) -> Float[np.ndarray, "p cells"]:
-    """In which cells of a spatial pyramid each place lies, by the level's weight.
+    """The cells of a spatial pyramid that each place is in, times the level's weight.
 
     Level l = 0 ... levels - 1 has 2^l x 2^l cells. With L = levels - 1 its weight is 1 / 2^(L-l+1),
     that of level 0 is 1 / 2^L, as in Lazebnik et al., equation 3.

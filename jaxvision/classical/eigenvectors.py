@@ -26,7 +26,7 @@ def size_of_basis(count: int) -> int:
 
 def leading(
     times: Callable[[Array], Array], start: Float[Array, "2 n"], count: int, degree: int, tol: float
-) -> tuple[Float[Array, "count"], Float[Array, "count n"], Float[Array, "count"]]:
+) -> tuple[Float[Array, " count"], Float[Array, "count n"], Float[Array, " count"]]:
     """The `count` largest eigenvalues of a symmetric operator with spectrum in [-1, 1].
 
     Args:

@@ -14,13 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.scipy.linalg import solve_triangular
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Int
 
 from jaxvision.classical.kmeans import in_blocks, kmeans
 from jaxvision.errors import UserError, unknown
 
 COVARIANCES = ("full", "diag", "spherical")
 _EXACT = lax.Precision.HIGHEST
+Density = tuple[Array, Array, Array]  # weights, means, covariances
+Moments = tuple[Array, Array, Array, Array]  # log-likelihood, mass, first, second
 _TINY = 1e-12  # a share of one point, so that a component that lost all its points stays finite
 
 
@@ -37,10 +39,10 @@ class GaussianMixture(NamedTuple):
       converged: whether the bound changed by less than `tol`.
     """
 
-    weights: Float[Array, "k"]
+    weights: Float[Array, " k"]
     means: Float[Array, "k d"]
     covariances: Float[Array, "k *d"]
-    labels: Int[Array, "n"]
+    labels: Int[Array, " n"]
     lower_bound: float
     iterations: int
     converged: bool
@@ -109,7 +111,7 @@ def gaussian_mixture(
 
 def responsibilities(
     points: Float[Array | np.ndarray, "n d"], mixture: GaussianMixture
-) -> tuple[Float[Array, "n k"], Float[Array, "n"]]:
+) -> tuple[Float[Array, "n k"], Float[Array, " n"]]:
     """(each component's probability given each point, the points' log-likelihoods in nats)."""
     origin = mixture.means.mean(0)
     blocks, _ = in_blocks(jnp.asarray(points, jnp.float32) - origin)
@@ -120,7 +122,7 @@ def responsibilities(
     return jax.nn.softmax(joint), jax.nn.logsumexp(joint, -1)
 
 
-def _factors(density: tuple[Array, Array, Array], kind: str) -> tuple[Array, ...]:
+def _factors(density: Density, kind: str) -> tuple[Array, ...]:
     """(whitening [k d d], its inverse [k d d], means, the logarithm of what stands before exp)."""
     weights, means, covariances = density
     eye = jnp.eye(means.shape[1])
@@ -147,77 +149,109 @@ def _log_joint(factors: tuple[Array, ...], points: Float[Array, "d n"]) -> tuple
     return constant[:, None] - 0.5 * jnp.sum(apart**2, 1), apart
 
 
-@partial(jax.jit, static_argnames="kind")
-def _em(blocks, real, starts, limits, kind):
-    """(weights, means, covariances), lower bound, iterations, its last change, labels."""
-    k, dimensions = starts.shape
-    max_iter, tol, reg_covar = limits
-    count = real.sum()
+def _moments(
+    factors: tuple[Array, ...], kind: str, hard: bool, blocks: Array, real: Array
+) -> Moments:
+    """Expectation: (log-likelihood, mass, first and second moments of the components).
 
-    def moments(density, hard: bool):
-        """Bound, and the first moments of the responsibilities in whitened coordinates.
+    Moments are in whitened coordinates about the present means, so that 32 bits suffice for
+    clusters that are small and far apart; and one pass over the points serves both halves of an
+    iteration.
 
-        Those are about the present means, so that 32 bits suffice for clusters that are small and
-        far apart; and one pass over the points serves both halves of an iteration.
-        """
-        factors = _factors(density, kind)
+    Args:
+      factors: see `_factors`.
+      kind: of covariance.
+      hard: whether a point counts for its likeliest component alone.
+      blocks: the points, [blocks d n].
+      real: which of them are points, [blocks n].
+    """
+    k, dimensions = factors[2].shape
 
-        def add(sums, part):
-            points, real = part
-            joint, apart = _log_joint(factors, points)
-            likelihood = jax.nn.logsumexp(joint, 0)
-            if hard:
-                share = (joint.argmax(0) == jnp.arange(k)[:, None]).astype(jnp.float32)
-            else:
-                share = jnp.exp(joint - likelihood)
-            share = jnp.where(real, share, 0)
-            weighted = share[:, None] * apart
-            if kind == "full":
-                second = jnp.einsum("kin,kjn->kij", weighted, apart, precision=_EXACT)
-            else:
-                second = jnp.sum(weighted * apart, -1)
-            new = (
-                jnp.sum(jnp.where(real, likelihood, 0)), share.sum(-1), weighted.sum(-1), second,
-            )  # fmt: skip
-            return jax.tree.map(jnp.add, sums, new), None
-
-        shape = (k, dimensions, dimensions) if kind == "full" else (k, dimensions)
-        zero = (jnp.float32(0), jnp.zeros(k), jnp.zeros((k, dimensions)), jnp.zeros(shape))
-        (bound, mass, first, second), _ = lax.scan(add, zero, (blocks, real))
-        return bound / count, maximised(factors, mass + _TINY, first, second)
-
-    def maximised(factors, mass, first, second):
-        _, root, means, _ = factors
-        shift = first / mass[:, None]
-        moved = means + jnp.einsum("kij,kj->ki", root, shift, precision=_EXACT)
-        if kind == "full":
-            second = second / mass[:, None, None] - shift[:, :, None] * shift[:, None]
-            spread = jnp.einsum("kij,kjl,kml->kim", root, second, root, precision=_EXACT)
-            spread = (spread + spread.swapaxes(1, 2)) / 2 + reg_covar * jnp.eye(dimensions)
+    def add(sums: Moments, part: tuple[Array, Array]) -> tuple[Moments, None]:
+        points, real = part
+        joint, apart = _log_joint(factors, points)
+        likelihood = jax.nn.logsumexp(joint, 0)
+        if hard:
+            share = (joint.argmax(0) == jnp.arange(k)[:, None]).astype(jnp.float32)
         else:
-            variance = jnp.diagonal(root, axis1=1, axis2=2) ** 2
-            spread = variance * jnp.maximum(second / mass[:, None] - shift**2, 0) + reg_covar
-        if kind == "spherical":
-            spread = spread.mean(-1)
-        return mass / mass.sum(), moved, spread
+            share = jnp.exp(joint - likelihood)
+        share = jnp.where(real, share, 0)
+        weighted = share[:, None] * apart
+        if kind == "full":
+            second = jnp.einsum("kin,kjn->kij", weighted, apart, precision=_EXACT)
+        else:
+            second = jnp.sum(weighted * apart, -1)
+        new = (
+            jnp.sum(jnp.where(real, likelihood, 0)), share.sum(-1), weighted.sum(-1), second,
+        )  # fmt: skip
+        return jax.tree.map(jnp.add, sums, new), None
 
-    def step(carry):
-        density, bound, _, done = carry
-        now, density = moments(density, hard=False)
-        return density, now, now - bound, done + 1
+    shape = (k, dimensions, dimensions) if kind == "full" else (k, dimensions)
+    zero = (jnp.float32(0), jnp.zeros(k), jnp.zeros((k, dimensions)), jnp.zeros(shape))
+    return lax.scan(add, zero, (blocks, real))[0]
 
-    def unfinished(carry):
-        _, bound, change, done = carry
-        return (done < max_iter) & (jnp.abs(change) >= tol) & ((done == 0) | jnp.isfinite(bound))
 
-    variance = jnp.sum(jnp.where(real[:, None], blocks, 0) ** 2) / (count * dimensions)
+def _maximised(
+    factors: tuple[Array, ...],
+    kind: str,
+    reg_covar: ArrayLike,
+    mass: Array,
+    first: Array,
+    second: Array,
+) -> Density:
+    """Maximisation: the density of which `_moments` are the points'."""
+    _, root, means, _ = factors
+    shift = first / mass[:, None]
+    moved = means + jnp.einsum("kij,kj->ki", root, shift, precision=_EXACT)
+    if kind == "full":
+        second = second / mass[:, None, None] - shift[:, :, None] * shift[:, None]
+        spread = jnp.einsum("kij,kjl,kml->kim", root, second, root, precision=_EXACT)
+        spread = (spread + spread.swapaxes(1, 2)) / 2 + reg_covar * jnp.eye(means.shape[1])
+    else:
+        variance = jnp.diagonal(root, axis1=1, axis2=2) ** 2
+        spread = variance * jnp.maximum(second / mass[:, None] - shift**2, 0) + reg_covar
+    if kind == "spherical":
+        spread = spread.mean(-1)
+    return mass / mass.sum(), moved, spread
+
+
+def _first_density(blocks: Array, real: Array, starts: Array, kind: str) -> Density:
+    """Equal components about the starting means, round and as wide as all points together."""
+    k, dimensions = starts.shape
+    variance = jnp.sum(jnp.where(real[:, None], blocks, 0) ** 2) / (real.sum() * dimensions)
     variance = jnp.where(variance > 0, variance, 1)
     spread = {
         "full": variance * jnp.broadcast_to(jnp.eye(dimensions), (k, dimensions, dimensions)),
         "diag": jnp.full((k, dimensions), variance),
         "spherical": jnp.full(k, variance),
     }[kind]
-    _, density = moments((jnp.full(k, 1 / k), starts, spread), hard=True)
+    return jnp.full(k, 1 / k), starts, spread
+
+
+@partial(jax.jit, static_argnames="kind")
+def _em(
+    blocks: Array, real: Array, starts: Array, limits: tuple[ArrayLike, ...], kind: str
+) -> tuple[Density, Array, ArrayLike, Array, Array]:
+    """(weights, means, covariances), lower bound, iterations, its last change, labels."""
+    max_iter, tol, reg_covar = limits
+
+    def iterate(density: Density, hard: bool) -> tuple[Array, Density]:
+        """The lower bound of a density, and the next density."""
+        factors = _factors(density, kind)
+        bound, mass, first, second = _moments(factors, kind, hard, blocks, real)
+        density = _maximised(factors, kind, reg_covar, mass + _TINY, first, second)
+        return bound / real.sum(), density
+
+    def step(carry: tuple) -> tuple:
+        density, bound, _, done = carry
+        now, density = iterate(density, hard=False)
+        return density, now, now - bound, done + 1
+
+    def unfinished(carry: tuple) -> Array:
+        _, bound, change, done = carry
+        return (done < max_iter) & (jnp.abs(change) >= tol) & ((done == 0) | jnp.isfinite(bound))
+
+    _, density = iterate(_first_density(blocks, real, starts, kind), hard=True)
     start = (density, jnp.float32(-jnp.inf), jnp.float32(jnp.inf), 0)
     density, bound, change, done = lax.while_loop(unfinished, step, start)
     factors = _factors(density, kind)

@@ -86,8 +86,8 @@ def _gradient(x: Float[Array, "b h w c"]) -> tuple[Float[Array, "b h w"], Float[
 def _orientation(dx: Array, dy: Array, orientations: int) -> Array:
     """The bin of each gradient's angle modulo 180 degrees.
 
-    By the side of the bins' borders on which it lies: no arc tangent has to be exact for gradients
-    at exactly 0, 45, 90 or 135 degrees to fall into the bin that begins there.
+    It is found by comparing the gradient with the borders of the bins: no arc tangent has to be
+    exact for gradients at exactly 0, 45, 90 or 135 degrees to fall into the bin that begins there.
     """
     upper = (dy > 0) | ((dy == 0) & (dx > 0))
     dx, dy = jnp.where(upper, dx, -dx), jnp.where(upper, dy, -dy)

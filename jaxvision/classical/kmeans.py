@@ -35,7 +35,7 @@ class KMeans(NamedTuple):
     """
 
     centers: Float[Array, "k d"]
-    labels: Int[Array, "n"]
+    labels: Int[Array, " n"]
     inertia: float
     iterations: int
     stopped: str = "max_iter"
@@ -148,7 +148,7 @@ def _assign(blocks: Array, centers: Array) -> Array:
 
 def assign(
     points: Num[Array | np.ndarray, "n d"], centers: Float[Array | np.ndarray, "k d"]
-) -> Int[Array, "n"]:
+) -> Int[Array, " n"]:
     """The nearest centre of each point, by the Euclidean distance; of equals the first."""
     if len(points) == 0:
         return jnp.zeros(0, jnp.int32)

@@ -30,7 +30,7 @@ class Linear(NamedTuple):
     """A linear classifier: a pytree. With `x` [n, d], `x @ weight + bias` are its scores."""
 
     weight: Float[Array, "d k"]
-    bias: Float[Array, "k"]
+    bias: Float[Array, " k"]
 
 
 class Fit(NamedTuple):
@@ -56,7 +56,7 @@ def scores(model: Linear, x: Float[Array | np.ndarray, "n d"]) -> Float[Array, "
 
 def fit(
     x: Float[Array | np.ndarray, "n d"],
-    labels: Int[Array | np.ndarray, "n"],
+    labels: Int[Array | np.ndarray, " n"],
     num_classes: int,
     loss: str = "softmax",
     *,

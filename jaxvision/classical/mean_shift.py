@@ -37,7 +37,7 @@ class MeanShift(NamedTuple):
     """
 
     centers: Float[np.ndarray, "k d"]
-    labels: Int[Array, "n"]
+    labels: Int[Array, " n"]
     bandwidth: float
     iterations: int
 
@@ -242,7 +242,7 @@ def _climb(leaves, seeds, bandwidth, max_iter, kernel):
 
 
 def _merged(
-    modes: Float[np.ndarray, "s d"], mass: Float[np.ndarray, "s"], bandwidth: float
+    modes: Float[np.ndarray, "s d"], mass: Float[np.ndarray, " s"], bandwidth: float
 ) -> Float[np.ndarray, "k d"]:
     """The densest mode, the densest of those not within a bandwidth of it, and so on."""
     order = np.lexsort((*modes.T[::-1], mass))[::-1]

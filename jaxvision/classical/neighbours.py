@@ -187,7 +187,7 @@ def vote(
     distances: Float[Array, "q k"],
     num_classes: int,
     weights: str = "uniform",
-) -> Int[Array, "q"]:
+) -> Int[Array, " q"]:
     """The class with most votes of each row's neighbours; of equals the smallest class.
 
     Args:

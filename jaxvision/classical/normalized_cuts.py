@@ -143,9 +143,9 @@ class Segments(NamedTuple):
         (D - W) y = λ D y that a k-way cut used.
     """
 
-    labels: Int[np.ndarray, "n"]
+    labels: Int[np.ndarray, " n"]
     ncut: float
-    values: Float[np.ndarray, "c"]
+    values: Float[np.ndarray, " c"]
 
 
 @jax.jit
@@ -168,7 +168,7 @@ def _ncuts(graph: Graph, member: Array, active: Array) -> Array:
 
 
 @partial(jax.jit, static_argnames=("count", "tol"))
-def spectrum(graph: Graph, active: Bool[Array, "n"], count: int, tol: float = _RESIDUAL):
+def spectrum(graph: Graph, active: Bool[Array, " n"], count: int, tol: float = _RESIDUAL):
     """The smallest eigenvalues and vectors of (D - W) y = λ D y among the active nodes.
 
     Those are 1 - the largest of D^-1/2 W D^-1/2 and their vectors times D^-1/2.
@@ -276,7 +276,7 @@ def recursive_cut(
     return _segments(graph, labels, np.asarray(values, np.float32))
 
 
-def _cut(graph: Graph, part: Int[np.ndarray, "p"]) -> tuple[Bool[np.ndarray, "p"], float]:
+def _cut(graph: Graph, part: Int[np.ndarray, " p"]) -> tuple[Bool[np.ndarray, " p"], float]:
     """(which of the part's nodes are on one side, value)."""
     if graph.radius and len(part) > _SMALL:
         active = np.isin(np.arange(graph.nodes), part)
@@ -289,7 +289,7 @@ def _cut(graph: Graph, part: Int[np.ndarray, "p"]) -> tuple[Bool[np.ndarray, "p"
     return np.asarray(side)[: len(part)], float(value)
 
 
-def _matrix(graph: Graph, part: Int[np.ndarray, "p"]) -> Float[np.ndarray, "p p"]:
+def _matrix(graph: Graph, part: Int[np.ndarray, " p"]) -> Float[np.ndarray, "p p"]:
     """The weights among some nodes."""
     weights = np.asarray(graph.weights)
     if not graph.radius:
@@ -327,7 +327,7 @@ def k_way_cut(graph: Graph, k: int, tol: float = _RESIDUAL) -> Segments:
 
 
 @jax.jit
-def discretised(vectors: Float[Array, "n k"]) -> Int[Array, "n"]:
+def discretised(vectors: Float[Array, "n k"]) -> Int[Array, " n"]:
     """Yu and Shi's alternation between labels and the rotation."""
     count, k = vectors.shape
     norm = jnp.linalg.norm(vectors, axis=1, keepdims=True)
@@ -362,7 +362,7 @@ def _check_k(graph: Graph, k: int) -> None:
         raise UserError(f"k={k} segments of {graph.nodes} nodes; k is from 1 to {graph.nodes}.")
 
 
-def _segments(graph: Graph, labels: Int[np.ndarray, "n"], values: np.ndarray) -> Segments:
+def _segments(graph: Graph, labels: Int[np.ndarray, " n"], values: np.ndarray) -> Segments:
     found, labels = np.unique(labels, return_inverse=True)
     member = (labels == np.arange(len(found))[:, None]).astype(np.float32)
     return Segments(labels.astype(np.int32), float(ncut_value(graph, jnp.asarray(member))), values)

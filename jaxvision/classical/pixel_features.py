@@ -147,7 +147,7 @@ def oriented_filters(scale: float) -> Float[np.ndarray, "f s s"]:
 
 @partial(jax.jit, static_argnums=1)
 def _blurred(maps: Float[Array, "c h w"], sigma: float) -> Float[Array, "c h w"]:
-    """By a Gaussian, mirrored at the border."""
+    """Blurs maps by a Gaussian; they are mirrored at the border."""
     reach = int(np.ceil(3 * sigma))
     bell = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
     line = jnp.asarray(bell / bell.sum(), jnp.float32)

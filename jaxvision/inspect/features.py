@@ -257,12 +257,12 @@ _CALLS = ("jit", "pjit", "closed_call", "core_call", "checkpoint", "remat2")
 
 def _run(program: Any, consts: Sequence[Any], arguments: Sequence[Any], rule: str) -> list[Any]:
     """Runs an open jaxpr with other ReLUs."""
-    known: dict[Any, Any] = dict(zip(program.constvars, consts))
-    known.update(zip(program.invars, arguments))
+    environment: dict[Any, Any] = dict(zip(program.constvars, consts))
+    environment.update(zip(program.invars, arguments))
 
     def read(variable: Any) -> Any:
         literal = isinstance(variable, jax.extend.core.Literal)
-        return variable.val if literal else known[variable]
+        return variable.val if literal else environment[variable]
 
     for equation in program.eqns:
         values = [read(variable) for variable in equation.invars]
@@ -279,7 +279,7 @@ def _run(program: Any, consts: Sequence[Any], arguments: Sequence[Any], rule: st
                 values, params = [*params[0], *values], params[1]
             found = equation.primitive.bind(*values, **params)
             results = found if equation.primitive.multiple_results else [found]
-        known.update(zip(equation.outvars, results))
+        environment.update(zip(equation.outvars, results))
     return [read(variable) for variable in program.outvars]
 
 

@@ -16,7 +16,7 @@ Axes = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Field:
-    """What one element of an array sees of the image.
+    """The part of the image that one element of an array depends on.
 
     Attributes:
       axes: the array's axes that run over the image, one for each spatial axis of it; empty once
@@ -35,14 +35,14 @@ class Field:
 
     @classmethod
     def of_image(cls, spatial: int) -> "Field":
-        """Of the image itself, [b, ..., c]."""
+        """The field of the image itself, [b, ..., c]."""
         one = (Fraction(1),) * spatial
         return cls(tuple(range(1, spatial + 1)), one, one)
 
     def windowed(
         self, taps: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
     ) -> "Field":
-        """Of what windows over the spatial axes give."""
+        """The field of what windows over the spatial axes give."""
         grown = [s + (k - 1) * d * j for s, j, k, d in zip(self.size, self.stride, taps, dilations)]
         return replace(
             self,
@@ -51,14 +51,14 @@ class Field:
         )
 
     def spread(self, taps: Sequence[int], factors: Sequence[int]) -> "Field":
-        """Of what a transposed convolution gives: finer by `factors`, from taps/factor inputs."""
+        """The field after a transposed convolution: finer by `factors`, of taps/factor inputs."""
         seen = [-(-k // f) for k, f in zip(taps, factors)]
         grown = [s + (n - 1) * j for s, j, n in zip(self.size, self.stride, seen)]
         finer = tuple(j / f for j, f in zip(self.stride, factors))
         return replace(self, size=tuple(grown), stride=finer)
 
     def moved(self, places: Mapping[int, int]) -> "Field":
-        """With axis `i` at `places[i]`; without its axes if one of them has no place."""
+        """The field with axis `i` at `places[i]`; without its axes if one of them has no place."""
         flat = None if self.flat is None else places.get(self.flat)
         if any(axis not in places for axis in self.axes):
             return replace(self, axes=(), flat=flat)
@@ -70,7 +70,7 @@ class Field:
 
 
 def union(fields: Sequence[Field]) -> Field:
-    """Of what depends on all of them; the first one that still has axes gives the place."""
+    """The field of what depends on all; the first one that still has axes gives the place."""
     first = next((f for f in fields if f.axes), fields[0])
     return Field(
         first.axes,
@@ -97,10 +97,10 @@ def after(
       fields: of the operands; None for what does not depend on the image.
       output: shape of the output.
     """
-    known = [field for field in fields if field is not None]
-    if not known:
+    present = [field for field in fields if field is not None]
+    if not present:
         return None
-    field, shape = known[0], inputs[next(i for i, f in enumerate(fields) if f is not None)]
+    field, shape = present[0], inputs[next(i for i, f in enumerate(fields) if f is not None)]
     if name == "conv_general_dilated":
         return _convolved(params, field, fields, inputs)
     if name.startswith("reduce_window"):
@@ -134,7 +134,7 @@ def after(
         left = [a for a in range(len(shape)) if a not in gone]
         moved = field.moved({axis: place for place, axis in enumerate(left)})
         return replace(moved, everywhere=True) if field.mixed_by(gone) else moved
-    return union(known)
+    return union(present)
 
 
 def _kept_axes(old: Sequence[int], new: Sequence[int]) -> dict[int, int]:

@@ -43,7 +43,7 @@ class Strongest:
             jnp.zeros((channels, count, 2), jnp.int32),
         )
 
-    def updated(self, maps: Float[Array, "b i j k"], index: Int[Array, "b"]) -> "Strongest":
+    def updated(self, maps: Float[Array, "b i j k"], index: Int[Array, " b"]) -> "Strongest":
         """After more images, of which each counts with its strongest place.
 
         Args:
@@ -68,7 +68,7 @@ class Strongest:
 def top_patches(
     module: nn.Module,
     variables: Mapping[str, Any],
-    batches: Iterable[tuple[Float[Array, "b h w c"], Int[np.ndarray, "b"]]],
+    batches: Iterable[tuple[Float[Array, "b h w c"], Int[np.ndarray, " b"]]],
     layer: str,
     channels: Sequence[int],
     count: int = 9,

@@ -135,10 +135,10 @@ class _Reader:
           base: path of the module that it is called in.
           times: how often it runs.
         """
-        known: dict[Any, Field | None] = dict(zip(program.invars, fields, strict=True))
+        followed: dict[Any, Field | None] = dict(zip(program.invars, fields, strict=True))
 
         def field_of(variable: Any) -> Field | None:
-            return None if isinstance(variable, jax.extend.core.Literal) else known.get(variable)
+            return None if isinstance(variable, jax.extend.core.Literal) else followed.get(variable)
 
         for equation in program.eqns:
             path = self.resolve(base, str(equation.source_info.name_stack))
@@ -155,7 +155,7 @@ class _Reader:
                 seen = after(name, params, shapes, inputs, output)
                 found = [seen] * len(equation.outvars)
                 self.count(path, name, params, shapes, inputs, output, seen, times)
-            known.update(zip(equation.outvars, found))
+            followed.update(zip(equation.outvars, found))
         return [field_of(variable) for variable in program.outvars]
 
     def resolve(self, base: str, stack: str) -> str:
@@ -249,7 +249,7 @@ def _operations(
         (contracted, _), _ = params["dimension_numbers"]
         return math.prod(output) * math.prod(shapes[0][axis] for axis in contracted)
     if name == "reduce_sum":
-        known = inputs[0]
-        averaged = known is not None and known.mixed_by(params["axes"])
+        field = inputs[0]
+        averaged = field is not None and field.mixed_by(params["axes"])
         return math.prod(shapes[0]) if averaged else 0
     return 0

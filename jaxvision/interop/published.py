@@ -83,11 +83,6 @@ def class_names(labels: str) -> tuple[str, ...]:
     return tuple(text.splitlines())
 
 
-def imagenet_classes() -> tuple[str, ...]:
-    """The names of the 1000 classes of ImageNet."""
-    return class_names("imagenet")
-
-
 def resolve(weights: str, model: str = "") -> tuple[Path, Published | None]:
     """The file that `weights` names, fetched if need be, and what is known of it.
 
@@ -114,9 +109,9 @@ def resolve(weights: str, model: str = "") -> tuple[Path, Published | None]:
         return (hub_file(entry.hub) if entry.hub else url_file(entry.url)), entry
     if weights.startswith("https://"):
         return url_file(weights), None
-    known = {entry.hub: entry for entry in entries.values() if entry.hub}
+    by_repository = {entry.hub: entry for entry in entries.values() if entry.hub}
     if (match := _HUB.match(weights)) and path.suffix not in (".safetensors", ".pth", ".pt", ".th"):
-        return hub_file(match[1], match[2]), known.get(match[1])
+        return hub_file(match[1], match[2]), by_repository.get(match[1])
     if path.suffix:
         raise UserError(f"No weights file {weights}.")
     if not entries:

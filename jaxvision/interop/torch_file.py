@@ -227,18 +227,18 @@ def _read_legacy(path: Path) -> Any:
     return content
 
 
-def _resolve(content: Any, known: dict[int, Any], depth: int = 0) -> Any:
+def _resolve(content: Any, done: dict[int, Any], depth: int = 0) -> Any:
     """Tensors to arrays, at any depth; what occurs many times is resolved once."""
-    if id(content) in known:
-        return known[id(content)]
+    if id(content) in done:
+        return done[id(content)]
     if depth > _DEEPEST:
         raise ValueError("it is nested too deeply")
     resolved = content
     if isinstance(content, _Tensor):
         resolved = content.array()
     elif isinstance(content, dict):
-        resolved = {key: _resolve(value, known, depth + 1) for key, value in content.items()}
+        resolved = {key: _resolve(value, done, depth + 1) for key, value in content.items()}
     elif isinstance(content, (list, tuple)):
-        resolved = type(content)(_resolve(value, known, depth + 1) for value in content)
-    known[id(content)] = resolved
+        resolved = type(content)(_resolve(value, done, depth + 1) for value in content)
+    done[id(content)] = resolved
     return resolved

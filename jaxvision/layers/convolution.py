@@ -126,8 +126,8 @@ class Conv3d(nn.Module):
         return y if bias is None else add_bias(y, bias)
 
 
-class _ConvTranspose(nn.Module):
-    """PyTorch's transposed convolution. Parameters: `kernel` (size, out, in) and `bias`, float32.
+class ConvTranspose(nn.Module):
+    """PyTorch's transposed convolution of any rank: its fields. Parameters are float32.
 
     Attributes:
       features: channels of the output.
@@ -152,16 +152,16 @@ class _ConvTranspose(nn.Module):
     bias_init: Initializer = nn.initializers.zeros
 
 
-class ConvTranspose2d(_ConvTranspose):
-    __doc__ = _ConvTranspose.__doc__
+class ConvTranspose2d(ConvTranspose):
+    """That of maps: `kernel` is (kh, kw, out, in); attributes as in `ConvTranspose`."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
         return _transposed(self, x, pair(self.kernel_size), conv_transpose2d)
 
 
-class ConvTranspose3d(_ConvTranspose):
-    __doc__ = _ConvTranspose.__doc__
+class ConvTranspose3d(ConvTranspose):
+    """That of volumes: `kernel` is (kd, kh, kw, out, in); attributes as in `ConvTranspose`."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "b d h w c"]) -> Float[Array, "b od oh ow o"]:
@@ -169,7 +169,7 @@ class ConvTranspose3d(_ConvTranspose):
 
 
 def _transposed(
-    layer: _ConvTranspose, x: Array, size: tuple[int, ...], convolve: Callable[..., Array]
+    layer: ConvTranspose, x: Array, size: tuple[int, ...], convolve: Callable[..., Array]
 ) -> Array:
     x, kernel, bias = _with_parameters(layer, x, (*size, layer.features, x.shape[-1]))
     y = convolve(

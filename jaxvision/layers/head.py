@@ -13,8 +13,8 @@ def flatten(x: Float[Array, "b h w c"]) -> Float[Array, "b n"]:
 class Head(Dense):
     """A linear classifier; with no classes (`features=0`) it hands its input through.
 
-    So a network created with `num_classes=0` returns what its classifier would have seen, and has
-    no parameters for it.
+    So a network created with `num_classes=0` returns its classifier's input, and has no parameters
+    for it.
     """
 
     def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b k"]:

@@ -20,11 +20,11 @@ def _means(axis_name: str | None, *arrays: Array) -> list[Array]:
 
 def batch_norm(
     x: Float[Array, "*b c"],
-    scale: Float[Array, "c"],
-    bias: Float[Array, "c"],
+    scale: Float[Array, " c"],
+    bias: Float[Array, " c"],
     epsilon: float,
     axis_name: str | None = None,
-) -> tuple[Float[Array, "*b c"], Float[Array, "c"], Float[Array, "c"]]:
+) -> tuple[Float[Array, "*b c"], Float[Array, " c"], Float[Array, " c"]]:
     """Normalises each channel by its own mean and variance.
 
     The variance is the mean of the squared deviations, not a difference of two moments, so it is
@@ -165,8 +165,8 @@ _layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 
 def layer_norm(
     x: Float[Array, "*b c"],
-    scale: Float[Array, "c"],
-    bias: Float[Array, "c"],
+    scale: Float[Array, " c"],
+    bias: Float[Array, " c"],
     epsilon: float,
 ) -> Float[Array, "*b c"]:
     """Normalises the channels of each place by their mean and variance.

@@ -14,7 +14,7 @@ class PatchNetwork(nn.Module):
     """The fields of a network of equal blocks over patches.
 
     Attributes:
-      num_classes: length of the output; 0 gives what the head would see.
+      num_classes: length of the output; 0 gives the head's input.
       patch_size: side of a patch; the image's sides must be multiples of it.
       width: channels of a token.
       depth: how many blocks.

@@ -13,7 +13,7 @@ def cross_entropy(
     targets: Shaped[Array, "*t"],
     *,
     label_smoothing: float = 0.0,
-    class_weights: Sequence[float] | Float[Array, "k"] | None = None,
+    class_weights: Sequence[float] | Float[Array, " k"] | None = None,
     temperature: float = 1.0,
 ) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
     """Softmax cross-entropy of each sample, and the weight each carries in a mean.
@@ -52,7 +52,7 @@ def multiclass_hinge(
     *,
     margin: float = 1.0,
     over: Literal["sum", "max"] = "sum",
-    class_weights: Sequence[float] | Float[Array, "k"] | None = None,
+    class_weights: Sequence[float] | Float[Array, " k"] | None = None,
 ) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
     """The multiclass SVM's loss: what wrong classes' scores lack of being `margin` below the true.
 
@@ -96,7 +96,7 @@ def margin_loss(
     present: float = 0.9,
     absent: float = 0.1,
     down_weight: float = 0.5,
-    class_weights: Sequence[float] | Float[Array, "k"] | None = None,
+    class_weights: Sequence[float] | Float[Array, " k"] | None = None,
 ) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
     """The margin loss of capsules: equation 4 of Sabour et al., Dynamic Routing, 2017.
 

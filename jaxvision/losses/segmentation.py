@@ -18,7 +18,7 @@ def focal(
     targets: Int[Array, "*b"],
     *,
     gamma: float = 2.0,
-    class_weights: Sequence[float] | Float[Array, "k"] | None = None,
+    class_weights: Sequence[float] | Float[Array, " k"] | None = None,
 ) -> tuple[Float[Array, "*b"], Float[Array, "*b"]]:
     """Cross-entropy of each pixel times `(1 - p)^gamma`, p the probability of its class.
 

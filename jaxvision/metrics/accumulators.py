@@ -39,7 +39,7 @@ class Mean:
 
     @classmethod
     def of(cls, values: Shaped[Array, "*b"], weights: Shaped[Array, "*b"]) -> "Mean":
-        """Of `values` (numbers or truths), each counted `weights` times (0 leaves it out)."""
+        """Adds up `values` (numbers or truths), each `weights` times (0 leaves it out)."""
         weights = weights.astype(jnp.float32)
         # A padded record may hold anything, even NaN: it is left out, not multiplied by zero.
         total = jnp.sum(jnp.where(weights > 0, values * weights, 0.0))
@@ -59,9 +59,9 @@ class TopK:
 
     @classmethod
     def of(
-        cls, logits: Float[Array, "b c"], labels: Int[Array, "b"], mask: Bool[Array, "b"], k: int
+        cls, logits: Float[Array, "b c"], labels: Int[Array, " b"], mask: Bool[Array, " b"], k: int
     ) -> "TopK":
-        """Of `logits`, over the samples whose `mask` is True."""
+        """Counts the samples whose `mask` is True, and which of them `logits` get right."""
         true = jnp.take_along_axis(logits, labels[:, None], -1)
         # Equal scores count against the prediction unless their class index is lower, as argmax.
         ahead = (logits > true) | (
@@ -104,9 +104,10 @@ class ConfusionMatrix:
         class_names: Sequence[str] = (),
         void_counts: bool = False,
     ) -> "ConfusionMatrix":
-        """Of label maps. True classes from num_classes on (255) are void, negative ones no pixel.
+        """Counts the pixels of label maps by true and predicted class.
 
-        Predictions from num_classes on are void too.
+        True classes from num_classes on (255) are void, negative ones no pixel. Predictions from
+        num_classes on are void too.
         """
         side = num_classes + 1
         cell = jnp.minimum(true, num_classes) * side + jnp.minimum(predicted, num_classes)

@@ -1,4 +1,4 @@
-"""Boundary F1: how well the outlines of a segmentation lie.
+"""Boundary F1: how well the outlines of a segmentation fit.
 
 Csurka et al., What is a good evaluation measure for semantic segmentation?, 2013,
 https://www.bmva-archive.org.uk/bmvc/2013/Papers/paper0032/.
@@ -64,12 +64,12 @@ class BoundaryF1:
         num_classes: int,
         tolerance: float = 0.0075,
     ) -> "BoundaryF1":
-        """Of label maps; where the true class is none (255, or negative) nothing is looked at.
+        """Compares label maps; pixels without a true class (255, or negative) are left out.
 
         Args:
           predicted, true: class indices.
           num_classes: how many classes there are.
-          tolerance: how far outlines may lie apart, as a part of the image's diagonal.
+          tolerance: how far outlines may be apart, as a part of the image's diagonal.
         """
         radius = max(1.0, tolerance * float(np.linalg.norm(true.shape[1:])))
         valid = (true >= 0) & (true < num_classes)

@@ -26,8 +26,8 @@ class Variant:
         after the first may be left out.
       classifier: the reference's names of the layers whose outputs are the classes: published
         weights of another number of classes leave them as they were initialised.
-      first: the reference's name of the layer that sees the image's channels.
-      auxiliary: how names begin that published weights may hold for training alone.
+      first: the reference's name of the layer whose input is the image.
+      auxiliary: prefixes of parameters that only training uses; published weights may hold them.
       convert: brings a published state_dict whose names differ from the reference's to the
         reference's names, and leaves others alone.
       resize: fits what depends on the image's size (position embeddings) to the wanted shapes,
@@ -54,7 +54,7 @@ class Variant:
         """What the network can return, read off the fields of its module.
 
         - "classes": logits, with `num_classes` above 0;
-        - "features": what its classifier would see, with `num_classes=0`;
+        - "features": its classifier's input, with `num_classes=0`;
         - "pyramid": feature maps, finest first, with `features_only=True`.
 
         A module of which that is not true says so in its class attribute `ENDS`.

@@ -14,7 +14,7 @@ def _default(_: None, q: Array, k: Array, v: Array, *bias: Array) -> Array:
 
 
 def _by_heads(_: None, q: Array, k: Array, v: Array, *bias: Array) -> Array:
-    """Heads beside the batch, so that all products are of matrices that lie in one piece."""
+    """Heads beside the batch, so that all products are of contiguous matrices."""
     q, k, v = (computed_once(jnp.swapaxes(x, 1, 2)) for x in (q, k, v))
     logits = jnp.einsum("bhnd,bhmd->bhnm", q, k, preferred_element_type=jnp.float32)
     logits *= q.shape[-1] ** -0.5

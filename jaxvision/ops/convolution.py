@@ -20,11 +20,13 @@ from jaxtyping import Array, Float
 
 from jaxvision.ops.forms import (
     accumulable,
+    batch_parts,
     channel_sum,
     computed_once,
     in_memory,
     per_platform,
     sums,
+    swapped_in_memory,
 )
 from jaxvision.ops.linear import matmul
 from jaxvision.ops.windows import (
@@ -87,7 +89,7 @@ def conv2d(
 
 
 def _without_idle_taps(window: Window, size: Sequence[int], kernel: Array) -> tuple[Window, Array]:
-    """Both without the outer rows and columns of taps that see nothing but padding.
+    """Leaves out the outer rows and columns of taps that read nothing but padding.
 
     On a map of 8x8, a 3x3 kernel dilated by 12 is its tap in the middle.
     """
@@ -135,23 +137,12 @@ def _backward_on_cpu(window: Window, residuals: tuple, g: Array) -> tuple[Array,
     # It is a convolution whose channels are the batch, and wants four at least to be fast.
     if (strips := -(-4 // x.shape[0])) > 1:
         window, x, g = _in_strips(window, x, g, strips)
-    parts = zip(_in_parts(x), _in_parts(g), strict=True) if x.shape[3] <= _LINE else [(x, g)]
-    gradients = [_kernel_gradient(window, x, kernel, g) for x, g in parts]
+    gradients = [_kernel_gradient(window, x, kernel, g) for x, g in batch_parts(x, g)]
     return dx, sum(gradients[1:], start=gradients[0])
 
 
 def _kernel_gradient(window: Window, x: Array, kernel: Array, g: Array) -> Array:
     return jax.vjp(lambda kernel: _plain(window, x, kernel), kernel)[1](g)[0]
-
-
-def _in_parts(x: Array) -> list[Array]:
-    """The batch as parts of eight samples or a few more.
-
-    What is added up over them is faster so where a place's channels are a line of the cache or
-    less: to transpose many samples at once pushes lines out before all of them is used. With
-    several devices the partitioner would move samples between them, so there it is one part.
-    """
-    return [x] if jax.device_count() > 1 else jnp.array_split(x, max(1, x.shape[0] // 8))
 
 
 _on_cpu.defvjp(
@@ -168,31 +159,13 @@ def _input_gradient(window: Window, size: Sequence[int], kernel: Array, g: Array
         padding.append((low, n - 1 + before - (m - 1) * s))
     return lax.conv_general_dilated(
         g,
-        _transposed(kernel),
+        swapped_in_memory(kernel[::-1, ::-1]),
         (1, 1),
         padding,
         lhs_dilation=window.stride,
         rhs_dilation=window.dilation,
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
-
-
-_LINE = 16  # float32 numbers in a line of the cache
-
-
-def _transposed(kernel: Array) -> Array:
-    """The kernel turned around, inputs and outputs exchanged.
-
-    In two steps where the outputs are many: lines that lie a power of two apart push each other out
-    of the cache.
-    """
-    rows, columns, inputs, outputs = kernel.shape
-    kernel = kernel[::-1, ::-1]
-    if outputs < 256 or outputs % _LINE:
-        return in_memory(jnp.swapaxes(kernel, 2, 3))
-    blocks = kernel.reshape(rows, columns, inputs, outputs // _LINE, _LINE)
-    blocks = in_memory(jnp.swapaxes(blocks, 2, 3))
-    return in_memory(jnp.swapaxes(blocks, 3, 4).reshape(rows, columns, outputs, inputs))
 
 
 def _in_strips(window: Window, x: Array, g: Array, strips: int) -> tuple[Window, Array, Array]:

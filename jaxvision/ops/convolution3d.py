@@ -1,7 +1,7 @@
 """Convolutions of volumes [b, d, h, w, c], by form per platform like those of maps.
 
 XLA's CPU backend runs a 5x5x5 convolution 5 to 30 times slower than it could. Here it is one
-convolution of maps whose channels are what the taps along the depth see, and the transposed one a
+convolution of maps whose channels are the taps along the depth, and the transposed one a
 sum of transposed convolutions of maps, or a matmul if its windows do not overlap.
 """
 
@@ -27,7 +27,7 @@ def triple(value: Triple) -> tuple[int, int, int]:
 
 
 class Form(NamedTuple):
-    """How the windows lie on a volume; every field is (depth, rows, columns)."""
+    """The windows' places on a volume; every field is (depth, rows, columns)."""
 
     stride: tuple[int, int, int]
     padding: tuple[int, int, int] = (0, 0, 0)
@@ -92,7 +92,7 @@ def _conv_plain(form: Form, x: Array, kernel: Array) -> Array:
 
 
 def _stack_taps(x: Array, axis: int, taps: int, stride: int, padding: int, dilation: int) -> Array:
-    """What windows along one axis see, side by side in the channels: taps first."""
+    """Puts the taps of windows along one axis side by side in the channels, taps first."""
     if padding:
         pads = [(0, 0)] * x.ndim
         pads[axis] = (padding, padding)
@@ -105,15 +105,15 @@ def _stack_taps(x: Array, axis: int, taps: int, stride: int, padding: int, dilat
 
 def _conv_by_maps(form: Form, x: Array, kernel: Array) -> Array:
     size, (channels, features) = kernel.shape[:3], kernel.shape[3:]
-    lie = list(zip(size, form.stride, form.padding, form.dilation, strict=True))
-    x = _stack_taps(x, 1, *lie[0])
+    axes = list(zip(size, form.stride, form.padding, form.dilation, strict=True))
+    x = _stack_taps(x, 1, *axes[0])
     rows, columns = (
         (n + 2 * p - (k - 1) * d - 1) // s + 1
-        for n, (k, s, p, d) in zip(x.shape[2:4], lie[1:], strict=True)
+        for n, (k, s, p, d) in zip(x.shape[2:4], axes[1:], strict=True)
     )
     if size[1] * size[2] > rows * columns:
         # Maps smaller than the kernel: the taps of all axes, and one product.
-        x = _stack_taps(_stack_taps(x, 2, *lie[1]), 3, *lie[2])
+        x = _stack_taps(_stack_taps(x, 2, *axes[1]), 3, *axes[2])
         return matmul(x, kernel.transpose(2, 1, 0, 3, 4).reshape(-1, features))
     y = conv2d(
         x.reshape(-1, *x.shape[2:]),

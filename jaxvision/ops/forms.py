@@ -81,7 +81,7 @@ def _batch_reduction(_: None, x: Array) -> Array:
 _channel_sum = per_platform(cpu=_ones_product, default=_batch_reduction)
 
 
-def channel_sum(x: Float[Array, "*b c"]) -> Float[Array, "c"]:
+def channel_sum(x: Float[Array, "*b c"]) -> Float[Array, " c"]:
     """The sum of each channel over everything else, in float32 at least."""
     return _channel_sum(None, x)
 
@@ -111,7 +111,7 @@ def _batch_reductions(*arrays: Array) -> tuple[Array, ...]:
 
 
 @jax.custom_vjp
-def channel_sums(*arrays: Float[Array, "*b c"]) -> tuple[Float[Array, "c"], ...]:
+def channel_sums(*arrays: Float[Array, "*b c"]) -> tuple[Float[Array, " c"], ...]:
     """`channel_sum` of each of some maps of one shape, which are computed as they are added up.
 
     On CPUs `channel_sum` wants each in memory first, but is the faster one for rows of tokens.
@@ -139,7 +139,7 @@ def _row_reduction(_: None, x: Array, weights: Array) -> Array:
 _weighted_sum = per_platform(cpu=_row_product, default=_row_reduction)
 
 
-def weighted_sum(x: Float[Array, "*b c"], weights: Float[Array, "c"]) -> Float[Array, "*b"]:
+def weighted_sum(x: Float[Array, "*b c"], weights: Float[Array, " c"]) -> Float[Array, "*b"]:
     """The sum over the channels, each times its weight, in float32 at least."""
     return _weighted_sum(None, x, weights)
 
@@ -184,3 +184,35 @@ _once = per_platform(cpu=lambda _, x: _in_memory(x), default=lambda _, x: x)
 def computed_once(x: Array) -> Array:
     """`x`, which each of its users reads, and so does its gradient; for the CPU's compiler."""
     return _once(None, x)
+
+
+# -- transposes and the processor's cache ---------------------------------------------------------
+#
+# A processor reads memory by lines of 64 bytes. A transpose reads many lines, a little of each, and
+# comes back for the rest of them. They are fast if the lines are still in the cache by then: few
+# lines at a time, and not those whose addresses are a power of two apart, which share a place in
+# the cache and push each other out.
+
+_LINE = 16  # float32 numbers in a line
+
+
+def swapped_in_memory(x: Array) -> Array:
+    """`x` [i, j, c, d] as [i, j, d, c], in memory: in two steps where d is large and divides."""
+    *outer, c, d = x.shape
+    if d < 256 or d % _LINE:
+        return in_memory(jnp.swapaxes(x, 2, 3))
+    blocks = in_memory(jnp.swapaxes(x.reshape(*outer, c, d // _LINE, _LINE), 2, 3))
+    return in_memory(jnp.swapaxes(blocks, 3, 4).reshape(*outer, d, c))
+
+
+def batch_parts(x: Array, g: Array) -> list[tuple[Array, Array]]:
+    """A map [b, h, w, c] and a gradient as parts of the batch, to add up a kernel's gradient over.
+
+    The products transpose both, and where a place's channels are a line or less eight samples at a
+    time are faster. With several devices the partitioner would move samples between them, so there
+    it is one part.
+    """
+    if x.shape[3] > _LINE or jax.device_count() > 1:
+        return [(x, g)]
+    count = max(1, x.shape[0] // 8)
+    return list(zip(jnp.array_split(x, count), jnp.array_split(g, count), strict=True))

@@ -49,6 +49,6 @@ _add_bias.defvjp(
 )
 
 
-def add_bias(x: Float[Array, "*b c"], bias: Float[Array, "c"]) -> Float[Array, "*b c"]:
+def add_bias(x: Float[Array, "*b c"], bias: Float[Array, " c"]) -> Float[Array, "*b c"]:
     """`x + bias`; the gradient of the bias is a `channel_sum`."""
     return _add_bias(*vary_alike(x, bias))

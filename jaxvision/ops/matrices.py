@@ -15,7 +15,7 @@ def im2col(
     padding: Padding = 0,
     dilation: Pair = 1,
 ) -> Float[Array, "b oh ow khkwc"]:
-    """What each window of a convolution sees, as one vector.
+    """The contents of each window of a convolution, as one vector.
 
     Their product with the kernel as a matrix, `kernel.reshape(-1, o)`, is the convolution:
     Chellapilla et al., "High Performance Convolutional Neural Networks for Document Processing",

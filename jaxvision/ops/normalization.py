@@ -39,7 +39,7 @@ def local_response_norm(
 
 
 def _around(x: Array, before: int, after: int) -> Array:
-    """For each channel the sum over those from `before` below it to `after` above it."""
+    """Sums each channel with the `before` channels below it and the `after` above it."""
     channels = x.shape[-1]
     padded = jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(before, after)])
     parts = (lax.slice_in_dim(padded, i, i + channels, axis=-1) for i in range(before + after + 1))

@@ -149,20 +149,20 @@ def max_pool2d_with_indices(
     padding: Pair = 0,
     ceil_mode: bool = False,
 ) -> tuple[Num[Array, "b oh ow c"], Int[Array, "b oh ow c"]]:
-    """`max_pool2d`, and where in the map each maximum lies: `row * w + column`, as in PyTorch.
+    """`max_pool2d`, and where in the map each maximum is: `row * w + column`, as in PyTorch.
 
     A window with a NaN has the index of its last NaN.
     """
-    lie = _window(x.shape, window, stride, padding, ceil_mode)
+    form = _window(x.shape, window, stride, padding, ceil_mode)
     height, width = x.shape[1:3]
     places = jnp.arange(height * width, dtype=jnp.int32).reshape(1, height, width, 1)
-    taps = window_taps(lax.stop_gradient(x), lie, _lowest(x.dtype))
+    taps = window_taps(lax.stop_gradient(x), form, _lowest(x.dtype))
     best, index = taps[0], jnp.int32(-1)
-    for tap, place in zip(taps, window_taps(places, lie, -1), strict=True):
+    for tap, place in zip(taps, window_taps(places, form, -1), strict=True):
         # The first place that is not padding starts: a window of nothing but -inf has an index.
         better = (place >= 0) & ((index < 0) | (tap > best) | jnp.isnan(tap))
         best, index = jnp.where(better, tap, best), jnp.where(better, place, index)
-    return _max_pool(lie, x), index
+    return _max_pool(form, x), index
 
 
 def avg_pool2d(
@@ -184,16 +184,16 @@ def avg_pool2d(
         is never part of the mean.
       count_include_pad: whether the padding's zeros are part of the mean.
     """
-    lie = _window(x.shape, window, stride, padding, ceil_mode)
+    form = _window(x.shape, window, stride, padding, ceil_mode)
     counts = []
     for axis, n in enumerate(x.shape[1:3]):
-        k, s, before = lie.size[axis], lie.stride[axis], lie.padding[axis][0]
-        start = np.arange(lie.output_size(x.shape[1:3])[axis]) * s - before
+        k, s, before = form.size[axis], form.stride[axis], form.padding[axis][0]
+        start = np.arange(form.output_size(x.shape[1:3])[axis]) * s - before
         low, high = (-before, n + before) if count_include_pad else (0, n)
         counts.append(np.minimum(start + k, high) - np.maximum(start, low))
     divisor = (counts[0][:, None] * counts[1])[..., None]
-    tiles = lie.size == lie.stride and lie.padding == ((0, 0), (0, 0))
-    total = (_sum_plain if tiles else _sum_pool)(lie, accumulable(x))
+    tiles = form.size == form.stride and form.padding == ((0, 0), (0, 0))
+    total = (_sum_plain if tiles else _sum_pool)(form, accumulable(x))
     return (total / divisor).astype(x.dtype)
 
 

@@ -46,7 +46,7 @@ def threefry(
 
 
 def _positions(shape: tuple[int, ...]) -> Array:
-    """Of each element, in row-major order, modulo 2**32."""
+    """Each element's position in row-major order, modulo 2**32."""
     positions = jnp.zeros(shape, jnp.uint32)
     for axis in range(len(shape)):
         step = math.prod(shape[axis + 1 :])

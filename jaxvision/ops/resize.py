@@ -99,7 +99,7 @@ def _sum_of_rows(x: Array, matrix: np.ndarray, axis: int) -> Array:
 
 
 def _by_sums(x: Array, matrix: np.ndarray, axis: int) -> Array:
-    """As `_sum_of_rows`, whose gradient would scatter; here it is a sum of rows too."""
+    """`_sum_of_rows` with a gradient that is a sum of rows too, and not a scatter."""
     product = jax.custom_vjp(lambda x: _sum_of_rows(x, matrix, axis))
     product.defvjp(lambda x: (product(x), None), lambda _, g: (_by_sums(g, matrix.T, axis),))
     return product(x)

@@ -20,7 +20,7 @@ class Tiling(NamedTuple):
     """How windows cover an image; every field has one number an axis.
 
     Attributes:
-      window: what the network sees.
+      window: the size of the network's input.
       output: the part of it that it gives back, in the middle.
       starts: where outputs begin, along each axis.
       margin: by how much the image is mirrored outwards on the near side of each axis.
@@ -37,7 +37,7 @@ class Tiling(NamedTuple):
     def of(
         cls, size: Sequence[int], window: Sequence[int], output: Sequence[int], overlap: float
     ) -> "Tiling":
-        """Of an image of `size`.
+        """Lays windows over an image.
 
         Args:
           size: of the image.

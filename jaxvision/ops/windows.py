@@ -1,4 +1,4 @@
-"""Windows on NHWC maps: how they lie, what they see (im2col) and the transpose of that.
+"""Windows on NHWC maps: their places, their contents (im2col) and the transpose of that.
 
 Convolutions, poolings and matrices of these share them.
 """
@@ -33,7 +33,7 @@ def pad_pairs(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 class Window(NamedTuple):
-    """How the windows of a convolution or a pooling lie on a map; every field is (rows, columns).
+    """The windows of a convolution or a pooling on a map; every field is (rows, columns).
 
     Its taps are the positions inside the window, counted row by row.
     """
@@ -59,7 +59,7 @@ class Window(NamedTuple):
         return rows, columns
 
     def offsets(self) -> list[tuple[int, int]]:
-        """Where each tap lies from its window's corner."""
+        """Each tap's place, counted from its window's corner."""
         (rows, columns), (down, across) = self.size, self.dilation
         return [(i * down, j * across) for i in range(rows) for j in range(columns)]
 
@@ -76,7 +76,7 @@ def pad(
 def window_taps(
     x: Num[Array, "b h w c"], window: Window, fill: float | int = 0
 ) -> list[Num[Array, "b oh ow c"]]:
-    """For each tap of the window, the map of what all the windows see there.
+    """For each tap of the window, the map of what all the windows have there.
 
     Args:
       x: the map.
@@ -154,7 +154,7 @@ def _stack_taps(x: Array, window: Window) -> Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def window_patches(x: Float[Array, "b h w c"], window: Window) -> Float[Array, "b oh ow taps c"]:
-    """What each window sees (im2col); padding is 0. Its gradient is an `overlap_add`."""
+    """The contents of each window (im2col); padding is 0. Its gradient is an `overlap_add`."""
     return _stack_taps(x, window)
 
 

@@ -17,9 +17,9 @@ class Data(NamedTuple):
     """Images in 0..1 and their classes: to train on, and to reward by."""
 
     train_images: Float[Array, "n h w c"]
-    train_labels: Int[Array, "n"]
+    train_labels: Int[Array, " n"]
     valid_images: Float[Array, "m h w c"]
-    valid_labels: Int[Array, "m"]
+    valid_labels: Int[Array, " m"]
 
 
 def initial(space: Space, key: Array, channels: int, classes: int) -> dict[str, Array]:
@@ -36,7 +36,7 @@ def initial(space: Space, key: Array, channels: int, classes: int) -> dict[str, 
 
 
 def logits(
-    space: Space, params: dict[str, Array], decisions: Int[Array, "d"], image: Array
+    space: Space, params: dict[str, Array], decisions: Int[Array, " d"], image: Array
 ) -> Float[Array, "b k"]:
     """What the network of the decisions says of images [b, h, w, c].
 
@@ -75,7 +75,7 @@ def train_children(
     steps: int = 100,
     batch_size: int = 64,
     learning_rate: float = 3e-2,
-) -> Float[Array, "p"]:
+) -> Float[Array, " p"]:
     """Trains a population of networks side by side; the validation accuracy of each.
 
     All see the same batches in the same order; each has initial weights of its own.

@@ -38,7 +38,7 @@ class Controller(nn.Module):
 
     def __call__(
         self, key: Array | None, decisions: Int[Array, "n d"] | None = None, count: int = 0
-    ) -> tuple[Int[Array, "n d"], Float[Array, "n"], Float[Array, "n"]]:
+    ) -> tuple[Int[Array, "n d"], Float[Array, " n"], Float[Array, " n"]]:
         """Samples `count` sequences with `key`, or follows the given ones.
 
         Returns:

@@ -58,7 +58,7 @@ class Space:
         return jnp.stack(columns, axis=1)
 
     def masks(
-        self, decisions: Int[Array, "d"]
+        self, decisions: Int[Array, " d"]
     ) -> tuple[Float[Array, "l side side"], Float[Array, "l width"], Float[Array, "l l"]]:
         """A network as masks on the largest one, so that all have arrays of the same shapes.
 
@@ -90,7 +90,7 @@ class Space:
             jnp.stack(inputs),
         )
 
-    def describe(self, decisions: Int[np.ndarray, "d"]) -> str:
+    def describe(self, decisions: Int[np.ndarray, " d"]) -> str:
         """A network in words, e.g. `3x5x16, 3x3x8, 1x3x16+1, ...`; `+1` adds layer 1's output."""
         texts, place = [], 0
         for layer in range(self.layers):

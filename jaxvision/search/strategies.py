@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from jaxvision.search.controller import Controller, sample
 from jaxvision.search.space import Space
 
-Reward = Callable[[Int[Array, "n d"], Array], Float[Array, "n"]]
+Reward = Callable[[Int[Array, "n d"], Array], Float[Array, " n"]]
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Round:
     """The networks of one round and their validation accuracies."""
 
     decisions: Int[np.ndarray, "n d"]
-    accuracies: Float[np.ndarray, "n"]
+    accuracies: Float[np.ndarray, " n"]
 
 
 def random_search(

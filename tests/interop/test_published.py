@@ -12,7 +12,6 @@ from jaxvision.errors import UserError
 from jaxvision.interop import published as module
 from jaxvision.interop.published import (
     class_names,
-    imagenet_classes,
     published,
     resolve,
     url_file,
@@ -70,7 +69,7 @@ def test_files_of_segmentation_networks():
 
 
 def test_class_names():
-    names = imagenet_classes()
+    names = class_names("imagenet")
     assert len(names) == 1000
     assert names[0] == "tench"
     assert names[281] == "tabby"

@@ -98,7 +98,7 @@ class Beit(PatchNetwork):
 
 
 def convert(state: StateDict) -> StateDict:
-    """Without the indices that older files of the reference hold."""
+    """Leaves out the indices that older files of the reference hold."""
     return {n: v for n, v in state.items() if not n.endswith("relative_position_index")}
 
 

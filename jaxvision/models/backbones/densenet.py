@@ -23,7 +23,7 @@ from jaxvision.state_dict import StateDict, renamed
 
 
 class _Names(NamedTuple):
-    """What a reference calls its layers; {} are numbers from 1, of a transition two: 1 and 2."""
+    """A reference's names of its layers; {} are numbers from 1, of a transition two: 1 and 2."""
 
     first: str
     layer: str

@@ -157,7 +157,7 @@ class VNet(nn.Module):
         return x[:, : size[0], : size[1], : size[2]]
 
     def _channels(self, level: int) -> int:
-        """Of a stage in the published network, after which the reference names it."""
+        """The channels of a stage in the published network, after which the reference names it."""
         return 16 * 2**level
 
 
