@@ -162,8 +162,8 @@ def create(name: str, num_classes: int | None = None, **overrides: Any) -> nn.Mo
 
     Args:
       name: one of `names()`.
-      num_classes: length of the output; 0 gives what the classifier would see in its place. None
-        is 1000, and all that a network without classes takes.
+      num_classes: length of the output; 0 gives the classifier's input instead. None is 1000,
+        and all that a network without classes takes.
       overrides: fields of the module to replace, e.g. `dtype=jnp.bfloat16`, `dropout=0.1`.
         `features_only=True` makes it return the tuple of its feature maps, finest first. A network
         that stands on another takes that one's name as `encoder`, and options for it as
