@@ -17,7 +17,7 @@ def square_grid(tokens: int) -> Grid:
     """The square grid of so many tokens; there must be one."""
     side = math.isqrt(tokens)
     if side * side != tokens:
-        raise ValueError(f"{tokens} tokens make no square grid.")
+        raise ValueError(f"{tokens} tokens do not lie on a square grid.")
     return side, side
 
 
