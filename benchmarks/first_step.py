@@ -64,7 +64,7 @@ def noise(batch: int, size: int, sharding: Any) -> dict[str, Any]:
     rows = {
         "image": random.integers(0, 256, (batch, size, size, 3), np.uint8),
         "label": random.integers(0, CLASSES, batch, np.int32),
-        "mask": np.ones(batch, bool),
+        "valid": np.ones(batch, bool),
     }
     return jax.device_put(rows, sharding)
 

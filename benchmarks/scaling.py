@@ -76,7 +76,7 @@ def compile_step(model: str, split: str, devices: int, batch: int, size: int) ->
     )
     shape = (size, size, 3)
     prepared = setup.prepare(config, task, over, shape, total=1000, steps_per_epoch=100)
-    row = {"image": (shape, jnp.uint8), "label": ((), jnp.int32), "mask": ((), bool)}
+    row = {"image": (shape, jnp.uint8), "label": ((), jnp.int32), "valid": ((), bool)}
     rows = mesh.batch_sharding(over)
     inputs = {
         key: jax.ShapeDtypeStruct((batch, *shape), dtype, sharding=rows)

@@ -25,7 +25,7 @@ from PIL import Image, ImageDraw, ImageFont
 from jaxvision import config as configuration
 from jaxvision import models
 from jaxvision.data.codecs import decode_mask
-from jaxvision.data.transforms import resize_mask
+from jaxvision.data.resizing import resize_mask
 from jaxvision.inspect import layers, totals
 from jaxvision.tasks import pictures
 from jaxvision.train import run

@@ -91,7 +91,7 @@ def jax_side(
     variables = jax_variables(network, task, size, weights)
     image, label = (jnp.asarray(array) for array in arrays(network, batch, size))
     annotation = "segmentation" if network.pixels else "label"
-    data = {"image": image, annotation: label.astype(jnp.int32), "mask": jnp.ones(batch, bool)}
+    data = {"image": image, annotation: label.astype(jnp.int32), "valid": jnp.ones(batch, bool)}
     options = compiler_options() if side == OURS else None
     layers = plain_layers() if side == FLAX else contextlib.nullcontext()
     start = time.perf_counter()

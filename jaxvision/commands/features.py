@@ -67,8 +67,8 @@ def read_split(config: ConfigDict, spec: str, limit: int = 0) -> Split:
     for batch in batches:
         if "label" not in batch:
             raise UserError("The data have no labels; is this a data set for classification?")
-        images.append(batch["image"][batch["mask"]])
-        labels.append(batch["label"][batch["mask"]])
+        images.append(batch["image"][batch["valid"]])
+        labels.append(batch["label"][batch["valid"]])
     names = tuple(config.data.classes) or stream.source.class_names
     return Split(np.concatenate(images)[:count], np.concatenate(labels)[:count], names)
 

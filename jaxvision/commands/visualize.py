@@ -427,7 +427,7 @@ def _patches(
     layer = network.layer(options.layer)
     channels = network.chosen(options.channels, layer, 16)
     batches = (
-        (network.normalized(batch["image"]), np.where(batch["mask"], batch["image_id"], -1))
+        (network.normalized(batch["image"]), np.where(batch["valid"], batch["image_id"], -1))
         for batch in _batches(config, stream)
     )
     best = patches.top_patches(network.model, network.variables, batches, layer, channels)
@@ -465,7 +465,7 @@ def _judged(config: "ConfigDict", origin: "Origin", stream: "Stream") -> Any:
         if "label" not in batch:
             raise UserError("The data have no labels; is this a data set for classification?")
         found = predict(network.variables, batch["image"])["probabilities"]
-        kept = batch["mask"]
+        kept = batch["valid"]
         parts.append((batch["image_id"][kept], batch["label"][kept], np.asarray(found)[kept]))
     return tuple(np.concatenate(column) for column in zip(*parts))
 

@@ -43,7 +43,7 @@ class Task(Protocol):
         """Outputs for uint8 images [b, h, w, c], as predictions are written to files."""
 
     def metrics(self, variables: Any, batch: Any) -> dict[str, Any]:
-        """Accumulators of an evaluation batch; rows with `mask` False do not count."""
+        """Accumulators of an evaluation batch; rows with `valid` False do not count."""
 
     def visualize(self, image: np.ndarray, outputs: Any, batch: Any) -> np.ndarray:
         """A uint8 [h, w, 3] picture of predictions beside the truth, if `batch` holds any."""

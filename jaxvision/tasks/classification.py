@@ -65,7 +65,7 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Classification:
-    """See `jaxvision.tasks.Task`. Batches carry `image`, `label` and `mask`."""
+    """See `jaxvision.tasks.Task`. Batches carry `image`, `label` and `valid`."""
 
     annotations: ClassVar[tuple[str, ...]] = ("label",)
 
@@ -94,7 +94,7 @@ class Classification:
         if "label" not in batch:
             raise UserError("The data have no labels; is this a data set for classification?")
         batch = self.inputs.train(batch, augment_key)
-        image, mask = batch["image"], batch["mask"]
+        image, mask = batch["image"], batch["valid"]
         targets = batch["label_probs"] if "label_probs" in batch else batch["label"]
         conditioned = "label" in inspect.signature(self.model.__call__).parameters
         outputs, model_state = gradients.apply_train(
@@ -155,7 +155,7 @@ class Classification:
 
     def metrics(self, variables: Any, batch: Batch) -> dict[str, Any]:
         logits = self.logits(variables, batch["image"])
-        mask = batch["mask"]
+        mask = batch["valid"]
         losses, weights = self._losses(logits, batch["label"])
         weights = jnp.where(mask, weights, 0.0)
         mean = Mean(total=jnp.sum(jnp.where(mask, losses, 0.0)), weight=jnp.sum(weights))

@@ -40,7 +40,7 @@ REGION_LOSSES: dict[str, Callable[..., Any]] = {
 
 @dataclass(frozen=True)
 class Segmentation:
-    """See `jaxvision.tasks.Task`. Batches carry `image`, `segmentation` and `mask`.
+    """See `jaxvision.tasks.Task`. Batches carry `image`, `segmentation` and `valid`.
 
     Attributes:
       criterion: terms of the loss, joined by "+".
@@ -82,7 +82,7 @@ class Segmentation:
         if "segmentation" not in batch:
             raise UserError("The data have no masks; is this a data set for segmentation?")
         truth = _center_crop(batch["segmentation"].astype(jnp.int32), size)
-        rows = batch["mask"].reshape(-1, *[1] * len(size))
+        rows = batch["valid"].reshape(-1, *[1] * len(size))
         return truth, (truth < len(self.class_names)) & rows
 
     def _pixel_loss(self, name: str, logits: jax.Array, targets: jax.Array, smoothing: float):
@@ -158,7 +158,7 @@ class Segmentation:
         mean = Mean(total=jnp.sum(jnp.where(counted, values, 0.0)), weight=jnp.sum(weights))
         names = self.class_names[:-1] if self.void_class else self.class_names
         # Rows that only fill the batch hold no pixel; void pixels are another matter.
-        rows = batch["mask"].reshape(-1, *[1] * (truth.ndim - 1))
+        rows = batch["valid"].reshape(-1, *[1] * (truth.ndim - 1))
         seen, guess = jnp.where(rows, truth, -1), logits.argmax(-1)
         found: dict[str, Any] = {
             "loss": mean,

@@ -19,6 +19,7 @@ from jaxvision import config as configuration
 from jaxvision import metrics, models, pretrained, tasks
 from jaxvision.data import transforms
 from jaxvision.data.codecs import CorruptImageError, decode_image
+from jaxvision.data.resizing import resize_mask
 from jaxvision.data.sources import IMAGE_SUFFIXES, VOLUME_SUFFIX
 from jaxvision.errors import UserError, unknown
 from jaxvision.interop import torch_weights
@@ -388,7 +389,7 @@ def write_predictions(
                 np.save(folder / f"{stem}-classes.npy", labels)
                 middle = len(labels) // 2
                 labels, image = labels[middle], image[middle]
-            labels = transforms.resize_mask(labels, image.shape[:2])
+            labels = resize_mask(labels, image.shape[:2])
             picture = pictures.overlay(image, labels)
             if prediction.image.ndim == 3:
                 indices = Image.fromarray(labels.astype(np.uint8))

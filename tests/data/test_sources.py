@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxvision.config import default_config
+from jaxvision.data.annotations import Settings, named
 from jaxvision.data.codecs import CorruptImageError, decode_image, encode_png
 from jaxvision.data.decode import Decode
 from jaxvision.data.loader import open_stream
@@ -191,7 +192,8 @@ def test_masks_of_other_names_and_places_by_a_list(tmp_path):
 
 
 def test_mask_values_are_mapped_to_classes():
-    decode = Decode(3, num_classes=3, mask_values=(7, 11, 21))
+    settings = Settings(num_classes=3, mask_values=(7, 11, 21))
+    decode = Decode(3, named(["segmentation"]), settings)
     mask = np.resize(np.array([7, 11, 21, 0, 255], np.uint8), (6, 8))
     out = decode({"image": png(9), "segmentation": encode_png(mask)}, "r")["segmentation"]
     expected = {7: 0, 11: 1, 21: 2, 0: 255, 255: 255}
@@ -226,7 +228,8 @@ def test_decode_checks_masks_and_labels():
     def mask(values):
         return encode_png(np.resize(np.array(values, np.uint8), (6, 8)))
 
-    decode = Decode(3, num_classes=3, void=(11, 2))
+    settings = Settings(num_classes=3, void=(11, 2))
+    decode = Decode(3, named(["label", "segmentation"]), settings)
     out = decode({"image": png(9), "segmentation": mask([0, 1, 2, 11, 255])}, "r")
     assert sorted(set(out["segmentation"].ravel().tolist())) == [0, 1, 255]
     assert (out["segmentation"].ravel()[2:5] == 255).all()
@@ -244,11 +247,9 @@ def test_decode_checks_masks_and_labels():
         with pytest.raises(UserError, match=f"rec7 has label {label}, but there are 3 classes"):
             decode({"image": png(9), "label": label}, "rec7")
     both = {"image": png(9), "label": 36, "segmentation": mask([1])}
-    assert Decode(3, 3, annotations=("segmentation",))(both, "r").keys() == {
-        "image",
-        "segmentation",
-    }
-    assert Decode(3, 37, annotations=("label",))(both, "r").keys() == {"image", "label"}
+    for name in ("segmentation", "label"):
+        one = Decode(3, named([name]), Settings(num_classes=37))
+        assert one(both, "r").keys() == {"image", name}
 
 
 @pytest.mark.parametrize("stored", [1, 3])

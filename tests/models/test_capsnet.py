@@ -66,7 +66,7 @@ def test_the_task_adds_the_errors_of_the_reconstruction():
     batch = {
         "image": jnp.asarray(RNG.integers(0, 256, (3, 18, 18, 1)), jnp.uint8),
         "label": jnp.array([0, 3, 1]),
-        "mask": jnp.array([True, True, False]),
+        "valid": jnp.array([True, True, False]),
     }
 
     def loss(weight):
@@ -82,7 +82,7 @@ def test_the_task_adds_the_errors_of_the_reconstruction():
     squares = jnp.square(found["reconstruction"] - image).sum((1, 2, 3))
     assert float(whole - without) == pytest.approx(0.01 * float(squares[:2].mean()), rel=1e-5)
     assert float(without) == pytest.approx(
-        float(jnp.where(batch["mask"], task._losses(found["logits"], batch["label"])[0], 0).sum())
+        float(jnp.where(batch["valid"], task._losses(found["logits"], batch["label"])[0], 0).sum())
         / 2,
         rel=1e-5,
     )

@@ -24,7 +24,7 @@ def test_the_loss_is_the_hinge_and_predictions_stay_probabilities():
     batch = {
         "image": jnp.asarray(rng.integers(0, 256, (6, 8, 8, 1)), jnp.uint8),
         "label": jnp.asarray([0, 1, 2, 0, 1, 2]),
-        "mask": jnp.ones(6, bool),
+        "valid": jnp.ones(6, bool),
     }
     variables = task.init(jax.random.key(0), (8, 8, 1))
     loss, _ = task.loss(variables["params"], {}, batch, jax.random.key(1))

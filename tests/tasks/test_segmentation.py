@@ -16,7 +16,7 @@ RNG = np.random.default_rng(0)
 BATCH = {
     "image": jnp.asarray(RNG.integers(0, 256, (2, 8, 10, 3), np.uint8)),
     "segmentation": jnp.asarray(RNG.choice([0, 1, 2, 255], (2, 8, 10)).astype(np.uint8)),
-    "mask": jnp.ones(2, bool),
+    "valid": jnp.ones(2, bool),
 }
 COUNTED = BATCH["segmentation"] < 3
 TARGETS = jnp.where(COUNTED, BATCH["segmentation"], 0).astype(jnp.int32)
@@ -87,7 +87,7 @@ def test_rows_that_fill_the_batch_hold_no_pixel():
     task = Segmentation(Pixelwise(), NAMES, void_counts=True, boundary=0.02)
     variables = task.init(jax.random.key(0), (8, 10, 3))
     half = {key: value[:1] for key, value in BATCH.items()}
-    filled = BATCH | {"mask": jnp.array([True, False])}
+    filled = BATCH | {"valid": jnp.array([True, False])}
     one, padded = (task.metrics(variables, batch) for batch in (half, filled))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), one, padded)
 

@@ -36,7 +36,7 @@ def loss_of(outputs, **options):
     batch = {
         "image": jnp.zeros((6, 2, 2, 1), jnp.uint8),
         "label": LABELS,
-        "mask": jnp.array([True] * 5 + [False]),
+        "valid": jnp.array([True] * 5 + [False]),
     }
     loss, (state, metrics) = task.loss(params, variables, batch, jax.random.key(1))
     return float(loss), state, metrics
@@ -87,7 +87,7 @@ def test_the_teacher_gets_no_gradient_and_the_student_does():
     batch = {
         "image": jnp.zeros((6, 2, 2, 1), jnp.uint8),
         "label": LABELS,
-        "mask": jnp.ones(6, bool),
+        "valid": jnp.ones(6, bool),
     }
 
     def loss(params, model_state):

@@ -58,7 +58,7 @@ def test_mixup_gives_a_finite_loss_and_counts_the_likelier_label():
     batch = {
         "image": images(16, 8),
         "label": jnp.asarray(RNG.integers(0, 4, 16), jnp.int32),
-        "mask": jnp.ones(16, bool),
+        "valid": jnp.ones(16, bool),
     }
     key = jax.random.key(3)
     loss, (state, metrics) = jax.jit(task.loss)(variables["params"], {}, batch, key)
@@ -80,7 +80,7 @@ def test_penalties_change_the_loss_but_not_the_metric():
     batch = {
         "image": images(4, 4),
         "label": jnp.zeros(4, jnp.int32),
-        "mask": jnp.ones(4, bool),
+        "valid": jnp.ones(4, bool),
     }
     plain, weighted = (Classification(model, tuple("abc"), l2=l2) for l2 in (0.0, 2.0))
     params = jax.jit(lambda: plain.init(jax.random.key(0), (4, 4, 1)))()["params"]
@@ -106,7 +106,7 @@ def test_labels_are_cropped_to_the_logits_of_a_network_without_padding():
     truth = np.full((2, 20, 20), 255)
     truth[:] = 1 - int(predicted[0, 0, 0])
     truth[:, border : border + size, border : border + size] = predicted
-    batch = {"image": image, "segmentation": jnp.asarray(truth), "mask": jnp.array([True, False])}
+    batch = {"image": image, "segmentation": jnp.asarray(truth), "valid": jnp.array([True, False])}
     found = jax.jit(task.metrics)(variables, batch)
     assert int(found["confusion"].counts.sum()) == size**2  # and one image of two
     assert found["confusion"].compute("")["pixel_accuracy"] == 1.0

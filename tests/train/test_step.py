@@ -19,7 +19,7 @@ def batch_of(count=8, size=8, channels=1, classes=4):
     return {
         "image": jnp.asarray(RNG.integers(0, 256, (count, size, size, channels)), jnp.uint8),
         "label": jnp.asarray(RNG.integers(0, classes, count), jnp.int32),
-        "mask": jnp.ones(count, bool),
+        "valid": jnp.ones(count, bool),
     }
 
 
@@ -82,7 +82,7 @@ def test_rows_without_mask_do_not_count():
     task = classification(hidden=(8,))
     variables = init_variables(task, 0, (8, 8, 1))
     batch = batch_of(8)
-    padded = {**batch, "mask": jnp.arange(8) < 5}
+    padded = {**batch, "valid": jnp.arange(8) < 5}
     first = jax.tree.map(lambda x: x[:5], batch)
     for name, a in task.metrics(variables, padded).items():
         b = task.metrics(variables, first)[name]
@@ -137,7 +137,7 @@ def test_segmentation_ignores_void_in_loss_and_metrics():
     variables = init_variables(task, 0, (8, 8, 1))
     truth = RNG.integers(0, 3, (4, 8, 8))
     image = jnp.asarray(RNG.integers(0, 256, (4, 8, 8, 1)), jnp.uint8)
-    batch = {"image": image, "segmentation": jnp.asarray(truth), "mask": jnp.ones(4, bool)}
+    batch = {"image": image, "segmentation": jnp.asarray(truth), "valid": jnp.ones(4, bool)}
     void = {**batch, "segmentation": batch["segmentation"].at[:, :4].set(255)}
     counts = task.metrics(variables, void)["confusion"].counts
     assert int(counts.sum()) == 4 * 4 * 8
