@@ -347,6 +347,27 @@ def _views_random(parameters: Mapping[str, Any]) -> bool:
     return any(compose(view["transforms"]).random for view in parameters["views"].values())
 
 
+@dataclass(frozen=True)
+class _Views:
+    """The step of `views`: by batch key, how many and by which transforms."""
+
+    pipelines: Mapping[str, tuple[int, Pipeline]]
+    keep_image: bool
+
+    def __call__(self, record: Record, rng: np.random.Generator) -> Record:
+        out = {k: v for k, v in record.items() if k != "image" or self.keep_image}
+        for key, (count, pipeline) in self.pipelines.items():
+            drawn = [pipeline({"image": record["image"]}, rng)["image"] for _ in range(count)]
+            if len({view.shape for view in drawn}) > 1:
+                sizes = sorted({f"{v.shape[1]}x{v.shape[0]}" for v in drawn})
+                raise UserError(
+                    f"The images of {key} differ in size ({' and '.join(sizes)}); "
+                    "its transforms must bring them to one."
+                )
+            out[key] = np.stack(drawn)
+        return out
+
+
 @register("views", random=_views_random, factory=True)
 def views(*, views: Mapping[str, Mapping[str, Any]], keep_image: bool = False) -> Step:
     """Several crops of one image, each drawn with random numbers of its own.
@@ -372,18 +393,4 @@ def views(*, views: Mapping[str, Mapping[str, Any]], keep_image: bool = False) -
             raise UserError(f"View {name!r} has the count {count!r}; expected 1 or more.")
         pipelines[f"views_{name}"] = (count, compose(view["transforms"], ()))
 
-    def draw(record: Record, rng: np.random.Generator) -> Record:
-        image = record["image"]
-        out = dict(record) if keep_image else {k: v for k, v in record.items() if k != "image"}
-        for key, (count, pipeline) in pipelines.items():
-            drawn = [pipeline({"image": image}, rng)["image"] for _ in range(count)]
-            if len({view.shape for view in drawn}) > 1:
-                sizes = sorted({f"{v.shape[1]}x{v.shape[0]}" for v in drawn})
-                raise UserError(
-                    f"The images of {key} differ in size ({' and '.join(sizes)}); "
-                    "its transforms must bring them to one."
-                )
-            out[key] = np.stack(drawn)
-        return out
-
-    return draw
+    return _Views(pipelines, keep_image)

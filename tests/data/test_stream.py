@@ -1,5 +1,8 @@
 """All annotations of `shapes`, views, and users' own parts, from the disk to batches."""
 
+import pickle
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -245,6 +248,15 @@ def test_a_record_may_carry_several_views(keep_image):
         np.testing.assert_array_equal(on_device["views_global"], batches[0]["views_global"])
 
 
+@pytest.mark.parametrize("cache", [False, True])
+def test_streams_travel_to_worker_processes(cache):
+    steps = ({"name": "resize", "size": 20}, {"name": "views", "views": CROPS})
+    stream = stream_of(train=True, train_transforms=steps, cache=cache)
+    there = pickle.loads(pickle.dumps(stream))
+    for key, value in stream[3].items():
+        np.testing.assert_array_equal(there[3][key], value)
+
+
 def test_views_in_evaluation_are_deterministic_and_blank_where_there_is_no_record():
     whole = {"all": {"count": 1, "transforms": [{"name": "resize", "size": 16}]}}
     stream = stream_of(annotations=("label",), eval_transforms=({"name": "views", "views": whole},))
@@ -351,6 +363,19 @@ def test_annotations_follow_a_turn_of_the_users(own_parts):
             rows, columns = np.nonzero(mask)
             assert box[0] - 1 <= columns.min() <= columns.max() + 1 <= box[2] + 1
             assert box[1] - 1 <= rows.min() <= rows.max() + 1 <= box[3] + 1
+
+
+def test_the_example_of_the_documentation_runs(own_parts):
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    example = page.split("## Your own parts")[1].split("```python\n")[1].split("```")[0]
+    exec(compile(example, "docs/data.md", "exec"), {"__name__": "docs_data"})
+    data = default_config().data
+    data.source, data.options = "mine", {"count": 6}
+    data.train_transforms = ({"name": "random_column", "width": 3},)
+    (batch,) = host(open_stream(data, "train", seed=0, train=True), stop=1)
+    assert batch["image"].shape == (4, 8, 3, 3)
+    out = augment(jax.random.key(0), {"image": jnp.ones((2, 3, 3, 3))}, [{"name": "darken"}])
+    np.testing.assert_array_equal(out["image"], np.full((2, 3, 3, 3), 0.5))
 
 
 # -- facts ----------------------------------------------------------------------------------------
