@@ -77,6 +77,20 @@ class Geometry:
         return cls((columns / width, 0.0, 0.0, 0.0, rows / height, 0.0), source, size)
 
     @classmethod
+    def window(
+        cls,
+        source: tuple[int, ...],
+        top: int,
+        left: int,
+        height: int,
+        width: int,
+        size: tuple[int, int],
+    ) -> "Geometry":
+        """Cuts a window and stretches it to `size`."""
+        down, across = size[0] / height, size[1] / width
+        return cls((across, 0.0, -left * across, 0.0, down, -top * down), source, size)
+
+    @classmethod
     def flip(cls, source: tuple[int, ...], *, vertical: bool = False) -> "Geometry":
         """Mirrors left to right, or top to bottom."""
         height, width = source
@@ -94,7 +108,10 @@ class Geometry:
 
     def as_array(self) -> Float[np.ndarray, "3 3"]:
         """The matrix in float32, as batches carry it."""
-        return self.matrix.astype(np.float32)
+        array = np.zeros((3, 3), np.float32)
+        array.flat[:6] = self.affine
+        array[2, 2] = 1
+        return array
 
     @property
     def matrix(self) -> Float[np.ndarray, "3 3"]:
@@ -273,22 +290,27 @@ class Geometry:
 
 
 def _span(scale: float, shift: float, source: int, output: int) -> _Span | None:
-    """What is seen of one axis, or None where it is a part of a pixel."""
-    if scale == 1 and shift.is_integer():  # crops and padding, at a tenth of the time
-        move = int(shift)
-        first = max(-move, 0)
-        last = max(min(output - move, source), first)
-        return _Span(slice(first, last), slice(first + move, last + move), False)
-    one, other = -shift / scale, (output - shift) / scale
-    low, high = max(min(one, other), 0.0), min(max(one, other), float(source))
+    """What is seen of one axis, or None where it is a part of a pixel.
+
+    It is worked out for every record, with no more function calls than it needs.
+    """
+    low, high = -shift / scale, (output - shift) / scale
+    if scale < 0:
+        low, high = high, low
+    low, high = low if low > 0 else 0.0, high if high < source else float(source)
     if high <= low:
         return _Span(slice(0, 0), slice(0, 0), False)
     start, stop = scale * low + shift, scale * high + shift
-    if start > stop:
+    if scale < 0:
         start, stop = stop, start
-    first, last, begin, end = round(low), round(high), round(start), round(stop)
-    off = max(abs(low - first), abs(high - last), abs(start - begin), abs(stop - end))
-    if off > _ROUNDING:
+    first, last = int(low + 0.5), int(high + 0.5)  # rounds, for none is below -0.5
+    begin, end = int(start + 0.5), int(stop + 0.5)
+    if not (
+        -_ROUNDING < low - first < _ROUNDING
+        and -_ROUNDING < high - last < _ROUNDING
+        and -_ROUNDING < start - begin < _ROUNDING
+        and -_ROUNDING < stop - end < _ROUNDING
+    ):
         return None
     return _Span(slice(first, last), slice(begin, end), scale < 0)
 

@@ -98,17 +98,13 @@ def register(
 def move(record: Record, drawn: Drawn, kinds: Sequence[Kind]) -> Record:
     """A record whose image and annotations have followed what was drawn."""
     geometry, interpolation, antialias, fill = drawn
-    image = geometry.image(record["image"], interpolation, antialias, fill)
+    moved = dict(record)
+    moved["image"] = geometry.image(record["image"], interpolation, antialias, fill)
     before = record.get("geometry")
-    moved = {
-        **record,
-        "image": image,
-        "geometry": geometry if before is None else before.then(geometry),
-    }
+    moved["geometry"] = geometry if before is None else before.then(geometry)
     for kind in kinds:
-        if kind.placed and kind.present(record):
-            after = kind.move(record, geometry)
-            moved.update(after)
+        if kind.present(record):
+            moved.update(kind.move(record, geometry))
     return moved
 
 
@@ -118,7 +114,7 @@ class Pipeline:
 
     Attributes:
       steps: the transforms, their parameters bound.
-      kinds: of the annotations that follow.
+      kinds: the annotations that have to follow.
       random: whether any of them draws random numbers.
     """
 
@@ -151,7 +147,8 @@ def compose(steps: Sequence[Mapping[str, Any]], kinds: Sequence[Kind] | None = N
         options.check(f"transform {name!r}", "parameter", transform.function, parameters)
         bound.append(transform.bind(parameters))
         random |= transform.random(parameters)
-    return Pipeline(tuple(bound), tuple(KINDS.values() if kinds is None else kinds), random)
+    placed = [kind for kind in (KINDS.values() if kinds is None else kinds) if kind.placed]
+    return Pipeline(tuple(bound), tuple(placed), random)
 
 
 def _size(record: Record) -> tuple[int, int]:
@@ -335,9 +332,8 @@ def random_resized_crop(
         w = min(width, round(height * ratio[1]))
         h = min(height, round(width / ratio[0]))
         top, left = (height - h) // 2, (width - w) // 2
-    window = Geometry.crop((height, width), top, left, h, w)
-    resized = window.then(Geometry.resize((h, w), pair(size)))
-    return Drawn(resized, interpolation, antialias)
+    window = Geometry.window((height, width), top, left, h, w, pair(size))
+    return Drawn(window, interpolation, antialias)
 
 
 # -- several views --------------------------------------------------------------------------------
