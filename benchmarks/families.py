@@ -19,9 +19,9 @@ from typing import Any
 
 import jax
 
-from jaxvision import config as configuration
 from jaxvision import models
 from jaxvision.inspect import layers, totals
+from jaxvision.tasks import configuration
 from jaxvision.train import run
 from jaxvision.train.writers import read_metrics, write_atomically
 

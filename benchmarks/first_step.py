@@ -41,18 +41,20 @@ CLASSES = 1000
 
 def prepare(model: str, options: dict[str, Any], size: int) -> Any:
     """What `jaxvision.train.run` settles before the first step of a fresh network."""
-    from jaxvision import config as configuration
     from jaxvision import tasks
+    from jaxvision.data.facts import Facts
+    from jaxvision.tasks import configuration
+    from jaxvision.tasks.base import image_spec
     from jaxvision.train import mesh, setup
 
-    config = configuration.default_config()
+    config = tasks.default_config()
     config.model.name, config.optimizer.name = model, "adam"
     for name, value in options.items():
         configuration.set_key(config, f"model.options.{name}", value)
     configuration.validate(config)
-    task = tasks.create(config, tuple(map(str, range(CLASSES))))
-    shape = (size, size, 3)
-    return setup.prepare(config, task, mesh.make(config), shape, total=1000, steps_per_epoch=100)
+    task = tasks.create(config, Facts(tuple(map(str, range(CLASSES)))))
+    spec = image_spec((size, size, 3))
+    return setup.prepare(config, task, mesh.make(config), spec, total=1000, steps_per_epoch=100)
 
 
 def noise(batch: int, size: int, sharding: Any) -> dict[str, Any]:
@@ -64,7 +66,7 @@ def noise(batch: int, size: int, sharding: Any) -> dict[str, Any]:
     rows = {
         "image": random.integers(0, 256, (batch, size, size, 3), np.uint8),
         "label": random.integers(0, CLASSES, batch, np.int32),
-        "mask": np.ones(batch, bool),
+        "valid": np.ones(batch, bool),
     }
     return jax.device_put(rows, sharding)
 

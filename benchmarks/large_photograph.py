@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from jaxvision import config as configuration
 from jaxvision import models
 from jaxvision.interop import torch_weights
+from jaxvision.tasks import configuration
 
 ROOT = Path(__file__).parents[1]
 

@@ -161,7 +161,7 @@ def ours_arrays(folder: Path, scratch: Path) -> Iterator[Any]:
 
 
 def _config(source: str, folder: Path) -> Any:
-    from jaxvision.config import default_config
+    from jaxvision.tasks import default_config
 
     data = default_config().data
     data.source, data.dir = source, str(folder)

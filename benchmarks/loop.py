@@ -18,16 +18,15 @@ from pathlib import Path
 
 import jax
 
-from jaxvision import config as configuration
 from jaxvision import tasks
 from jaxvision.train import compilation, mesh, run
-from jaxvision.train.loop import open_loader
+from jaxvision.train.beginning import facts_of, open_loader, spec_of
 from jaxvision.train.setup import prepare
 
 
 def configured(model: str, batch: int, steps: int):
     """CIFAR-shaped training on the built-in shapes, decoded once."""
-    config = configuration.default_config()
+    config = tasks.default_config()
     config.data.name = "shapes"
     config.data.options = {"size": 32, "train": 2000, "test": 100}
     config.data.cache = True
@@ -47,11 +46,9 @@ def bare(config, steps: int) -> float:
     """Images/s of the compiled step alone."""
     devices = mesh.make(config)
     loader = open_loader(config, config.data.train, devices, train=True)
-    names = loader.stream.source.class_names
-    task = tasks.create(config, names)
+    task = tasks.create(config, facts_of(config, loader))
     batch = next(loader.batches(0, 1))
-    shape = batch["image"].shape[1:]
-    setup = prepare(config, task, devices, shape, total=1000, steps_per_epoch=100)
+    setup = prepare(config, task, devices, spec_of(loader), total=1000, steps_per_epoch=100)
     state, step = setup.begin(batch)
     compiled = step.call
     for _ in range(5):

@@ -60,13 +60,14 @@ def compile_step(model: str, split: str, devices: int, batch: int, size: int) ->
     import jax.numpy as jnp
 
     from jaxvision import presets, tasks
-    from jaxvision.config import default_config
+    from jaxvision.data.facts import Facts
+    from jaxvision.tasks.base import image_spec
     from jaxvision.train import mesh, setup
 
-    config = default_config()
+    config = tasks.default_config()
     presets.imagenet(config, size=size)
     config.model.name, config.optimizer.name = model, "sgd"
-    task = tasks.create(config, tuple(map(str, range(1000))))
+    task = tasks.create(config, Facts(tuple(map(str, range(1000)))))
     sides = (devices, 1) if split == "data" else (1, devices)
     over = jax.make_mesh(
         sides,
@@ -75,8 +76,9 @@ def compile_step(model: str, split: str, devices: int, batch: int, size: int) ->
         axis_types=(jax.sharding.AxisType.Auto,) * 2,
     )
     shape = (size, size, 3)
-    prepared = setup.prepare(config, task, over, shape, total=1000, steps_per_epoch=100)
-    row = {"image": (shape, jnp.uint8), "label": ((), jnp.int32), "mask": ((), bool)}
+    spec = image_spec(shape)
+    prepared = setup.prepare(config, task, over, spec, total=1000, steps_per_epoch=100)
+    row = {"image": (shape, jnp.uint8), "label": ((), jnp.int32), "valid": ((), bool)}
     rows = mesh.batch_sharding(over)
     inputs = {
         key: jax.ShapeDtypeStruct((batch, *shape), dtype, sharding=rows)

@@ -22,14 +22,12 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from jaxvision import config as configuration
-from jaxvision import models
+from jaxvision import models, runs
 from jaxvision.data.codecs import decode_mask
-from jaxvision.data.transforms import resize_mask
+from jaxvision.data.resizing import resize_mask
 from jaxvision.inspect import layers, totals
-from jaxvision.tasks import pictures
+from jaxvision.tasks import configuration, pictures
 from jaxvision.train import run
-from jaxvision.train.inference import Origin, evaluate_split, predict_files, stored_config
 from jaxvision.train.writers import read_metrics, write_atomically
 
 ROOT = Path(__file__).parents[1]
@@ -41,11 +39,11 @@ SIZE, FRAMES, BATCH = (180, 240), (20, 90, 150, 210), 8
 WATCHED = ("miou", "mean_class_accuracy", "pixel_accuracy")
 
 
-def trained(name: str, data_dir: str, runs: Path, encoder: str) -> tuple[Path, dict[str, float]]:
+def trained(name: str, data_dir: str, folder: Path, encoder: str) -> tuple[Path, dict[str, float]]:
     """(folder of the run, metrics of the test frames at half size)."""
     config = configuration.load(str(ROOT / f"configs/segmentation/camvid.py:{name}"))
     config.data.dir, config.model.encoder_weights = data_dir, encoder
-    workdir = runs / (f"cv_{name}_pre" if encoder else f"cv_{name}")
+    workdir = folder / (f"cv_{name}_pre" if encoder else f"cv_{name}")
     metrics = workdir / "metrics.jsonl"
     tested = [r for r in read_metrics(metrics) if r["split"] == "test"] if metrics.exists() else []
     found = tested[-1] if tested else run(config, workdir)
@@ -69,9 +67,13 @@ def speed(config: Any) -> float:
 
 def at_full_size(workdir: Path, data_dir: str) -> dict[str, float]:
     """Metrics of the frames at 480x360, seen at half size and upsampled."""
-    config = stored_config(workdir, {"data.dir": data_dir, "data.eval_transforms": "()"})
-    config.eval.scales, config.eval.batch_size = (0.5,), 1
-    return evaluate_split(config, Origin(workdir, "latest"), "test")[0]
+    overrides = {
+        "data.dir": data_dir,
+        "data.eval_transforms": (),
+        "segmentation.scales": (0.5,),
+        "eval.batch_size": 1,
+    }
+    return runs.open(workdir, "latest", overrides).evaluate("test")[0]
 
 
 def rows(workdirs: dict[str, Path], data_dir: str, photos: bool) -> dict[str, list[np.ndarray]]:
@@ -85,8 +87,7 @@ def rows(workdirs: dict[str, Path], data_dir: str, photos: bool) -> dict[str, li
         frames = [np.asarray(Image.open(f).convert("RGB").resize(SIZE[::-1])) for f in files]
         found = {"photograph": frames, **found}
     for name, workdir in workdirs.items():
-        config = stored_config(workdir, {})
-        predicted = predict_files(config, Origin(workdir, "latest"), files)
+        predicted = runs.open(workdir, "latest").predict(files)
         found[name] = [pictures.colour_map(p.outputs["segmentation"]) for p in predicted]
     return found
 
@@ -139,7 +140,7 @@ def main() -> None:
     for name, encoder in wanted:
         title = f"{name}, encoder trained before" if encoder else name
         workdir, metrics = trained(name, options.data_dir, Path(options.runs), encoder)
-        config = stored_config(workdir, {})
+        config = runs.stored_config(workdir)
         network = models.create(config.model.name, 11, **config.model.options.to_dict())
         total = totals(layers(network, (*SIZE, 3)))
         results[title] = {

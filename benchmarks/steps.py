@@ -43,9 +43,9 @@ def jax_task(network: Network, dtype: str) -> Any:
     import jax.numpy as jnp
 
     from jaxvision import models
-    from jaxvision.tasks.classification import Classification
+    from jaxvision.tasks.classification.task import Classification
     from jaxvision.tasks.inputs import Inputs
-    from jaxvision.tasks.segmentation import Segmentation
+    from jaxvision.tasks.segmentation.task import Segmentation
 
     more = {} if dtype == "float32" else {"dtype": jnp.dtype(dtype)}
     model = models.create(network.model, network.classes, **network.options, **more)
@@ -61,9 +61,10 @@ def jax_variables(network: Network, task: Any, size: int, weights: Path) -> Any:
 
     from jaxvision import models
     from jaxvision.interop import torch_weights
+    from jaxvision.tasks.base import image_spec
 
     def init() -> Any:
-        return task.init(jax.random.key(0), (size, size, 3))
+        return task.init(jax.random.key(0), image_spec((size, size, 3)))
 
     if not weights.exists():
         save_file(torch_weights.to_state_dict(jax.jit(init)()), weights)
@@ -85,21 +86,21 @@ def jax_side(
 
     from jaxvision import inspect
     from jaxvision.train.compilation import compiler_options
-    from jaxvision.train.step import init_state, make_train_step
+    from jaxvision.train.step import Group, init_state, make_train_step
 
     task = jax_task(network, dtype)
     variables = jax_variables(network, task, size, weights)
     image, label = (jnp.asarray(array) for array in arrays(network, batch, size))
     annotation = "segmentation" if network.pixels else "label"
-    data = {"image": image, annotation: label.astype(jnp.int32), "mask": jnp.ones(batch, bool)}
+    data = {"image": image, annotation: label.astype(jnp.int32), "valid": jnp.ones(batch, bool)}
     options = compiler_options() if side == OURS else None
     layers = plain_layers() if side == FLAX else contextlib.nullcontext()
     start = time.perf_counter()
     if train:
-        optimizer = optax.sgd(LEARNING_RATE, MOMENTUM)
-        state = init_state(variables, optimizer, ema=False)
+        groups = {"main": Group(optax.sgd(LEARNING_RATE, MOMENTUM))}
+        state = init_state(variables, groups, ema=False)
         step = jax.jit(
-            make_train_step(task, optimizer, seed=0), donate_argnums=0, compiler_options=options
+            make_train_step(task, groups, seed=0), donate_argnums=0, compiler_options=options
         )
         with layers:
             compiled = step.lower(state, data).compile()

@@ -1,17 +1,15 @@
-"""The `jaxvision` command: train, evaluate, predict, info, data prepare, and `COMMANDS`."""
+"""The `jaxvision` command: its parser; what it does is in `jaxvision/commands/`."""
 
 import argparse
 import errno
 import logging
 import os
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import NoReturn
 
 from jaxvision import __version__
-from jaxvision.commands import COMMANDS, source
+from jaxvision.commands import COMMANDS
 from jaxvision.errors import UserError, unknown
 
 _EXAMPLES = """\
@@ -86,58 +84,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-        sub.set_defaults(run=run)
-        return sub
-
-    train = command("train", _train, "Train as a config file says; resume if the workdir has a run")
-    train.epilog = _OVERRIDES
-    train.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="config file")
-    train.add_argument("--workdir", help="folder of the run (default: a dated one under runs/)")
-    train.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
-    train.add_argument("--num-processes", type=int, help="number of processes")
-    train.add_argument("--process-id", type=int, help="which process this is, from 0")
-
-    for name, run, text in (
-        ("evaluate", _evaluate, "Evaluate a run, or published weights, on a split"),
-        ("predict", _predict, "Predict on images and folders: table, JSON, annotated pictures"),
-    ):
-        sub = command(name, run, text)
-        sub.epilog = _OVERRIDES
-        source.add_arguments(sub)
-        if name == "evaluate":
-            sub.add_argument("--split", help="e.g. test, 'train[90%%:]' (default: data.test)")
-            sub.add_argument("--json", metavar="FILE", help="also write the metrics there")
-        else:
-            sub.add_argument("inputs", nargs="+", help="image files and folders")
-            sub.add_argument("--output", help="folder for predictions.json and pictures")
-            sub.add_argument("--top", type=int, default=5, help="classes in the table (default 5)")
-            sub.add_argument(
-                "--tile", help="segment images at their own size by tiles: a side or HEIGHTxWIDTH"
-            )
-            sub.add_argument("--overlap", type=float, default=0.25, help="of tiles (default 0.25)")
-
-    info = command("info", _info, "Versions, devices, models, data sets, configuration keys")
-    info.add_argument(
-        "topic",
-        nargs="?",
-        default="devices",
-        help="devices (default), models, weights, data or config",
-    )
-    info.add_argument("pattern", nargs="?", default="*", help="shell pattern of names")
-
-    data = command("data", None, "Prepare data sets")
-    actions = data.add_subparsers(dest="action", required=True, metavar="ACTION")
-    prepare = actions.add_parser(
-        "prepare", help="prepare a TFDS data set as ArrayRecord", allow_abbrev=False
-    )
-    prepare.set_defaults(run=_prepare)
-    prepare.add_argument("name", help="digits, shapes or a name of the TFDS catalogue")
-    prepare.add_argument("--data-dir", default="", help="where to (default: the TFDS default)")
-
     for name, module in COMMANDS.items():
-        sub = command(name, module.run, (module.__doc__ or name).splitlines()[0].rstrip("."))
+        text = (module.__doc__ or name).splitlines()[0].rstrip(".")
+        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        sub.set_defaults(run=module.run)
         sub.epilog = _OVERRIDES
         module.add_arguments(sub)
     return parser
@@ -184,164 +134,6 @@ def _overrides(rest: Sequence[str]) -> dict[str, str]:
     if waiting:
         raise UserError(f"--config.{waiting} needs a value.")
     return found
-
-
-# -- commands -------------------------------------------------------------------------------------
-
-
-def _train(options: argparse.Namespace, overrides: dict[str, str]) -> None:
-    from jaxvision.train.memory import garbage_waits, keep_freed_memory
-
-    keep_freed_memory()
-    with garbage_waits():
-        import jax
-
-        from jaxvision import config as configuration
-        from jaxvision.train import distributed, run
-
-    config = configuration.load(options.config, overrides)
-    distributed.initialize(options.coordinator, options.num_processes, options.process_id)
-    if options.workdir is None and jax.process_count() > 1:
-        raise UserError("With several processes give them all the same --workdir.")
-    stem = Path(options.config.partition(":")[0]).stem
-    workdir = options.workdir or f"runs/{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    if options.workdir is None:
-        print(f"Workdir: {workdir}")
-    run(config, workdir)
-
-
-def _evaluate(options: argparse.Namespace, overrides: dict[str, str]) -> None:
-    import json
-
-    from jaxvision.metrics import TopK
-    from jaxvision.train.console import format_metrics
-    from jaxvision.train.inference import evaluate_split
-    from jaxvision.train.writers import write_atomically
-
-    config, origin = source.source(options, overrides)
-    split = options.split or config.data.test
-    if not split:
-        raise UserError("The configuration names no test split; give --split.")
-    result, accumulators = evaluate_split(config, origin, split)
-    print(f"{split}: {format_metrics(result, everything=True)}")
-    accuracy = accumulators.get("accuracy")
-    if isinstance(accuracy, TopK):
-        print(f"{int(accuracy.correct)} of {int(accuracy.count)} correct")
-    if options.json:
-        write_atomically(Path(options.json), json.dumps({"split": split, **result}) + "\n")
-
-
-def _predict(options: argparse.Namespace, overrides: dict[str, str]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from jaxvision.data.codecs import CorruptImageError
-    from jaxvision.train import inference
-
-    config, origin = source.source(options, overrides)
-    files = inference.image_files(options.inputs)
-    table = Table("file", "prediction")
-    failed, done = [], 0
-
-    def readable() -> Iterator[Any]:
-        nonlocal done
-        tile = _tile(options.tile) if options.tile else None
-        for found in inference.predict_files(
-            config, origin, files, tile=tile, overlap=options.overlap
-        ):
-            if isinstance(found, CorruptImageError):
-                failed.append(found)
-                table.add_row(found.name, f"[red]unreadable: {found.reason}")
-                continue
-            classes = inference.summarize(found, config.data.classes, options.top)["classes"]
-            cells = [f"{c['name']} {c.get('probability', c.get('share')):.1%}" for c in classes]
-            table.add_row(str(found.file), "  ".join(cells[: options.top]))
-            done += 1
-            yield found
-
-    if options.output:
-        folder = Path(options.output)
-        inference.write_predictions(readable(), config.data.classes, folder, files)
-    else:
-        for _ in readable():
-            pass
-    Console().print(table)
-    if options.output:
-        print(f"Wrote predictions.json and {done} pictures to {options.output}")
-    if failed and not done:
-        raise UserError("None of the images could be read.")
-
-
-def _tile(text: str) -> tuple[int, ...]:
-    """`512`, `512x384` or, for volumes, `64x128x128`."""
-    sides = text.split("x")
-    if not all(side.isdigit() for side in sides):
-        raise UserError(f"--tile is a side (512) or HEIGHTxWIDTH (512x384), not {text!r}.")
-    return tuple(int(side) for side in sides)
-
-
-def _info(options: argparse.Namespace, overrides: dict[str, str]) -> None:
-    import fnmatch
-
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    if options.topic == "devices":
-        from importlib.metadata import version
-
-        import jax
-
-        packages = ("jaxvision", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
-        console.print("  ".join(f"{name} {version(name)}" for name in packages))
-        for device in jax.devices():
-            console.print(f"{device.id}: {device.device_kind} ({device.platform})")
-    elif options.topic == "models":
-        from jaxvision import models
-
-        table = Table("model", "input", "equal to")
-        for name in models.names(options.pattern):
-            entry = models.variant(name)
-            table.add_row(name, "x".join(map(str, entry.input_shape)), entry.reference)
-        console.print(table)
-    elif options.topic == "weights":
-        from jaxvision import models
-        from jaxvision.interop.published import published
-
-        table = Table("model", "tag", "size", "classes", "where")
-        for name in models.names(options.pattern):
-            for tag, file in published(name).items():
-                where = file.hub or file.url
-                table.add_row(name, tag, str(file.size), str(file.classes), where)
-        console.print(table)
-    elif options.topic == "data":
-        import tensorflow_datasets as tfds
-
-        from jaxvision.data.builders import BUILDERS
-
-        console.print("Built in: " + ", ".join(BUILDERS))
-        names = fnmatch.filter(tfds.list_builders(with_community_datasets=False), options.pattern)
-        console.print(f"TFDS catalogue (jaxvision data prepare NAME): {', '.join(names)}")
-        console.print("Your own files: data.source = folder, masks or idx; see docs/data.md")
-    elif options.topic == "config":
-        from jaxvision.config import KEYS
-
-        table = Table("key", "default", "meaning")
-        for path in KEYS:
-            if fnmatch.fnmatch(path, options.pattern):
-                table.add_row(path, str(KEYS[path].default), KEYS[path].meaning)
-        console.print(table)
-    else:
-        raise unknown("topic", options.topic, ("devices", "models", "weights", "data", "config"))
-
-
-def _prepare(options: argparse.Namespace, overrides: dict[str, str]) -> None:
-    from jaxvision.data.prepare import prepare
-
-    builder = prepare(options.name, options.data_dir)
-    splits = ", ".join(f"{n} {s.num_examples}" for n, s in builder.info.splits.items())
-    print(f"{builder.info.full_name} is ready in {builder.data_path}: {splits}")
-    print(f"Use it with --config.data.name={options.name}")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ image size. What can be adapted is adapted as timm does it; the rest is refused 
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -23,6 +23,35 @@ from jaxvision.ops import random
 from jaxvision.state_dict import Shapes, StateDict
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Trained weights that have been read.
+
+    Attributes:
+      state: by the names of the network's reference.
+      where: they come from; named in errors.
+      published: what is known of them beside, if they are published ones.
+    """
+
+    state: StateDict
+    where: str
+    published: Published | None = None
+
+
+def read(weights: str, name: str) -> Weights:
+    """The trained weights of a registered network.
+
+    Args:
+      weights: see `interop.published.resolve`.
+      name: of the network.
+
+    Raises:
+      UserError: there are no such weights.
+    """
+    path, known = resolve(weights, name)
+    return Weights(torch_weights.read_state_dict(path), str(path), known)
 
 
 def create(
@@ -72,7 +101,7 @@ def classes_in(entry: Variant, state: StateDict) -> int:
 def load_into(
     name: str,
     model: nn.Module,
-    weights: str,
+    weights: Weights,
     variables: dict[str, Any],
     *,
     fine_tune: bool = False,
@@ -83,44 +112,40 @@ def load_into(
     Args:
       name: of the network.
       model: the module.
-      weights: see `interop.published.resolve`.
+      weights: see `read`.
       variables: arrays; without `fine_tune` shapes are enough.
       fine_tune: whether a classifier for other classes is left as it is in `variables`.
       reset_classifier: whether one that fits is too.
 
     Raises:
-      UserError: no such weights, or they do not fit.
+      UserError: the weights do not fit.
     """
-    path, known = resolve(weights, name)
-    state = torch_weights.read_state_dict(path)
-    entry = models.variant(name)
     return load_state(
-        entry,
+        models.variant(name),
         model,
-        state,
+        weights.state,
         variables,
-        str(path),
-        known,
+        weights.where,
+        weights.published,
         fine_tune=fine_tune,
         reset_classifier=reset_classifier,
     )
 
 
-def load_encoder(
-    name: str, options: Mapping[str, Any], weights: str, variables: dict[str, Any]
+def fill_encoder(
+    encoder: str, place: str, weights: Weights, variables: dict[str, Any]
 ) -> dict[str, Any]:
     """`variables` of a network that stands on another, with trained weights of that other one.
 
     Args:
-      name: of the network.
-      options: what it was created with, which may name another encoder.
-      weights: of the encoder, see `interop.published.resolve`.
-      variables: of the network.
+      encoder: the other network's name; see `models.encoder_of` for it and `place`.
+      place: of the encoder in the parameter tree.
+      weights: of the encoder.
+      variables: of the network that stands on it.
 
     Raises:
-      UserError: the network has no encoder; no such weights, or they do not fit.
+      UserError: the weights do not fit.
     """
-    encoder, place = models.encoder_of(name, options)
     inner = {kind: tree[place] for kind, tree in variables.items() if place in tree}
     module = models.create(encoder, features_only=True)
     filled = load_into(encoder, module, weights, inner)

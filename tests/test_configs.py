@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxvision import config as configuration
+from jaxvision import tasks
 from jaxvision.errors import UserError
+from jaxvision.tasks import configuration
 from jaxvision.train import run
 
 ROOT = Path(__file__).parents[1]
@@ -21,11 +22,12 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
 def test_the_reduced_form_runs(path, tmp_path):
     config = configuration.load(f"{path}:smoke")
     result = run(config, tmp_path / "run")
-    assert math.isfinite(result["loss"])
-    assert 0 <= result["accuracy" if config.task == "classification" else "miou"] <= 1
-    picture = np.asarray(Image.open(tmp_path / "run" / "predictions.png"))
+    kind = tasks.TASKS[config.task].task()
+    assert math.isfinite(result[kind.main_metric])
+    name = getattr(tasks.report(config.task), "PICTURE", "predictions")
+    picture = np.asarray(Image.open(tmp_path / "run" / f"{name}.png"))
     assert picture.shape[-1] == 3
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["data"]["classes"]
+    assert json.loads((tmp_path / "run" / "facts.json").read_text())["class_names"]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)

@@ -115,13 +115,17 @@ def test_a_class_for_the_background_is_taken_off():
     np.testing.assert_array_equal(out["linear.weight"], state["linear.weight"][1:])
 
 
+def read(path):
+    return pretrained.read(str(path), "vit_mnist")
+
+
 def test_fitting_classifiers_are_kept_unless_reset(vit_file):
     path, trained = vit_file
     model = models.create("vit_mnist", 10)
     fresh = model.init(jax.random.key(9), jnp.zeros((1, 28, 28, 1)))
 
     def head(**options):
-        loaded = pretrained.load_into("vit_mnist", model, str(path), dict(fresh), **options)
+        loaded = pretrained.load_into("vit_mnist", model, read(path), dict(fresh), **options)
         return loaded["params"]["head"]["kernel"]
 
     np.testing.assert_array_equal(head(fine_tune=True), trained["params"]["head"]["kernel"])
@@ -134,7 +138,7 @@ def test_without_fine_tuning_a_classifier_must_fit(vit_file):
     model = models.create("vit_mnist", 7)
     fresh = model.init(jax.random.key(9), jnp.zeros((1, 28, 28, 1)))
     with pytest.raises(UserError, match=r"Mis-shaped \(2\): head.bias is \[10\], the model's is"):
-        pretrained.load_into("vit_mnist", model, str(path), dict(fresh))
+        pretrained.load_into("vit_mnist", model, read(path), dict(fresh))
 
 
 def test_names_that_are_nowhere(vit_file):

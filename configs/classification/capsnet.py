@@ -11,20 +11,21 @@ classes, this is the paper's experiment. `:smoke` is a narrower network on the b
 
 from ml_collections import ConfigDict
 
-from jaxvision.config import check_variant, default_config
+from jaxvision.config import check_variant
 from jaxvision.presets import fashion_mnist
+from jaxvision.tasks import default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
     variant = check_variant(variant, ("smoke",))
-    config = default_config()
+    config = default_config("classification")
     fashion_mnist(config)
     # The decoder ends in a sigmoid: images stay between 0 and 1.
     config.data.mean = (0.0,)
     config.data.std = (1.0,)
     config.data.augment = ({"name": "random_crop", "padding": 2},)
     config.model.name = "capsnet_decoder"
-    config.loss.name = "margin"
+    config.classification.loss = "margin"
     config.optimizer.name = "adam"
     config.optimizer.learning_rate = 1e-3
     config.train.batch_size = 128

@@ -20,12 +20,13 @@ on images enlarged to 48 pixels, to be an encoder for segmentation afterwards:
 
 from ml_collections import ConfigDict
 
-from jaxvision.config import check_variant, default_config
+from jaxvision.config import check_variant
+from jaxvision.tasks import default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
     variant = check_variant(variant, ("resnet32", "resnet56", "encoder", "smoke"))
-    config = default_config()
+    config = default_config("classification")
     config.data.source = "folder"
     config.data.dir = "data/cifar10"
     config.data.classes = (
@@ -67,7 +68,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.optimizer.nesterov = True
         config.optimizer.learning_rate = 0.05
         config.optimizer.weight_decay = 5e-4
-        config.loss.label_smoothing = 0.1
+        config.classification.label_smoothing = 0.1
         config.schedule.name = "cosine"
         config.schedule.warmup = "1 epoch"
         config.train.batch_size = 64

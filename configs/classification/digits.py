@@ -5,12 +5,13 @@ python train.py --config configs/classification/digits.py
 
 from ml_collections import ConfigDict
 
-from jaxvision.config import check_variant, default_config
+from jaxvision.config import check_variant
+from jaxvision.tasks import default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
     variant = check_variant(variant, ("smoke",))
-    config = default_config()
+    config = default_config("classification")
     config.data.name = "digits"
     config.data.channels = 1
     config.data.cache = True

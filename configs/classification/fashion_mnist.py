@@ -10,13 +10,14 @@ a deeper network; `:smoke` runs on the built-in digits.
 
 from ml_collections import ConfigDict
 
-from jaxvision.config import check_variant, default_config
+from jaxvision.config import check_variant
 from jaxvision.presets import fashion_mnist
+from jaxvision.tasks import default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
     variant = check_variant(variant, ("resnet20", "smoke"))
-    config = default_config()
+    config = default_config("classification")
     fashion_mnist(config)
     config.data.augment = (
         {"name": "flip_horizontal"},

@@ -15,12 +15,13 @@ without the weights. `:smoke` runs on built-in digits.
 
 from ml_collections import ConfigDict
 
-from jaxvision.config import check_variant, default_config
+from jaxvision.config import check_variant
+from jaxvision.tasks import default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
     variant = check_variant(variant, ("fashion", "smoke"))
-    config = default_config()
+    config = default_config("classification")
     config.data.source = "folder"
     config.data.dir = "data/images"
     config.data.mean = config.data.std = (0.5, 0.5, 0.5)
@@ -35,7 +36,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.name = "vit_small_patch16_224"
     config.model.weights = "augreg_in21k_ft_in1k"
     config.model.options = {"drop_path": 0.1}
-    config.loss.label_smoothing = 0.1
+    config.classification.label_smoothing = 0.1
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 5e-4
     config.optimizer.layer_decay = 0.75

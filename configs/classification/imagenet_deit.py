@@ -5,25 +5,27 @@
 AdamW, batch 1024, 300 epochs, RandAugment, mixup or CutMix, random erasing, stochastic depth 0.1.
 `:distilled` (81.2 % with the authors' teacher) has a distillation token that learns the classes a
 teacher sees; the teacher here is torchvision's ResNet-152, any other of `jaxvision info weights` is
---config.distillation.model=NAME. DIR holds `train/<class>/*.JPEG` and `val/<class>/*.JPEG`.
+--config.classification.distillation.model=NAME.
+DIR holds `train/<class>/*.JPEG` and `val/<class>/*.JPEG`.
 `:smoke` runs on built-in shapes.
 """
 
 from ml_collections import ConfigDict
 
-from jaxvision.config import check_variant, default_config
+from jaxvision.config import check_variant
 from jaxvision.presets import DEIT_AUGMENT, imagenet, reduce_to_shapes
+from jaxvision.tasks import default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
     variant = check_variant(variant, ("distilled", "smoke"))
-    config = default_config()
+    config = default_config("classification")
     imagenet(config)
     config.data.augment += DEIT_AUGMENT
     config.model.name = "deit_small_patch16_224"
     config.model.options = {"drop_path": 0.1}
     config.model.dtype = "bfloat16"
-    config.loss.label_smoothing = 0.1
+    config.classification.label_smoothing = 0.1
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 1e-3
     config.optimizer.weight_decay = 0.05
@@ -34,8 +36,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.duration = "300 epochs"
     if variant == "distilled":
         config.model.name = "deit_small_distilled_patch16_224"
-        config.distillation.model = "resnet152"
-        config.distillation.weights = "IMAGENET1K_V2"
+        config.classification.distillation.model = "resnet152"
+        config.classification.distillation.weights = "IMAGENET1K_V2"
     if variant == "smoke":
         reduce_to_shapes(config)
         config.model.name = "deit_small_distilled_patch16_224"

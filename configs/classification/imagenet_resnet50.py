@@ -13,13 +13,14 @@ with RandAugment in place of TrivialAugment. `:smoke` runs on built-in shapes.
 
 from ml_collections import ConfigDict
 
-from jaxvision.config import check_variant, default_config
+from jaxvision.config import check_variant
 from jaxvision.presets import imagenet, reduce_to_shapes
+from jaxvision.tasks import default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
     variant = check_variant(variant, ("modern", "smoke"))
-    config = default_config()
+    config = default_config("classification")
     imagenet(config, bicubic=False)
     config.model.name = "resnet50"
     config.model.dtype = "bfloat16"
@@ -43,7 +44,7 @@ def get_config(variant: str = "") -> ConfigDict:
             {"name": "random_erasing", "probability": 0.1},
             {"name": "mixup_or_cutmix", "mixup_alpha": 0.2, "cutmix_alpha": 1.0},
         )
-        config.loss.label_smoothing = 0.1
+        config.classification.label_smoothing = 0.1
         config.optimizer.learning_rate = 0.5
         config.optimizer.weight_decay = 2e-5
         config.optimizer.ema = 0.9998

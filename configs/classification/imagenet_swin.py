@@ -9,19 +9,20 @@ built-in shapes.
 
 from ml_collections import ConfigDict
 
-from jaxvision.config import check_variant, default_config
+from jaxvision.config import check_variant
 from jaxvision.presets import DEIT_AUGMENT, imagenet, reduce_to_shapes
+from jaxvision.tasks import default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
     variant = check_variant(variant, ("smoke",))
-    config = default_config()
+    config = default_config("classification")
     imagenet(config)
     config.data.augment += DEIT_AUGMENT
     config.model.name = "swin_tiny_patch4_window7_224"
     config.model.options = {"drop_path": 0.2}
     config.model.dtype = "bfloat16"
-    config.loss.label_smoothing = 0.1
+    config.classification.label_smoothing = 0.1
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 1e-3
     config.optimizer.weight_decay = 0.05

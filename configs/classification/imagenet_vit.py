@@ -9,13 +9,14 @@ DIR holds `train/<class>/*.JPEG` and `val/<class>/*.JPEG`. `:smoke` runs on buil
 
 from ml_collections import ConfigDict
 
-from jaxvision.config import check_variant, default_config
+from jaxvision.config import check_variant
 from jaxvision.presets import imagenet, reduce_to_shapes
+from jaxvision.tasks import default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
     variant = check_variant(variant, ("smoke",))
-    config = default_config()
+    config = default_config("classification")
     imagenet(config)
     config.data.mean = config.data.std = (0.5, 0.5, 0.5)
     config.data.augment += (

@@ -11,23 +11,24 @@ convergence.
 
 from ml_collections import ConfigDict
 
-from jaxvision.config import check_variant, default_config
+from jaxvision.config import check_variant
 from jaxvision.presets import fashion_mnist
+from jaxvision.tasks import default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
     variant = check_variant(variant, ("softmax", "svm", "smoke"))
-    config = default_config()
+    config = default_config("classification")
     fashion_mnist(config)
     config.model.name = "linear"
-    config.loss.l2 = 1e-4
+    config.classification.l2 = 1e-4
     config.optimizer.learning_rate = 1e-3
     config.train.batch_size = 128
     config.train.duration = "10 epochs"
     config.train.log_every = 100
     if variant == "svm":
-        config.loss.name = "hinge"
-        config.loss.l2 = 1e-3
+        config.classification.loss = "hinge"
+        config.classification.l2 = 1e-3
     if variant == "smoke":
         config.data.source, config.data.name, config.data.dir = "tfds", "digits", ""
         config.data.classes = ()

@@ -12,12 +12,13 @@ The variant `:smoke` runs a shallow one on the built-in digits.
 
 from ml_collections import ConfigDict
 
-from jaxvision.config import check_variant, default_config
+from jaxvision.config import check_variant
+from jaxvision.tasks import default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
     variant = check_variant(variant, ("smoke",))
-    config = default_config()
+    config = default_config("classification")
     config.data.source = "idx"
     config.data.dir = "data/mnist"
     config.data.classes = tuple("0123456789")

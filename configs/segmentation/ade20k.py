@@ -11,8 +11,9 @@ built-in shapes.
 
 from ml_collections import ConfigDict
 
-from jaxvision.config import check_variant, default_config
+from jaxvision.config import check_variant
 from jaxvision.presets import IMAGENET_MEAN, IMAGENET_STD, segment_shapes
+from jaxvision.tasks import default_config
 
 # In the order of the benchmark, whose masks hold 1 to 150, and 0 for what is something else.
 CLASSES = """
@@ -37,8 +38,7 @@ crt screen, plate, monitor, bulletin board, shower, radiator, glass, clock, flag
 def get_config(variant: str = "") -> ConfigDict:
     variant = check_variant(variant, ("beit", "resnet50", "smoke"))
     side = 640 if variant == "beit" else 512
-    config = default_config()
-    config.task = "segmentation"
+    config = default_config("segmentation")
     config.data.source = "masks"
     config.data.dir = "data/ADEChallengeData2016"
     config.data.options = {"images": "images/{split}", "masks": "annotations/{split}"}
@@ -59,7 +59,7 @@ def get_config(variant: str = "") -> ConfigDict:
         {"name": "flip_horizontal"},
         {"name": "random_color_jitter", "brightness": 0.3, "contrast": 0.5, "saturation": 0.5},
     )
-    config.loss.auxiliary_weight = 0.4
+    config.segmentation.auxiliary_weight = 0.4
     config.model.name = "upernet_swin_tiny"
     config.model.encoder_weights = "default"
     config.optimizer.learning_rate = 6e-5
@@ -69,7 +69,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.batch_size = 16
     config.train.duration = 160_000
     config.eval.every = config.checkpoint.every = 16_000
-    config.eval.window, config.eval.overlap = (side, side), 1 / 3
+    config.segmentation.window, config.segmentation.overlap = (side, side), 1 / 3
     if variant == "beit":
         config.model.name = "upernet_beit_base"
         config.optimizer.learning_rate = 3e-5
@@ -84,5 +84,6 @@ def get_config(variant: str = "") -> ConfigDict:
         segment_shapes(config)
         config.model.name, config.model.options = "upernet_resnet18", {"width": 16}
         config.schedule.warmup = 0
-        config.eval.window, config.eval.scales, config.eval.flip = (24, 24), (1.0, 1.5), True
+        config.segmentation.window, config.segmentation.scales = (24, 24), (1.0, 1.5)
+        config.segmentation.flip = True
     return config

@@ -13,14 +13,15 @@ DeepLab v3+ and UPerNet stand on ResNet-18, whose weights can come from elsewher
 half:
 
     jaxvision evaluate --workdir RUN --config.data.dir=DIR \\
-        --config.data.eval_transforms=() --config.eval.scales="(0.5,)"
+        --config.data.eval_transforms=() --config.segmentation.scales="(0.5,)"
 
 `:smoke` runs a U-Net on built-in shapes.
 """
 
 from ml_collections import ConfigDict
 
-from jaxvision.config import check_variant, default_config
+from jaxvision.config import check_variant
+from jaxvision.tasks import default_config
 
 CLASS_WEIGHTS = (0.58, 0.48, 1.34, 0.39, 1.03, 0.77, 1.32, 1.33, 0.94, 1.39, 1.43)
 NETWORKS = {
@@ -36,8 +37,7 @@ def get_config(variant: str = "") -> ConfigDict:
     variant = check_variant(
         variant, ("unet", "segnet", "fcn8s", "deeplabv3plus", "upernet", "smoke")
     )
-    config = default_config()
-    config.task = "segmentation"
+    config = default_config("segmentation")
     config.data.source = "masks"
     config.data.dir = "data/camvid"
     config.data.options = {"masks": "{split}annot"}
@@ -70,7 +70,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.cache = True
     # 1 / ln(1.1 + share of the class), over their mean: ENet's formula (Paszke et al. 2016,
     # https://arxiv.org/abs/1606.02147), which has 1.02, made gentler.
-    config.loss.class_weights = CLASS_WEIGHTS
+    config.segmentation.class_weights = CLASS_WEIGHTS
     config.model.name, config.model.options = NETWORKS[variant if variant in NETWORKS else "unet"]
     config.optimizer.learning_rate = 2e-3
     config.optimizer.weight_decay = 0.02
@@ -87,6 +87,6 @@ def get_config(variant: str = "") -> ConfigDict:
         config.data.options = {"size": 32, "train": 32, "test": 16}  # 11 classes too
         config.data.train_transforms = ({"name": "random_crop", "size": 32},)
         config.data.eval_transforms = ()
-        config.loss.class_weights = ()
+        config.segmentation.class_weights = ()
         config.train.duration = "1 epoch"
     return config

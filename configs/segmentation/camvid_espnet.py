@@ -15,16 +15,16 @@ frames, are evaluated by
 
 from ml_collections import ConfigDict
 
-from jaxvision.config import check_variant, default_config
+from jaxvision.config import check_variant
 from jaxvision.presets import segment_shapes
+from jaxvision.tasks import default_config
 
 CLASSES = "sky building pole road pavement tree sign fence car pedestrian bicyclist void"
 
 
 def get_config(variant: str = "") -> ConfigDict:
     variant = check_variant(variant, ("smoke",))
-    config = default_config()
-    config.task = "segmentation"
+    config = default_config("segmentation")
     config.data.source, config.data.dir = "masks", "data/camvid"
     config.data.classes = tuple(CLASSES.split())
     # The authors' (x - mean) / std / 255 of pixels to 255, here in the order red, green, blue.
@@ -41,9 +41,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.batch_size = 6
     config.train.duration = "300 epochs"
     config.eval.every = config.checkpoint.every = "10 epochs"
-    config.eval.void, config.eval.void_class = "false_positives", "void"
+    config.segmentation.void, config.segmentation.void_class = "false_positives", "void"
     if variant == "smoke":
         segment_shapes(config)
-        config.eval.void_class = "class 10"
+        config.segmentation.void_class = "class 10"
         config.model.options = {"bgr": True, "depths": (1, 1)}
     return config

@@ -11,8 +11,9 @@ evaluates in windows of 769 that overlap by a third. `:hard` trains on the harde
 
 from ml_collections import ConfigDict
 
-from jaxvision.config import check_variant, default_config
+from jaxvision.config import check_variant
 from jaxvision.presets import IMAGENET_MEAN, IMAGENET_STD, segment_shapes
+from jaxvision.tasks import default_config
 
 CLASSES = """
 road, sidewalk, building, wall, fence, pole, traffic light, traffic sign, vegetation,
@@ -23,8 +24,7 @@ LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 3
 
 def get_config(variant: str = "") -> ConfigDict:
     variant = check_variant(variant, ("sliding", "hard", "smoke"))
-    config = default_config()
-    config.task = "segmentation"
+    config = default_config("segmentation")
     config.data.source = "masks"
     config.data.dir = "data/cityscapes"
     config.data.options = {
@@ -55,11 +55,11 @@ def get_config(variant: str = "") -> ConfigDict:
     config.eval.every = config.checkpoint.every = 5_000
     config.eval.batch_size = 8
     if variant == "sliding":
-        config.eval.window, config.eval.overlap = (769, 769), 1 / 3
+        config.segmentation.window, config.segmentation.overlap = (769, 769), 1 / 3
     if variant == "hard":
-        config.loss.hard_share = 1 / 16
+        config.segmentation.hard_share = 1 / 16
     if variant == "smoke":
         segment_shapes(config)
         config.model.options = {"encoder": "resnet18", "width": 16}
-        config.eval.window = (24, 24)
+        config.segmentation.window = (24, 24)
     return config

@@ -13,14 +13,14 @@ runs on built-in shapes.
 
 from ml_collections import ConfigDict
 
-from jaxvision.config import check_variant, default_config
+from jaxvision.config import check_variant
 from jaxvision.presets import IMAGENET_MEAN, IMAGENET_STD, segment_shapes
+from jaxvision.tasks import default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
     variant = check_variant(variant, ("tiles", "smoke"))
-    config = default_config()
-    config.task = "segmentation"
+    config = default_config("segmentation")
     config.data.source = "masks"
     config.data.dir = "data/mine"
     config.data.mean, config.data.std = IMAGENET_MEAN, IMAGENET_STD
@@ -36,7 +36,7 @@ def get_config(variant: str = "") -> ConfigDict:
         {"name": "flip_horizontal"},
         {"name": "random_color_jitter", "brightness": 0.3, "contrast": 0.3, "saturation": 0.3},
     )
-    config.loss.name = "cross_entropy+dice"
+    config.segmentation.loss = "cross_entropy+dice"
     config.model.name = "deeplabv3plus_resnet50"
     config.model.encoder_weights = "default"
     config.optimizer.learning_rate = 1e-3
@@ -51,7 +51,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.data.train_transforms = config.data.train_transforms[1:]
         config.data.eval_transforms = ()
         config.eval.batch_size = 1
-        config.eval.window = (384, 384)
+        config.segmentation.window = (384, 384)
     if variant == "smoke":
         segment_shapes(config)
         config.model.options = {"encoder": "resnet18", "width": 16}

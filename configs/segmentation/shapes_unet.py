@@ -5,13 +5,13 @@ python train.py --config configs/segmentation/shapes_unet.py
 
 from ml_collections import ConfigDict
 
-from jaxvision.config import check_variant, default_config
+from jaxvision.config import check_variant
+from jaxvision.tasks import default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
     variant = check_variant(variant, ("smoke",))
-    config = default_config()
-    config.task = "segmentation"
+    config = default_config("segmentation")
     config.data.name = "shapes"
     config.data.options = {"size": 32, "train": 12000, "test": 500}
     config.data.classes = (
@@ -32,7 +32,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.std = (0.25, 0.25, 0.25)
     # Scenes are drawn, so more of them do what augmentation would do.
     config.data.augment = ({"name": "flip_horizontal"},)
-    config.loss.class_weights = (0.3,) + (1.0,) * 10  # three quarters of the pixels are background
+    # Three quarters of the pixels are background.
+    config.segmentation.class_weights = (0.3,) + (1.0,) * 10
     config.model.name = "unet"
     config.model.options = {"width": 16, "depth": 3}
     config.optimizer.learning_rate = 4e-3

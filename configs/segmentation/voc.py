@@ -7,14 +7,16 @@ the polynomial schedule, an encoder from ImageNet; 30,000 steps of 16 images. Wi
 masks of Hariharan et al. 2011 as `SegmentationClassAug` and the list `trainaug`:
 `--config.data.train=trainaug --config.data.options.masks=SegmentationClassAug`. `:fcn8s` is the
 network of Long et al. 2014, from the VGG-16 of `--config.model.weights`. Average over scales and
-mirror images with `--config.eval.scales="(0.5,0.75,1.0,1.25,1.5,1.75)" --config.eval.flip=true`.
+mirror images with `--config.segmentation.scales="(0.5,0.75,1.0,1.25,1.5,1.75)"
+--config.segmentation.flip=true`.
 `:smoke` runs on built-in shapes.
 """
 
 from ml_collections import ConfigDict
 
-from jaxvision.config import check_variant, default_config
+from jaxvision.config import check_variant
 from jaxvision.presets import IMAGENET_MEAN, IMAGENET_STD, segment_shapes
+from jaxvision.tasks import default_config
 
 CLASSES = """
 background, aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow,
@@ -24,8 +26,7 @@ diningtable, dog, horse, motorbike, person, pottedplant, sheep, sofa, train, tvm
 
 def get_config(variant: str = "") -> ConfigDict:
     variant = check_variant(variant, ("fcn8s", "smoke"))
-    config = default_config()
-    config.task = "segmentation"
+    config = default_config("segmentation")
     config.data.source = "masks"
     config.data.dir = "data/VOCdevkit/VOC2012"
     config.data.options = {

@@ -9,13 +9,13 @@ volumes are `.npy` files of uint8 in folders of images and masks; see docs/segme
 
 from ml_collections import ConfigDict
 
-from jaxvision.config import check_variant, default_config
+from jaxvision.config import check_variant
+from jaxvision.tasks import default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
     variant = check_variant(variant, ("smoke",))
-    config = default_config()
-    config.task = "segmentation"
+    config = default_config("segmentation")
     config.data.name = "volumes"
     config.data.options = {"size": 32, "train": 96, "test": 32}
     config.data.classes = ("background", "organ", "lesion")
@@ -24,8 +24,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.cache = True
     config.model.name = "vnet"
     config.model.options = {"width": 8, "depths": (1, 2, 2), "up_depths": (2, 1), "dropout": 0.0}
-    config.loss.name = "cross_entropy+dice"
-    config.loss.options = {"dice": {"squared": True}}
+    config.segmentation.loss = "cross_entropy+dice"
+    config.segmentation.loss_options = {"dice": {"squared": True}}
     config.optimizer.learning_rate = 5e-3
     config.optimizer.ema = 0.9
     config.schedule.warmup = "10%"

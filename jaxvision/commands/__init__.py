@@ -1,4 +1,4 @@
-"""Commands of the `jaxvision` program beside training: one file a command, listed in `COMMANDS`.
+"""Commands of the `jaxvision` program: one file a command, listed in `COMMANDS`.
 
 A command is a module whose docstring's first line says what it does, with
 `add_arguments(parser)` and `run(options, overrides)`; `overrides` are the `--config.KEY=VALUE`
@@ -7,14 +7,34 @@ of the command line. Modules are light at import: JAX and what needs it is impor
 
 from types import ModuleType
 
-from jaxvision.commands import classify, cluster, export_torch, inspect, retrieve, search, visualize
+from jaxvision.commands import (
+    classify,
+    cluster,
+    data,
+    evaluate,
+    export_torch,
+    info,
+    inspect,
+    predict,
+    retrieve,
+    sample,
+    search,
+    train,
+    visualize,
+)
 
 COMMANDS: dict[str, ModuleType] = {
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "sample": sample,
+    "info": info,
+    "data": data,
+    "inspect": inspect,
+    "visualize": visualize,
+    "export-torch": export_torch,
     "classify": classify,
     "cluster": cluster,
     "retrieve": retrieve,
-    "export-torch": export_torch,
-    "inspect": inspect,
-    "visualize": visualize,
     "search": search,
 }

@@ -313,7 +313,7 @@ def _network(options: argparse.Namespace):
 def _photos(inputs: list[str]) -> "dict[str, np.ndarray]":
     """Photos by the names that their results will have."""
     from jaxvision.data.codecs import decode_image
-    from jaxvision.train.inference import image_files
+    from jaxvision.runs import image_files
 
     photos: dict[str, Any] = {}
     for file in image_files(inputs):

@@ -1,7 +1,6 @@
 """Write a network's weights as a safetensors file that its PyTorch reference loads."""
 
 import argparse
-from pathlib import Path
 
 from jaxvision.errors import UserError
 
@@ -25,11 +24,10 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
     if bool(options.workdir) == bool(options.model):
         raise UserError("Give either --workdir, or --model and --weights.")
     if options.workdir:
-        from jaxvision.train.inference import Origin, run_variables, stored_config
+        from jaxvision import runs
 
-        workdir = Path(options.workdir)
-        name = stored_config(workdir).model.name
-        variables = run_variables(Origin(workdir, options.checkpoint))
+        chosen = runs.open(options.workdir, options.checkpoint)
+        name, variables = chosen.config.model.name, chosen.variables
     else:
         name = options.model
         _, variables = pretrained.create(name, options.weights)

@@ -6,18 +6,14 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import traverse_util
 from jaxtyping import Float, Int, UInt8
 from ml_collections import ConfigDict
 
-from jaxvision import config as configuration
-from jaxvision import models, tasks
+from jaxvision import runs, tasks
 from jaxvision.data.loader import Share, host_batches, open_stream
 from jaxvision.errors import UserError
-from jaxvision.tasks import gradients
-from jaxvision.tasks.inputs import Inputs
+from jaxvision.tasks import configuration
 from jaxvision.train import compilation
-from jaxvision.train.inference import Origin, stored_config, variables_of
 
 _BATCH = 256
 
@@ -41,7 +37,7 @@ def configured(config: str | None, workdir: str | None, overrides: dict[str, Any
         return configuration.load(config, overrides)
     if not workdir:
         raise UserError("Give --config FILE[:VARIANT], --features WORKDIR, or both.")
-    return stored_config(Path(workdir), overrides)
+    return runs.stored_config(Path(workdir), overrides)
 
 
 def read_split(config: ConfigDict, spec: str, limit: int = 0) -> Split:
@@ -67,8 +63,8 @@ def read_split(config: ConfigDict, spec: str, limit: int = 0) -> Split:
     for batch in batches:
         if "label" not in batch:
             raise UserError("The data have no labels; is this a data set for classification?")
-        images.append(batch["image"][batch["mask"]])
-        labels.append(batch["label"][batch["mask"]])
+        images.append(batch["image"][batch["valid"]])
+        labels.append(batch["label"][batch["valid"]])
     names = tuple(config.data.classes) or stream.source.class_names
     return Split(np.concatenate(images)[:count], np.concatenate(labels)[:count], names)
 
@@ -81,7 +77,7 @@ def pixels(images: UInt8[np.ndarray, "n h w c"]) -> Float[np.ndarray, "n f"]:
 def deep(
     workdir: Path, images: UInt8[np.ndarray, "n h w c"], checkpoint: str = "best"
 ) -> Float[np.ndarray, "n f"]:
-    """What the last layer of a trained classifier sees, as in Krizhevsky et al. 2012, section 6.1.
+    """A vector for each image: what the last layer of a trained classifier is given, for one.
 
     Args:
       workdir: of the run.
@@ -89,35 +85,18 @@ def deep(
       checkpoint: `best`, `latest` or a step.
 
     Raises:
-      UserError: there is no run, it is no classifier's, or its images are of another shape.
+      UserError: there is no run, its task has no features, or its images are of another shape.
     """
-    config = stored_config(workdir)
-    if config.task != "classification":
-        raise UserError(f"{workdir} is a run of {config.task}; features are of classifiers.")
-    if images.shape[-1] != config.data.channels:
+    run = runs.open(workdir, checkpoint)
+    features = tasks.require(run.task, "features", "Comparing features")
+    channels = run.config.data.channels
+    if images.shape[-1] != channels:
         raise UserError(
-            f"The run takes images of {config.data.channels} channels, not {images.shape[-1]}; "
-            f"set --config.data.channels={config.data.channels}."
+            f"The run takes images of {channels} channels, not {images.shape[-1]}; "
+            f"set --config.data.channels={channels}."
         )
-    compilation.use_cache(config.compilation_cache)
-    task = tasks.create(config, tuple(config.data.classes))
-    shape = images.shape[1:]
-    variables = variables_of(config, task, Origin(workdir, checkpoint), shape)
-    body = models.create(config.model.name, 0, **config.model.options.to_dict())
-    empty = np.zeros((1, *shape), np.float32)
-    made, wanted = jax.eval_shape(
-        lambda: body.init_with_output(jax.random.key(0), empty, train=False)
-    )
-    if made.ndim != 2 or made.shape[-1] == 0:
-        raise UserError(f"Model {config.model.name!r} does not give its features.")
-    given = traverse_util.flatten_dict(variables)
-    kept = {path: given[path] for path in traverse_util.flatten_dict(wanted)}
-    variables = traverse_util.unflatten_dict(kept)
-    inputs = Inputs(tuple(config.data.mean), tuple(config.data.std))
-    apply = jax.jit(
-        lambda variables, image: gradients.apply_eval(body, variables, inputs.evaluate(image)),
-        compiler_options=compilation.compiler_options(),
-    )
+    variables = run.variables
+    apply = jax.jit(features, compiler_options=compilation.compiler_options())
     found = []
     for start in range(0, len(images), _BATCH):
         batch = images[start : start + _BATCH]

@@ -1,15 +1,12 @@
 """Which network a command works with: the options, and what they mean."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jaxvision.errors import UserError
 
 if TYPE_CHECKING:
-    from ml_collections import ConfigDict
-
-    from jaxvision.train.inference import Origin
+    from jaxvision.runs import Run
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,23 +21,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def source(options: argparse.Namespace, overrides: dict[str, str]) -> "tuple[ConfigDict, Origin]":
-    """The configuration, and where the weights are.
+def open_run(options: argparse.Namespace, overrides: dict[str, str]) -> "Run":
+    """The network that the options name.
 
     Raises:
       UserError: none of the three is given, or more than one.
     """
-    from jaxvision import config as configuration
-    from jaxvision.train.inference import Origin, published_config, stored_config
+    from jaxvision import runs
+    from jaxvision.tasks import configuration
 
     if options.workdir and not (options.config or options.weights or options.model):
-        workdir = Path(options.workdir)
-        return stored_config(workdir, overrides), Origin(workdir, options.checkpoint)
+        return runs.open(options.workdir, options.checkpoint, overrides)
     weights = options.weights or ("default" if options.pretrained else "")
     if weights and options.config and not (options.workdir or options.model):
-        return configuration.load(options.config, overrides), Origin(weights=weights)
+        return runs.with_weights(configuration.load(options.config, overrides), weights)
     if weights and options.model and not (options.workdir or options.config):
-        return published_config(options.model, weights, overrides), Origin(weights=weights)
+        return runs.published(options.model, weights, overrides)
     raise UserError(
         "Give one of --workdir; --config and --weights; --model and --pretrained or --weights."
     )

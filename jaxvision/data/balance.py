@@ -6,29 +6,34 @@ repeated sqrt(t / f) times, a record as often as its rarest class.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
+from jaxvision.data.annotations import Kind
 from jaxvision.data.codecs import CorruptImageError
 from jaxvision.data.sources import Source
 from jaxvision.errors import UserError
 
 
 def presence(
-    source: Source, annotate: Callable[[Mapping[str, Any], str], dict[str, Any]], num_classes: int
+    source: Source,
+    annotate: Callable[[Mapping[str, Any], str], dict[str, Any]],
+    kinds: Sequence[Kind],
+    num_classes: int,
 ) -> np.ndarray:
     """bool [records, classes]: which classes are in which record; none in unreadable ones.
 
     Args:
       source: the records.
-      annotate: gives `label` or `segmentation` of a record, by its name.
+      annotate: gives the annotations of a record, by its name.
+      kinds: of these annotations; the first one that names classes counts.
       num_classes: how many there are.
 
     Raises:
-      UserError: the records have neither labels nor masks.
+      UserError: the annotations of the records name no classes.
     """
 
     def of_record(index: int) -> np.ndarray:
@@ -37,10 +42,10 @@ def presence(
             record = annotate(source[index], source.name(index))
         except CorruptImageError:
             return found
-        named = next((record[k] for k in ("segmentation", "label") if k in record), None)
-        if named is None:
-            raise UserError("data.balance needs records with labels or masks.")
-        there = np.unique(np.asarray(named))
+        named = (kind.classes(record) for kind in kinds if kind.present(record))
+        there = next((classes for classes in named if classes is not None), None)
+        if there is None:
+            raise UserError("data.balance needs records with labels, masks or boxes.")
         found[there[there < num_classes]] = True
         return found
 

@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,38 +23,64 @@ def empty(shape: Sequence[int], dtype: Any) -> np.ndarray:
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
-def room(record: Record, rows: int) -> Batch:
+def allocate(record: Record, rows: int) -> Batch:
     """A batch for as many records like this one; its contents are arbitrary."""
     arrays = {key: np.asarray(value) for key, value in record.items()}
     return {key: empty((rows, *array.shape), array.dtype) for key, array in arrays.items()}
 
 
-def put(batch: Batch, row: int, record: Record) -> None:
+def by_number(record: Record) -> str:
+    """The name of a record of which no more is known than its place in the data."""
+    return f"record {record.get('image_id', '?')}"
+
+
+def put(batch: Batch, row: int, record: Record, name: Callable[[Record], str] = by_number) -> None:
     """Copies a record to a row.
 
+    Args:
+      batch: made for records of the same keys, shapes and types.
+      row: which one.
+      record: arrays, or NumPy's numbers, by key.
+      name: names the record in errors.
+
     Raises:
-      UserError: its image has another size, because no transform brings them to a fixed shape.
+      UserError: it has other keys, or under a key another shape or type: nothing is broadcast.
     """
-    image, expected = record["image"].shape, batch["image"].shape[1:]
-    if image != expected:
-        raise UserError(
-            f"Images of one batch differ in size ({expected[1]}x{expected[0]} and "
-            f"{image[1]}x{image[0]}). Bring them to one shape with data.train_transforms / "
+    if record.keys() != batch.keys():
+        key = sorted(record.keys() ^ batch.keys())[0]
+        others = "the others of its batch do not" if key in record else "it does not"
+        here = "has" if key in record else "should have"
+        raise UserError(f"{name(record)} {here} {key!r}, as the first of its batch; {others}.")
+    for key, rows in batch.items():
+        value = record[key]
+        if value.shape != rows.shape[1:] or value.dtype != rows.dtype:
+            raise _misfit(key, rows, value, name(record))
+        rows[row] = value
+
+
+def _misfit(key: str, rows: np.ndarray, value: np.ndarray, name: str) -> UserError:
+    have, want = value.shape, rows.shape[1:]
+    if key == "image" and len(have) == len(want) == 3 and have[:2] != want[:2]:
+        return UserError(
+            f"Images of one batch differ in size ({want[1]}x{want[0]} and {have[1]}x{have[0]}); "
+            f"{name} is one. Bring them to one shape with data.train_transforms / "
             "data.eval_transforms, e.g. [{'name': 'resize', 'size': 64}]."
         )
-    for key, rows in batch.items():
-        rows[row] = record[key]
+    return UserError(
+        f"{name}: {key} is {value.dtype} {list(have)}; others of its batch are {rows.dtype} "
+        f"{list(want)}."
+    )
 
 
-def stack(records: Sequence[Record]) -> Batch:
+def stack(records: Sequence[Record], name: Callable[[Record], str] = by_number) -> Batch:
     """Records to one batch.
 
     Raises:
-      UserError: images differ in size.
+      UserError: they differ, see `put`.
     """
-    batch = room(records[0], len(records))
+    batch = allocate(records[0], len(records))
     for row, record in enumerate(records):
-        put(batch, row, record)
+        put(batch, row, record, name)
     return batch
 
 
@@ -67,17 +93,19 @@ class Filling:
         self._batches: dict[int, Batch] = {}
         self._lock = threading.Lock()
 
-    def put(self, number: int, row: int, record: Record) -> None:
+    def put(
+        self, number: int, row: int, record: Record, name: Callable[[Record], str] = by_number
+    ) -> None:
         """Copies a record to a row of batch `number`.
 
         Raises:
-          UserError: its image differs in size from others of the batch.
+          UserError: it differs from others of the batch, see `put`.
         """
         with self._lock:
             batch = self._batches.get(number)
             if batch is None:
-                batch = self._batches[number] = room(record, self._rows)
-        put(batch, row, record)
+                batch = self._batches[number] = allocate(record, self._rows)
+        put(batch, row, record, name)
 
     def take(self, number: int) -> Batch:
         """The batch, which is full."""

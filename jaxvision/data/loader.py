@@ -6,118 +6,20 @@ at k. Grain runs it in threads or processes ahead of the training.
 """
 
 import os
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
 
 import jax
-import numpy as np
-from ml_collections import ConfigDict
 
-from jaxvision.data import balance, transforms
-from jaxvision.data.batches import Batch, Filling, stack
-from jaxvision.data.codecs import CorruptImageError
-from jaxvision.data.decode import Decode, as_decoded, in_memory
-from jaxvision.data.order import Order, record_generator
-from jaxvision.data.sources import Arrays, Selection, Source, open_split
+from jaxvision.data.batches import Batch, Filling
+from jaxvision.data.stream import CORRUPT, Stream, open_stream
 from jaxvision.errors import UserError
 
-_CORRUPT = "corrupt"  # record index of a replaced record, -1 elsewhere; never leaves the loader
-_HOST_ONLY = ("image_size",)
+__all__ = ["Loader", "Share", "Stream", "host_batches", "open_stream"]
+
 _CHUNK = 32  # records that a reading thread prepares at a time
-
-
-@dataclass(frozen=True)
-class Stream:
-    """Record at each position: read, decoded, transformed; corrupt ones replaced or refused.
-
-    In training the place of a corrupt record is taken by the next readable one of the order; in
-    evaluation (`padding`) its place is masked out, as are the positions past the end that fill the
-    last batch.
-    """
-
-    source: Source
-    order: Order
-    decode: Callable[[Mapping[str, Any], str], dict[str, Any]]
-    steps: tuple[Mapping[str, Any], ...] = ()
-    on_corrupt: str = "error"
-    padding: bool = False
-
-    def __getitem__(self, position: int) -> dict[str, Any]:
-        if self.padding and position >= self.order.count:
-            return self._blank
-        record = self._prepare(position)
-        if record is not None:
-            return {**record, _CORRUPT: np.int32(-1)}
-        corrupt = np.int32(self.order(position)[1])
-        if self.padding:
-            return {**self._blank, _CORRUPT: corrupt}
-        for later in range(position + 1, position + self.order.count):
-            record = self._prepare(later)
-            if record is not None:
-                return {**record, _CORRUPT: corrupt}
-        raise UserError("Every image of the split is unreadable.")
-
-    @cached_property
-    def _transform(self) -> Callable[[dict[str, Any], np.random.Generator], dict[str, Any]]:
-        return transforms.compose(self.steps)
-
-    def _prepare(self, position: int) -> dict[str, Any] | None:
-        """The record ready to be batched, or None if it is corrupt and may be skipped."""
-        epoch, index = self.order(position)
-        try:
-            record = self.decode(self.source[index], self.source.name(index))
-        except CorruptImageError:
-            if self.on_corrupt == "error":
-                raise
-            return None
-        record["image_size"] = np.int32(record["image"].shape[:2])
-        if self.steps:
-            record = self._transform(record, record_generator(self.order.seed, epoch, index))
-        # A copy, where a crop left a window that keeps the whole image in memory.
-        record["image"] = np.ascontiguousarray(record["image"])
-        record["image_id"] = np.int32(index)
-        record["mask"] = np.True_
-        if "label" in record:
-            record["label"] = np.int32(record["label"])
-        return record
-
-    @cached_property
-    def _blank(self) -> dict[str, Any]:
-        """A record of zeros with the shapes of the first readable one; masks are all ignore."""
-        for position in range(self.order.count):
-            record = self._prepare(position)
-            if record is not None:
-                blank = {key: np.zeros_like(value) for key, value in record.items()}
-                if "segmentation" in blank:
-                    blank["segmentation"] = np.full_like(blank["segmentation"], transforms.IGNORE)
-                return {**blank, _CORRUPT: np.int32(-1)}
-        raise UserError("Every image of the split is unreadable.")
-
-    @property
-    def vectorised(self) -> bool:
-        """Whether batches are gathered from one array, without a loop over records."""
-        return isinstance(self.source, Arrays) and not self.steps
-
-    def batch(self, positions: Sequence[int]) -> Batch:
-        """The records at `positions`, stacked."""
-        if not isinstance(self.source, Arrays) or self.steps:
-            return stack([self[position] for position in positions])
-        valid = np.asarray(positions) < (self.order.count if self.padding else np.inf)
-        indices = self.order.indices(positions) * valid
-        images, labels = self.source.images[indices], self.source.labels[indices].astype(np.int32)
-        images[~valid], labels[~valid] = 0, 0
-        return {
-            "image": images,
-            "label": labels,
-            "image_id": indices.astype(np.int32),
-            "image_size": np.int32(images.shape[1:3]) * valid[:, None],
-            "mask": valid,
-            _CORRUPT: np.full(len(images), -1, np.int32),
-        }
 
 
 @dataclass(frozen=True)
@@ -136,7 +38,7 @@ class Share:
 
     @property
     def rows(self) -> int:
-        """Of a batch, that this process feeds."""
+        """The rows of a batch that this process feeds."""
         return self.batch_size // self.processes
 
     def positions(self, batch: int) -> range:
@@ -171,7 +73,7 @@ class _Chunks:
         number, chunk = divmod(int(index), self.each)
         positions = self.share.positions(self.start + number)
         for row in range(self.share.rows)[chunk * _CHUNK : (chunk + 1) * _CHUNK]:
-            self.filling.put(number, row, self.stream[positions[row]])
+            self.filling.put(number, row, self.stream[positions[row]], self.stream.name)
         return number
 
 
@@ -278,11 +180,9 @@ class Loader:
                 yield self._to_device(batch)
 
     def _to_device(self, batch: Batch) -> dict[str, jax.Array]:
-        for index in batch.pop(_CORRUPT):
+        for index in batch.pop(CORRUPT):
             if index >= 0:
                 self.corrupt.add(self.stream.source.name(int(index)))
-        for key in _HOST_ONLY:
-            batch.pop(key, None)
         if jax.process_count() == 1:
             return jax.device_put(batch, self.sharding)
         return {
@@ -304,45 +204,3 @@ class Loader:
             finally:
                 for future in waiting:
                     future.cancel()
-
-
-def open_stream(
-    data: ConfigDict,
-    spec: str,
-    *,
-    seed: int,
-    train: bool,
-    annotations: tuple[str, ...] = ("label", "segmentation"),
-) -> Stream:
-    """The stream of one split of the configured data.
-
-    Args:
-      data: the `data` group of a configuration, its classes known.
-      spec: which split.
-      seed: decides the order and the random transforms.
-      annotations: what of the records is kept beside the image, as the task needs it.
-      train: shuffled and endless with the training transforms, or in order with the others.
-
-    Raises:
-      UserError: whatever is wrong with the data or the transforms.
-    """
-    source = open_split(data, spec)
-    classes = len(data.classes) or len(source.class_names)
-    values = tuple(data.mask_values)
-    if values and len(values) != classes:
-        raise UserError(f"data.mask_values has {len(values)} values for {classes} classes.")
-    decoder = Decode(data.channels, classes, tuple(data.void), annotations, values)
-    decode: Callable[..., dict[str, Any]] = decoder
-    annotate: Callable[..., dict[str, Any]] = decoder.annotations_of
-    if data.cache or (isinstance(source, Selection) and isinstance(source.source, Arrays)):
-        source = in_memory(source, decoder, data.on_corrupt)
-        decode = annotate = as_decoded
-    steps = data.train_transforms if train else data.eval_transforms
-    transforms.compose(steps)  # unknown names are met here, not in a thread
-    if not train and transforms.is_random(steps):
-        raise UserError("data.eval_transforms are random; evaluation must be deterministic.")
-    shares = None
-    if train and data.balance:
-        shares = balance.shares(balance.presence(source, annotate, classes), data.balance)
-    order = Order(len(source), seed, train, shares)
-    return Stream(source, order, decode, tuple(steps), data.on_corrupt, padding=not train)

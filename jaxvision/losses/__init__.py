@@ -1,4 +1,14 @@
-"""Losses: pure functions of logits and labels: a value a sample or pixel, or of all regions."""
+"""Losses: pure functions of logits and labels: a value a sample or pixel, or of all regions.
+
+`PER_SAMPLE` and `REGIONS` are the registries that configurations name losses from; a loss of your
+own is added by a decorator:
+
+    @losses.PER_SAMPLE.register("my_loss")
+    def my_loss(logits, targets, *, class_weights=None):  # -> (losses [b], weights [b])
+"""
+
+from collections.abc import Callable
+from typing import Any
 
 from jaxvision.losses.classification import (
     cross_entropy,
@@ -8,8 +18,26 @@ from jaxvision.losses.classification import (
     penalty,
 )
 from jaxvision.losses.segmentation import dice, focal, hard_examples, lovasz, soft_iou, tversky
+from jaxvision.registry import Registry
+
+# (logits [*b, k], targets, **options) to (loss, weight) of each sample or pixel.
+PER_SAMPLE: Registry[Callable[..., Any]] = Registry(
+    "loss",
+    {
+        "cross_entropy": cross_entropy,
+        "focal": focal,
+        "hinge": multiclass_hinge,
+        "margin": margin_loss,
+    },
+)
+# (logits, targets, mask, **options) to one number.
+REGIONS: Registry[Callable[..., Any]] = Registry(
+    "loss of regions", {"dice": dice, "soft_iou": soft_iou, "tversky": tversky, "lovasz": lovasz}
+)
 
 __all__ = [
+    "PER_SAMPLE",
+    "REGIONS",
     "cross_entropy",
     "dice",
     "focal",

@@ -8,5 +8,6 @@ from jaxvision.metrics.accumulators import (
     compute,
 )
 from jaxvision.metrics.boundary import BoundaryF1
+from jaxvision.metrics.frechet import frechet_distance
 
-__all__ = ["BoundaryF1", "ConfusionMatrix", "Mean", "TopK", "add", "compute"]
+__all__ = ["BoundaryF1", "ConfusionMatrix", "Mean", "TopK", "add", "compute", "frechet_distance"]

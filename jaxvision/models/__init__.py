@@ -42,6 +42,8 @@ from jaxvision.models.backbones import (
     vit,
     xception,
 )
+from jaxvision.models.detection import localizer
+from jaxvision.models.generation import dcgan
 from jaxvision.models.segmentation import (
     autoencoder,
     deconvnet,
@@ -106,6 +108,10 @@ _FAMILIES = (
     dilated,
     autoencoder,
     patch_classifier,
+    # Detection.
+    localizer,
+    # Generation.
+    dcgan,
 )
 _REGISTRY: Registry[Variant] = Registry(
     "model",

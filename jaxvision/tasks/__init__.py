@@ -1,159 +1,205 @@
-"""Tasks: what is optimised, as pure functions over (parameters, batch, key).
+"""Tasks: what is optimised, as pure functions. One folder a task, one line of `TASKS` each.
 
-A task is a frozen dataclass with the methods of `Task`. `create(config, ...)` makes the configured
-one; a new task is one file here and one line in `_TASKS`.
+A folder holds `keys.py` (its configuration keys), `task.py` (a class that follows `base.Task`) and
+`report.py` (what it shows). All three are imported when asked for: `default_config` needs the keys
+alone, and those import nothing heavy.
 """
 
-import inspect
-from typing import Any, Protocol
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import jax.numpy as jnp
-import numpy as np
-from flax import linen as nn
+from jaxvision.config import COMMON, Key, Schema
+from jaxvision.errors import UserError
+from jaxvision.registry import Registry
 
-from jaxvision import models
-from jaxvision.errors import UserError, unknown
-from jaxvision.tasks import classification, segmentation
-from jaxvision.tasks.inputs import Inputs
-from jaxvision.tasks.views import Views
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
-_TASKS: dict[str, Any] = {
-    "classification": classification.Classification,
-    "segmentation": segmentation.Segmentation,
-}
-
-
-class Task(Protocol):
-    """What the loop needs of a task. All but `visualize` is pure and runs on the device."""
-
-    model: nn.Module
-    class_names: tuple[str, ...]
-    main_metric: str
-
-    def init(self, key: Any, image_shape: tuple[int, int, int]) -> dict[str, Any]:
-        """Fresh variables of the model for images [h, w, c]."""
-
-    def loss(self, params: Any, model_state: Any, batch: Any, key: Any) -> tuple[Any, Any]:
-        """(scalar, (new model_state, metric accumulators)) of a training batch."""
-
-    def gradients(self, state: Any, batch: Any, key: Any) -> tuple[Any, Any]:
-        """(gradient tree, (new model_state, accumulators)). Override for several losses (GAN)."""
-
-    def predict(self, variables: Any, image: Any) -> dict[str, Any]:
-        """Outputs for uint8 images [b, h, w, c], as predictions are written to files."""
-
-    def metrics(self, variables: Any, batch: Any) -> dict[str, Any]:
-        """Accumulators of an evaluation batch; rows with `mask` False do not count."""
-
-    def visualize(self, image: np.ndarray, outputs: Any, batch: Any) -> np.ndarray:
-        """A uint8 [h, w, 3] picture of predictions beside the truth, if `batch` holds any."""
+__all__ = [
+    "DEFAULT",
+    "TASKS",
+    "Entry",
+    "create",
+    "default_config",
+    "for_role",
+    "register",
+    "report",
+    "schema",
+]
 
 
-def annotations(task: str) -> tuple[str, ...]:
-    """What a task needs of a record beside the image.
+@dataclass(frozen=True)
+class Entry:
+    """Where a task is.
+
+    Attributes:
+      package: the folder, as a module's name.
+      kind: the class in its `task.py`.
+      roles: of networks (folders of `models/`) whose published weights it evaluates and predicts.
+    """
+
+    package: str
+    kind: str
+    roles: tuple[str, ...] = ()
+
+    def keys(self) -> Any:
+        """The module with `KEYS`, and perhaps `RENAMED` and `check`."""
+        return importlib.import_module(f"{self.package}.keys")
+
+    def task(self) -> Any:
+        """The class."""
+        return getattr(importlib.import_module(f"{self.package}.task"), self.kind)
+
+    def report(self) -> Any:
+        """The module of what it shows."""
+        return importlib.import_module(f"{self.package}.report")
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A task of a user's own, in the place of an `Entry`."""
+
+    kind: Any
+    options: Mapping[str, Key]
+    shows: Any
+    roles: tuple[str, ...] = ()
+
+    def keys(self) -> Any:
+        return self
+
+    @property
+    def KEYS(self) -> Mapping[str, Key]:
+        return self.options
+
+    def task(self) -> Any:
+        return self.kind
+
+    def report(self) -> Any:
+        return self.shows
+
+
+TASKS: Registry[Any] = Registry(
+    "task",
+    {
+        "classification": Entry(
+            "jaxvision.tasks.classification", "Classification", roles=("backbones",)
+        ),
+        "segmentation": Entry(
+            "jaxvision.tasks.segmentation", "Segmentation", roles=("segmentation",)
+        ),
+        "localization": Entry("jaxvision.tasks.localization", "Localization"),
+        "pretraining": Entry("jaxvision.tasks.pretraining", "Dino"),
+        "generation": Entry("jaxvision.tasks.generation", "Dcgan"),
+    },
+)
+
+DEFAULT = "classification"
+
+
+def register(
+    name: str, *, keys: Mapping[str, Key] | None = None, report: Any = None
+) -> Callable[[Any], Any]:
+    """A decorator that enters a task of your own: `@tasks.register("depth", keys={...})`.
+
+    Args:
+      name: what `task` in a configuration is, and the group of its keys.
+      keys: its configuration keys, without the group.
+      report: a module or object with functions as in `tasks/<task>/report.py`; None shows nothing.
+    """
+
+    def enter(kind: Any) -> Any:
+        TASKS.add(name, _Given(kind, dict(keys or {}), report))
+        return kind
+
+    return enter
+
+
+def schema(task: str) -> Schema:
+    """The keys of a task's configurations: the common ones, and the group of its own name.
 
     Raises:
       UserError: no such task.
     """
-    return _class_of(task).annotations
+    module = TASKS[task].keys()
+    own = {f"{task}.{path}": key for path, key in module.KEYS.items()}
+    renamed = {old: f"{task}.{new}" for old, new in getattr(module, "RENAMED", {}).items()}
+    check = getattr(module, "check", None)
+
+    def check_own(values: Mapping[str, Any]) -> None:
+        if check is not None:
+            check({path: values[f"{task}.{path}"] for path in module.KEYS})
+
+    return Schema({**COMMON, **own}, renamed, check_own)
 
 
-def _class_of(task: str) -> Any:
-    if task not in _TASKS:
-        raise unknown("task", task, _TASKS)
-    return _TASKS[task]
-
-
-def create(config: Any, class_names: tuple[str, ...]) -> Task:
-    """The configured task with its model.
-
-    Args:
-      config: a `ConfigDict`; its package is not imported here, as a task can be made without.
-      class_names: of the data.
+def default_config(task: str = DEFAULT) -> "ConfigDict":
+    """A fresh, closed configuration of a task with every key at its default.
 
     Raises:
-      UserError: unknown task, model or augmentation, or class weights that do not fit.
+      UserError: no such task.
     """
-    from jaxvision.config import loss_terms
-
-    count = len(class_names)
-    if count < 2:
-        raise UserError(f"A task needs at least two classes; the data have {count}.")
-    weights = tuple(config.loss.class_weights)
-    if weights and len(weights) != count:
-        raise UserError(f"loss.class_weights has {len(weights)} values for {count} classes.")
-    loss_terms(config)
-    chosen = _CHOSEN[config.task](config, class_names)
-    model = models.create(
-        config.model.name,
-        count,
-        **config.model.options.to_dict(),
-        **({} if config.model.dtype == "float32" else {"dtype": jnp.dtype(config.model.dtype)}),
-    )
-    return _class_of(config.task)(
-        model=model,
-        class_names=class_names,
-        inputs=Inputs(
-            tuple(config.data.mean), tuple(config.data.std), tuple(config.data.augment), count
-        ).checked(),
-        label_smoothing=config.loss.label_smoothing,
-        class_weights=weights,
-        l1=config.loss.l1,
-        l2=config.loss.l2,
-        criterion=config.loss.name,
-        auxiliary_weight=config.loss.auxiliary_weight,
-        **chosen,
-    )
+    config = schema(task).default()
+    config.task = task
+    return config
 
 
-def _of_classification(config: Any, class_names: tuple[str, ...]) -> dict[str, Any]:
-    """What this task alone is configured with."""
-    if config.loss.name != "cross_entropy" and config.loss.label_smoothing:
-        raise UserError("loss.label_smoothing is for loss.name='cross_entropy'; set it to 0.")
-    teacher, wanted = None, config.distillation
-    if wanted.model:
-        if not wanted.weights:
-            raise UserError("distillation.model needs distillation.weights: a trained teacher.")
-        network = models.create(wanted.model, len(class_names), **wanted.options.to_dict())
-        teacher = classification.Teacher(network, wanted.kind, wanted.weight, wanted.temperature)
-    return {"reconstruction_weight": config.loss.reconstruction_weight, "teacher": teacher}
+def create(config: "ConfigDict", facts: Any) -> Any:
+    """The configured task with its networks; see `base.Task`.
+
+    Args:
+      config: of the run.
+      facts: of its data, a `jaxvision.data.facts.Facts`.
+
+    Raises:
+      UserError: what does not exist or does not fit.
+    """
+    return TASKS[config.task].task().create(config, facts)
 
 
-def _of_segmentation(config: Any, class_names: tuple[str, ...]) -> dict[str, Any]:
-    """What this task alone is configured with."""
-    from jaxvision.config import loss_terms
+def annotations(task: str) -> tuple[str, ...]:
+    """The kinds of annotations (`jaxvision.data.annotations`) that a task needs.
 
-    if config.distillation.model:
-        raise UserError("distillation.model is for task='classification'.")
-    terms = {**segmentation.PIXEL_LOSSES, **segmentation.REGION_LOSSES}
-    options = config.loss.options.to_dict()
-    for term, arguments in options.items():
-        if term not in loss_terms(config):
-            raise unknown("loss in loss.options", term, loss_terms(config))
-        signature = inspect.signature(terms[term]).parameters.values()
-        known = [p.name for p in signature if p.kind is p.KEYWORD_ONLY]
-        for argument in arguments:
-            if argument not in known:
-                raise unknown(f"option of loss {term!r}", argument, known)
-    void = config.eval.void_class
-    if void and void != class_names[-1]:
-        raise UserError(f"eval.void_class={void!r} is not the last class, {class_names[-1]!r}.")
-    if min(config.eval.scales, default=0) <= 0:
-        raise UserError(f"eval.scales are positive numbers, got {list(config.eval.scales)}.")
-    return {
-        "loss_options": options,
-        "hard_share": config.loss.hard_share,
-        "hard_threshold": config.loss.hard_threshold,
-        "views": Views(
-            tuple(config.eval.scales),
-            config.eval.flip,
-            tuple(config.eval.window),
-            config.eval.overlap,
-        ),
-        "void_class": void,
-        "void_counts": config.eval.void == "false_positives",
-        "boundary": config.eval.boundary,
-    }
+    Raises:
+      UserError: no such task.
+    """
+    return TASKS[task].task().annotations
 
 
-_CHOSEN = {"classification": _of_classification, "segmentation": _of_segmentation}
+def report(task: str) -> Any:
+    """What a task shows: a module as `jaxvision/tasks/classification/report.py`, or None."""
+    return TASKS[task].report()
+
+
+def for_role(role: str) -> str:
+    """The task that uses published weights of networks of this role.
+
+    Raises:
+      UserError: none does.
+    """
+    for name, entry in TASKS.items():
+        if role in entry.roles:
+            return name
+    raise UserError(f"Networks for {role} have no task that works with published weights alone.")
+
+
+def require(task: Any, capability: str, what: str, names: Sequence[str] = ()) -> Callable[..., Any]:
+    """A method that only some tasks have.
+
+    Args:
+      task: a task, or its class.
+      capability: the method's name.
+      what: what it is wanted for, named in the error, as in "Sampling".
+
+    Raises:
+      UserError: the task does not have it; names those that do.
+    """
+    method = getattr(task, capability, None)
+    if method is None:
+        able = [name for name, entry in TASKS.items() if hasattr(entry.task(), capability)]
+        kind = task if isinstance(task, type) else type(task)
+        raise UserError(
+            f"{what} is not for {kind.__name__.lower()}; it is for {' and '.join(able) or 'none'}."
+        )
+    return method

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 
 from jaxvision.data import augment
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 
 @dataclass(frozen=True)
@@ -17,20 +20,30 @@ class Inputs:
     std: tuple[float, ...] = (0.25,)
     augmentations: tuple[Mapping[str, Any], ...] = ()
     num_classes: int = 0
+    keypoint_order: tuple[int, ...] = ()
 
-    def checked(self) -> Self:
-        """This, after its augmentations have been found to exist.
+    @classmethod
+    def create(cls, config: "ConfigDict", facts: Any) -> Self:
+        """As the group `data` says, for data of these facts.
 
         Raises:
           UserError: unknown augmentation or parameter.
         """
-        augment.validate(self.augmentations)
-        return self
+        augment.validate(config.data.augment)
+        return cls(
+            tuple(config.data.mean),
+            tuple(config.data.std),
+            tuple(config.data.augment),
+            len(facts.class_names),
+            facts.keypoint_order,
+        )
 
     def train(self, batch: dict[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
         """Augmented and normalised; labels may become `label_probs` (mixup, cutmix)."""
         batch = {**batch, "image": augment.to_float(batch["image"])}
-        batch = augment.augment(key, batch, self.augmentations, num_classes=self.num_classes)
+        batch = augment.augment(
+            key, batch, self.augmentations, self.num_classes, self.keypoint_order
+        )
         return {**batch, "image": augment.normalize(batch["image"], self.mean, self.std)}
 
     def evaluate(self, image: jax.Array) -> jax.Array:

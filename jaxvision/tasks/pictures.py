@@ -1,6 +1,8 @@
 """Pictures of predictions, drawn on the host with Pillow."""
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -43,6 +45,29 @@ def _enlarge(image: np.ndarray, least: int) -> Image.Image:
     return picture.resize(
         (picture.width * factor, picture.height * factor), Image.Resampling.NEAREST
     )
+
+
+def grid(images: np.ndarray, columns: int = 0, least: int = 48) -> np.ndarray:
+    """Images uint8 [n, h, w, c] side by side, as square as can be, each at least `least` wide."""
+    columns = columns or math.ceil(math.sqrt(len(images)))
+    tiles = [np.asarray(_enlarge(image, least)) for image in images]
+    blank = np.full_like(tiles[0], 255)
+    tiles += [blank] * (-len(tiles) % columns)
+    padded = [np.pad(tile, ((1, 1), (1, 1), (0, 0)), constant_values=255) for tile in tiles]
+    lines = [np.concatenate(padded[i : i + columns], 1) for i in range(0, len(padded), columns)]
+    return np.concatenate(lines)
+
+
+def boxed(image: np.ndarray, boxes: Sequence[tuple[Any, str]], least: int = 160) -> np.ndarray:
+    """The image, enlarged to `least` pixels or more, with boxes (x0, y0, x1, y1) in colours."""
+    canvas = _enlarge(image, least)
+    factor = canvas.width / image.shape[1]
+    draw, width = ImageDraw.Draw(canvas), max(2, canvas.width // 160)
+    for box, colour in boxes:
+        x0, y0, x1, y1 = (float(side) * factor for side in box)
+        if x1 >= x0 and y1 >= y0:
+            draw.rectangle((x0, y0, x1, y1), outline=colour, width=width)
+    return np.asarray(canvas)
 
 
 def captioned_grid(

@@ -15,7 +15,7 @@ import re
 import shutil
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from jaxvision.errors import UserError
 from jaxvision.train.writers import write_atomically
 
 _SEAL = "seal.json"
+FORMAT = 2  # of checkpoints; the first had no number, and one optimiser state without a name
 logger = logging.getLogger(__name__)
 
 
@@ -92,7 +93,7 @@ class Checkpoints:
             return
         self._finish_sealing()
         self._policy.best = best
-        full = {**meta, "shapes": shapes(state)}
+        full = {**meta, "format": FORMAT, "shapes": shapes(state)}
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(full))
         with _disk_errors(self.folder):
             self._manager.save(step, args=items)
@@ -111,8 +112,6 @@ class Checkpoints:
         Raises:
           UserError: the checkpoint belongs to another model, or `step` is missing or damaged.
         """
-        import orbax.checkpoint as ocp
-
         if step is not None and step not in self.steps():
             have = ", ".join(map(str, self.steps())) or "none"
             raise UserError(f"No checkpoint of step {step} in {self.folder} (there: {have}).")
@@ -120,14 +119,7 @@ class Checkpoints:
             damage = damaged(self.folder / str(candidate))
             if not damage:
                 try:
-                    item = self._manager.restore(
-                        candidate, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
-                    )
-                    check_shapes(item.meta["shapes"], like, str(self.folder / str(candidate)))
-                    state = self._manager.restore(
-                        candidate, args=ocp.args.Composite(state=ocp.args.StandardRestore(like))
-                    ).state
-                    return state, item.meta
+                    return self._read(candidate, like)
                 except UserError:
                     raise
                 except Exception as error:  # whatever a damaged file makes the reader raise
@@ -136,6 +128,67 @@ class Checkpoints:
                 raise UserError(f"The checkpoint of step {step} is damaged: {damage}.")
             self._put_aside(candidate, damage)
         return None
+
+    def _read(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
+        """(state, meta) of an intact checkpoint.
+
+        Raises:
+          UserError: it is of a newer jaxvision, or of another model.
+        """
+        import orbax.checkpoint as ocp
+
+        meta = self._manager.restore(
+            step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())
+        ).meta
+        where, number = str(self.folder / str(step)), meta.get("format", 1)
+        if number > FORMAT:
+            raise UserError(f"The checkpoint {where} is of a newer jaxvision (format {number}).")
+        stored_like = like
+        if number == 1 and len(like.opt_state) == 1:
+            stored_like = like.replace(opt_state=next(iter(like.opt_state.values())))
+        check_shapes(meta["shapes"], shapes(stored_like), where)
+        state = self._manager.restore(
+            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(stored_like))
+        ).state
+        if stored_like is not like:
+            state = state.replace(opt_state=dict.fromkeys(like.opt_state, state.opt_state))
+        return state, meta
+
+    def variables(self, step: int, like: dict[str, Any], averaged: bool = True) -> dict[str, Any]:
+        """The network's variables in the checkpoint of `step`; no optimiser state is read.
+
+        Args:
+          step: of a checkpoint.
+          like: variables as shapes with the shardings that they shall have.
+          averaged: whether averaged weights are preferred where there are any.
+
+        Raises:
+          UserError: the checkpoint is damaged, or belongs to another model.
+        """
+        import orbax.checkpoint as ocp
+
+        stored = self.meta(step)["shapes"]
+        source = "ema" if averaged and any(p.startswith(".ema") for p in stored) else "params"
+        collections = {kind: tree for kind, tree in like.items() if kind != "params"}
+        wanted = {source: like["params"]}
+        if jax.tree.leaves(collections):
+            wanted["model_state"] = collections
+        names = {
+            f".{kind}{path}": shape
+            for kind, tree in wanted.items()
+            for path, shape in shapes(tree).items()
+        }
+        inside = (f".{source}[", *(f".model_state['{kind}']" for kind in collections))
+        there = {path: shape for path, shape in stored.items() if path.startswith(inside)}
+        check_shapes(there, names, str(self.folder / str(step)))
+        arguments = ocp.args.PyTreeRestore(
+            item=wanted,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+            partial_restore=True,
+        )
+        with contextlib.closing(ocp.PyTreeCheckpointer()) as reader:
+            found = reader.restore(self.folder / str(step) / "state", args=arguments)
+        return {"params": found[source], **found.get("model_state", collections)}
 
     def meta(self, step: int) -> dict[str, Any]:
         """What was stored beside the state of `step`.
@@ -281,13 +334,14 @@ def shapes(tree: Any) -> dict[str, list[int]]:
     }
 
 
-def check_shapes(stored: dict[str, Sequence[int]], like: Any, where: str) -> None:
+def check_shapes(
+    stored: Mapping[str, Sequence[int]], wanted: Mapping[str, Sequence[int]], where: str
+) -> None:
     """Refuses a checkpoint of another model.
 
     Raises:
       UserError: listing the paths that are missing, superfluous or of another shape.
     """
-    wanted = shapes(like)
     lines = [f"  {p}: not in the checkpoint" for p in wanted if p not in stored]
     lines += [f"  {p}: only in the checkpoint" for p in stored if p not in wanted]
     lines += [

@@ -1,7 +1,7 @@
 """What a run prints: a header, a progress bar (plain lines without a terminal), results."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from rich.console import Console
@@ -14,12 +14,18 @@ from rich.progress import (
 )
 from rich.table import Column
 
-_FIRST = ("loss", "accuracy", "top5_accuracy", "miou", "pixel_accuracy", "mean_class_accuracy")
 
+def format_metrics(
+    metrics: Mapping[str, float], first: Sequence[str] = (), everything: bool = False
+) -> str:
+    """`"loss 0.123  accuracy 0.987"`; per-class values (`iou/car`) only with `everything`.
 
-def format_metrics(metrics: Mapping[str, float], everything: bool = False) -> str:
-    """`"loss 0.123  accuracy 0.987"`; per-class values (`iou/car`) only with `everything`."""
-    names = [n for n in _FIRST if n in metrics]
+    Args:
+      metrics: by name.
+      first: names that are shown before the others, in this order.
+      everything: per-class values too.
+    """
+    names = [n for n in first if n in metrics]
     names += [n for n in metrics if n not in names and (everything or "/" not in n)]
     return "  ".join(f"{name} {_number(metrics[name])}" for name in names)
 
@@ -29,9 +35,17 @@ def _number(value: float) -> str:
 
 
 class RunConsole:
-    """Printing of one run; silent on processes other than the first."""
+    """Printing of one run; silent on processes other than the first.
 
-    def __init__(self, total: int, start: int, active: bool = True):
+    Args:
+      total: steps of the training.
+      start: step at which it starts.
+      first: names of metrics, the most important first.
+      active: whether this process prints.
+    """
+
+    def __init__(self, total: int, start: int, first: Sequence[str] = (), active: bool = True):
+        self._first = first
         self._console = Console(quiet=not active, highlight=False)
         self._total = total
         self._bar: Progress | None = None
@@ -72,11 +86,13 @@ class RunConsole:
     def progress(self, step: int, metrics: Mapping[str, float]) -> None:
         """Moves the bar; without a terminal, a line."""
         if self._bar is not None:
-            brief = {k: v for k, v in metrics.items() if k in _FIRST}
-            text = f"{format_metrics(brief)}  {metrics.get('images_per_second', 0):.0f} images/s"
+            brief = {k: v for k, v in metrics.items() if k in self._first}
+            speed = metrics.get("images_per_second", 0)
+            text = f"{format_metrics(brief, self._first)}  {speed:.0f} images/s"
             self._bar.update(self._task, completed=step, metrics=text)
             return
-        text = format_metrics({k: v for k, v in metrics.items() if k != "gradient_norm"})
+        shown = {k: v for k, v in metrics.items() if not k.startswith("gradient_norm")}
+        text = format_metrics(shown, self._first)
         done = max(1, step - self._start)
         left = (time.monotonic() - self._began) / done * (self._total - step)
         self.say(f"step {step}/{self._total}  {text}  ETA {int(left) // 60}:{int(left) % 60:02d}")

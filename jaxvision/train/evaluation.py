@@ -1,4 +1,4 @@
-"""Exact evaluation over a split: padded batches, sums on the device, one division at the end."""
+"""Exact evaluation over a split: padded batches, sums on the device, rows on the host."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,33 +7,84 @@ import jax
 import numpy as np
 
 from jaxvision import metrics
+from jaxvision.tasks.base import Sums, Task
+from jaxvision.train import compilation
+from jaxvision.train.step import EVALUATION, stream
 
 _FOLD_EVERY = 64  # batches summed on the device before 64-bit sums on the host, ...
 _FOLD_ABOVE = 2**30  # ... or fewer, of so many elements that counts might overflow 32 bits
 
 
-def evaluate(
-    step: Callable[[Any, Any], dict[str, Any]],
-    variables: Any,
-    batches: Iterator[dict[str, jax.Array]],
-    cancelled: Callable[[], bool] = lambda: False,
-) -> dict[str, Any] | None:
-    """Accumulators of `step(variables, batch)` over all batches, or None if cancelled midway."""
-    total: Any = None
-    pending: Any = None
-    count, elements = 0, 0  # since the last fold
-    for batch in batches:
-        if cancelled():
-            return None
-        new = step(variables, batch)
-        pending = new if pending is None else _add(pending, new)
-        count, elements = count + 1, elements + max((v.size for v in batch.values()), default=0)
-        if count == _FOLD_EVERY or elements >= _FOLD_ABOVE:
-            total, pending, count, elements = _fold(total, pending), None, 0, 0
-    return _fold(total, pending) if pending is not None else total
+class Evaluator:
+    """Evaluates a task; compiled once for all splits of one batch shape.
+
+    Args:
+      task: whose `evaluate` and `score` are meant.
+      seed: of the random numbers that an evaluation may need; batch k has the k-th key.
+    """
+
+    def __init__(self, task: Task, seed: int):
+        self.task = task
+        key = stream(seed, EVALUATION)
+
+        def step(variables: Any, batch: Any, number: Any) -> tuple[Sums, dict[str, Any]]:
+            sums, rows = task.evaluate(variables, batch, jax.random.fold_in(key, number))
+            if rows:
+                rows = {**rows, "valid": batch["valid"]}
+            return sums, rows
+
+        self.step = jax.jit(step, compiler_options=compilation.compiler_options())
+
+    def names(self, variables: Any, batch: Any) -> set[str]:
+        """The metrics that an evaluation gives, from shapes alone; those of rows as declared."""
+        shapes, rows = self.step.eval_shape(variables, batch, 0)
+        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+        found = set(metrics.compute(zeros))
+        if rows:
+            found |= {name for name in self.task.metrics if not set(name) & set("*?[")}
+        return found
+
+    def __call__(
+        self,
+        variables: Any,
+        batches: Iterator[dict[str, jax.Array]],
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> tuple[dict[str, float], Sums] | None:
+        """(metrics by name, sums) over all batches, or None if cancelled midway."""
+        total: Any = None
+        pending: Any = None
+        count, elements = 0, 0  # since the last fold
+        kept: list[dict[str, np.ndarray]] = []
+        for number, batch in enumerate(batches):
+            if cancelled():
+                return None
+            new, rows = self.step(variables, batch, number)
+            if rows:
+                kept.append(_on_host(rows))
+            pending = new if pending is None else _add(pending, new)
+            count, elements = count + 1, elements + max((v.size for v in batch.values()), default=0)
+            if count == _FOLD_EVERY or elements >= _FOLD_ABOVE:
+                total, pending, count, elements = _fold(total, pending), None, 0, 0
+        sums = _fold(total, pending) if pending is not None else total or {}
+        result = metrics.compute(sums)
+        if kept:
+            rows = {key: np.concatenate([part[key] for part in kept]) for key in kept[0]}
+            result |= self.task.score(rows)
+        return result, sums
 
 
 _add = jax.jit(metrics.add)
+
+
+def _on_host(rows: dict[str, jax.Array]) -> dict[str, np.ndarray]:
+    """The rows of records, of all processes."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        rows = multihost_utils.process_allgather(rows, tiled=True)
+    host = jax.device_get(rows)
+    valid = host.pop("valid")
+    return {key: value[valid] for key, value in host.items()}
 
 
 def _fold(total: Any, pending: Any) -> Any:

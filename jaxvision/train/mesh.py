@@ -47,6 +47,19 @@ def check_batch(batch_size: int, mesh: Mesh, key: str, accumulate: int = 1) -> N
         raise UserError(f"{key}={batch_size} is not divisible by {of}. Nearest: {near}.")
 
 
+def check_batches(config: ConfigDict, mesh: Mesh) -> None:
+    """Checks that the devices can share the batches of training and evaluation equally.
+
+    Raises:
+      UserError: naming the nearest sizes that they can.
+    """
+    groups = config.optimizer.groups.to_dict().values()
+    own = [group.get("optimizer", {}).get("accumulate", 1) for group in groups]
+    accumulate = max([config.optimizer.accumulate, *own])
+    check_batch(config.train.batch_size, mesh, "train.batch_size", accumulate)
+    check_batch(config.eval.batch_size or config.train.batch_size, mesh, "eval.batch_size")
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows of a batch, split over all devices."""
     return NamedSharding(mesh, PartitionSpec(AXES))

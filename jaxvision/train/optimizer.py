@@ -1,22 +1,32 @@
-"""From configuration to an Optax transformation: schedules, optimisers, masks, freezing.
+"""From configuration to an Optax transformation: optimisers, masks, freezing, groups.
 
 All parameter patterns are regular expressions searched in paths like `layer1_0/conv1/kernel`.
+
+An optimiser of your own is registered by a decorator, or given in a config as it is; either way it
+is a function that returns an Optax transformation from gradients to directions. The learning rate
+comes after it, and weight decay, which is then decoupled:
+
+    @optimizer.register("my_adam")
+    def my_adam(b1: float = 0.9): ...  # arguments are optimizer.options
 """
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from jaxvision.config import steps_of
-from jaxvision.errors import UserError, nearest, unknown
+from jaxvision.errors import UserError, nearest
+from jaxvision.registry import Registry
+from jaxvision.tasks import configuration
+from jaxvision.tasks.base import Spec, Task
+from jaxvision.train.schedule import SCHEDULES, Schedule, learning_rate, scale_by_plateau
+from jaxvision.train.step import Group
 
-Schedule = Callable[[jax.Array | int], jax.Array]
+Parts = list[optax.GradientTransformation]
 
 
 def parameter_paths(params: Any) -> list[str]:
@@ -49,106 +59,18 @@ def check_pattern(pattern: str, params: Any, key: str) -> None:
     raise UserError(f"{key}: {pattern!r} matches no parameter. Near it: {', '.join(close)}.")
 
 
-def learning_rate(config: ConfigDict, *, total: int, steps_per_epoch: int) -> Schedule:
-    """The learning rate by step; `plateau` is constant here and reduced by `reduce_on_plateau`.
-
-    Cosine: Loshchilov & Hutter 2016 (https://arxiv.org/abs/1608.03983); one-cycle: Smith & Topin
-    2017 (https://arxiv.org/abs/1708.07120), rising over 30 % from 1/25 and ending at 1/250000, as
-    torch.optim.lr_scheduler.OneCycleLR.
-    """
-    schedule, peak = config.schedule, config.optimizer.learning_rate
-
-    def steps(duration: int | str, key: str) -> int:
-        return steps_of(duration, steps_per_epoch=steps_per_epoch, total=total, key=key)
-
-    warmup = steps(schedule.warmup, "schedule.warmup")
-    rest = max(1, total - warmup)
-    if warmup >= total > 0:
-        raise UserError(f"schedule.warmup is {warmup} steps, the whole training only {total}.")
-    if schedule.name in ("constant", "plateau"):
-        main = optax.constant_schedule(peak)
-    elif schedule.name == "step":
-        bounds = sorted(steps(m, "schedule.milestones") for m in schedule.milestones)
-        if not bounds:
-            raise UserError("schedule.name='step' needs schedule.milestones, e.g. ['50%', '75%'].")
-        main = optax.piecewise_constant_schedule(
-            peak, {max(0, bound - warmup): schedule.factor for bound in bounds}
-        )
-    elif schedule.name == "polynomial":
-        main = optax.polynomial_schedule(peak, peak * schedule.final, schedule.power, rest)
-    elif schedule.name == "cosine":
-        main = optax.cosine_decay_schedule(peak, rest, alpha=schedule.final)
-    elif schedule.name == "one_cycle":
-        if warmup:
-            raise UserError("schedule.name='one_cycle' has its own warm-up; leave warmup at 0.")
-        return optax.cosine_onecycle_schedule(max(total, 1), peak)
-    else:
-        raise unknown("schedule", schedule.name, ("constant", "step", "polynomial", "cosine"))
-    if not warmup:
-        return main
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), main], [warmup])
-
-
-class PlateauState(NamedTuple):
-    """Factor on the learning rate and what decides its next reduction."""
-
-    factor: jax.Array
-    best: jax.Array
-    since_best: jax.Array
-
-
-def scale_by_plateau() -> optax.GradientTransformation:
-    """Multiplies updates by the factor that `reduce_on_plateau` lowers between steps."""
-
-    def init(params: Any) -> PlateauState:
-        return PlateauState(jnp.ones(()), jnp.full((), jnp.inf), jnp.zeros((), jnp.int32))
-
-    def update(updates: Any, state: PlateauState, params: Any = None):
-        return jax.tree.map(lambda u: u * state.factor.astype(u.dtype), updates), state
-
-    return optax.GradientTransformation(init, update)
-
-
-def reduce_on_plateau(opt_state: Any, value: float, config: ConfigDict, sign: int) -> Any:
-    """The optimiser state after an evaluation gave `value` for the watched metric.
-
-    Args:
-      sign: 1 if lower values are better, -1 if higher ones are.
-    """
-    schedule = config.schedule
-
-    def after(state: Any) -> Any:
-        if not isinstance(state, PlateauState):
-            return state
-        watched = jnp.asarray(sign * value, state.best.dtype)
-        better = watched < state.best - schedule.min_delta
-        waited = jnp.where(better, 0, state.since_best + 1)
-        reduce = waited > schedule.patience
-        return PlateauState(
-            jnp.where(reduce, state.factor * schedule.factor, state.factor),
-            jnp.where(better, watched, state.best),
-            jnp.where(reduce, 0, waited).astype(jnp.int32),
-        )
-
-    return jax.tree.map(after, opt_state, is_leaf=lambda s: isinstance(s, PlateauState))
-
-
-def plateau_factor(opt_state: Any) -> float:
-    """The factor that plateaus have put on the learning rate so far (1.0 without them)."""
-    leaves = jax.tree.leaves(opt_state, is_leaf=lambda s: isinstance(s, PlateauState))
-    factors = [s.factor for s in leaves if isinstance(s, PlateauState)]
-    return float(factors[0]) if factors else 1.0
-
-
 _INDEXED = re.compile(r"(_|block|layer|stage)\d+$")
 
 
-def layer_depths(model: nn.Module, image_shape: Sequence[int]) -> dict[str, int]:
+def layer_depths(init: Callable[[], Any]) -> dict[str, int]:
     """How many layers lie between each module and the output, by module path ("" is the network).
 
     A layer is an outermost module with an index in its name, `blocks_3` or `layer1_0`, in the order
     in which they are called; what comes before the first is one layer, what comes after the last
     another.
+
+    Args:
+      init: draws the variables of the network; it is traced, not run.
     """
     called: dict[str, None] = {}
 
@@ -156,12 +78,11 @@ def layer_depths(model: nn.Module, image_shape: Sequence[int]) -> dict[str, int]
         called.setdefault("/".join(context.module.path))
         return call(*args, **kwargs)
 
-    def trace(image: jax.Array) -> Any:
+    def trace() -> Any:
         with nn.intercept_methods(record):
-            return model.init(jax.random.key(0), image, train=False)
+            return init()
 
-    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    params = jax.eval_shape(trace, image)["params"]
+    params = jax.eval_shape(trace)["params"]
     owners = {path.rpartition("/")[0] for path in parameter_paths(params)}
     layer, number, numbers = "", 0, {}
     for path in called:
@@ -176,18 +97,124 @@ def layer_depths(model: nn.Module, image_shape: Sequence[int]) -> dict[str, int]
     return {path: number - index for path, index in numbers.items()}
 
 
-def depths_for(
-    config: ConfigDict, model: nn.Module, image_shape: Sequence[int]
-) -> dict[str, int] | None:
-    """What `build` needs of the model: `layer_depths`, or None without `optimizer.layer_decay`."""
-    return None if config.optimizer.layer_decay == 1 else layer_depths(model, image_shape)
+def check_names(config: ConfigDict) -> None:
+    """Checks that optimiser and schedule exist, before any data are opened.
+
+    Raises:
+      UserError: naming the unknown one and its neighbours.
+    """
+    for name, registry in ((config.optimizer.name, OPTIMIZERS), (config.schedule.name, SCHEDULES)):
+        if not callable(name):
+            registry[name]
+
+
+def groups_of(
+    config: ConfigDict, task: Task, params: Any, spec: Spec, *, total: int, steps_per_epoch: int
+) -> dict[str, Group]:
+    """The task's groups of parameters, each with its optimiser as configured.
+
+    Args:
+      config: of the run; `optimizer.groups` has what a group has of its own.
+      task: whose groups they are.
+      params: the whole parameter tree, or its shapes.
+      spec: a batch as shapes.
+      total, steps_per_epoch: of the training, for schedules.
+
+    Raises:
+      UserError: optimiser, schedule or patterns do not fit, or there is no such group.
+    """
+    for name in config.optimizer.groups:
+        if name not in task.groups:
+            Registry("group in optimizer.groups", dict(task.groups))[name]
+    depths = None
+    if config.optimizer.layer_decay != 1:
+        depths = layer_depths(lambda: task.init(jax.random.key(0), spec))
+    groups = {}
+    for name, owns in task.groups.items():
+        own = configuration.grouped(config, name)
+        schedule = learning_rate(own, total=total, steps_per_epoch=steps_per_epoch)
+        part = Group(optax.identity(), owns).of(params)
+        rule = build(own, part, schedule, depths)
+        groups[name] = Group(rule, owns, own.optimizer.accumulate, schedule)
+    return groups
+
+
+# -- optimisers: (the group `optimizer`, weight decay or nothing) to transformations in order ---
+
+
+def _momentum(decay: float, nesterov: bool = False) -> Parts:
+    return [optax.trace(decay, nesterov)] if decay else []
+
+
+def _sgd(options: ConfigDict, decay: Parts) -> Parts:
+    return [*decay, *_momentum(options.momentum, options.nesterov)]
+
+
+def _adam(options: ConfigDict, decay: Parts) -> Parts:
+    return [*decay, optax.scale_by_adam(options.b1, options.b2, options.eps)]
+
+
+def _rmsprop(options: ConfigDict, decay: Parts) -> Parts:
+    scale = optax.scale_by_rms(options.b2, options.eps, eps_in_sqrt=False)
+    return [*decay, scale, *_momentum(options.momentum)]
+
+
+def _adamw(options: ConfigDict, decay: Parts) -> Parts:
+    return [optax.scale_by_adam(options.b1, options.b2, options.eps), *decay]
+
+
+def _lamb(options: ConfigDict, decay: Parts) -> Parts:
+    return [*_adamw(options, decay), optax.scale_by_trust_ratio()]
+
+
+def _lion(options: ConfigDict, decay: Parts) -> Parts:
+    return [optax.scale_by_lion(options.b1, options.b2), *decay]
+
+
+def _adafactor(options: ConfigDict, decay: Parts) -> Parts:
+    return [optax.scale_by_factored_rms(), optax.clip_by_block_rms(1.0), *decay]
+
+
+OPTIMIZERS: Registry[Callable[[ConfigDict, Parts], Parts]] = Registry(
+    "optimizer",
+    {
+        "sgd": _sgd,
+        "adam": _adam,
+        "adamw": _adamw,
+        "rmsprop": _rmsprop,
+        "lamb": _lamb,
+        "lion": _lion,
+        "adafactor": _adafactor,
+    },
+)
+
+
+def register(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator that enters an optimiser of your own."""
+
+    def enter(function: Callable[..., Any]) -> Callable[..., Any]:
+        OPTIMIZERS.add(name, _own(function))
+        return function
+
+    return enter
+
+
+def _own(function: Callable[..., optax.GradientTransformation]) -> Any:
+    """A user's function in the form of the project's own."""
+
+    def parts(options: ConfigDict, decay: Parts) -> Parts:
+        return [function(**options.options.to_dict()), *decay]
+
+    parts.__module__, parts.__qualname__ = function.__module__, function.__qualname__
+    parts.takes_options = True  # type: ignore[attr-defined]
+    return parts
 
 
 def build(
     config: ConfigDict,
     params: Any,
     schedule: Schedule,
-    depths: Mapping[str, int] | None,
+    depths: Mapping[str, int] | None = None,
 ) -> optax.GradientTransformation:
     """The whole update rule.
 
@@ -195,7 +222,7 @@ def build(
       config: groups `optimizer` and `schedule`.
       params: parameters or their shapes.
       schedule: the learning rate by step.
-      depths: see `depths_for`; for `optimizer.layer_decay`, which scales the rate of a layer by
+      depths: see `layer_depths`; for `optimizer.layer_decay`, which scales the rate of a layer by
         its power of the depth (Clark et al. 2020, https://arxiv.org/abs/2003.10555; Bao et al.
         2021, https://arxiv.org/abs/2106.08254).
 
@@ -206,49 +233,16 @@ def build(
       UserError: a pattern that matches no parameter, or an unknown optimiser.
     """
     optimizer = config.optimizer
-    decay = optimizer.weight_decay
-    parts: list[optax.GradientTransformation] = []
+    name = optimizer.name
+    make = _own(name) if callable(name) else OPTIMIZERS[name]
+    if optimizer.options and not hasattr(make, "takes_options"):
+        raise UserError(f"optimizer.options are for an optimiser of your own, not for {name!r}.")
+    parts: Parts = []
     if optimizer.clip_value:
         parts.append(optax.clip(optimizer.clip_value))
     if optimizer.clip_norm:
         parts.append(optax.clip_by_global_norm(optimizer.clip_norm))
-    if decay:
-        check_pattern(optimizer.decay_mask, params, "optimizer.decay_mask")
-
-    def decay_weights() -> list[optax.GradientTransformation]:
-        if not decay:
-            return []
-
-        # A function, since frozen parameters are masked out of the tree that it sees.
-        def mask(tree: Any) -> Any:
-            return map_paths(lambda path: bool(re.search(optimizer.decay_mask, path)), tree)
-
-        return [optax.add_decayed_weights(decay, mask)]
-
-    b1, b2, eps, momentum = optimizer.b1, optimizer.b2, optimizer.eps, optimizer.momentum
-    coupled = decay_weights()
-    if optimizer.name == "sgd":
-        trace = [optax.trace(momentum, optimizer.nesterov)] if momentum else []
-        parts += [*coupled, *trace]
-    elif optimizer.name == "adam":
-        parts += [*coupled, optax.scale_by_adam(b1, b2, eps)]
-    elif optimizer.name == "rmsprop":
-        trace = [optax.trace(momentum)] if momentum else []
-        parts += [*coupled, optax.scale_by_rms(b2, eps, eps_in_sqrt=False), *trace]
-    elif optimizer.name == "adamw":
-        parts += [optax.scale_by_adam(b1, b2, eps), *decay_weights()]
-    elif optimizer.name == "lamb":
-        parts += [optax.scale_by_adam(b1, b2, eps), *decay_weights(), optax.scale_by_trust_ratio()]
-    elif optimizer.name == "lion":
-        parts += [optax.scale_by_lion(b1, b2), *decay_weights()]
-    elif optimizer.name == "adafactor":
-        parts += [
-            optax.scale_by_factored_rms(),
-            optax.clip_by_block_rms(1.0),
-            *decay_weights(),
-        ]
-    else:
-        raise unknown("optimizer", optimizer.name, ("sgd", "adam", "adamw", "rmsprop"))
+    parts += make(optimizer, _weight_decay(optimizer, params))
     if optimizer.lr_multipliers:
         parts.append(_multiply(optimizer.lr_multipliers, params))
     if depths is not None:
@@ -257,16 +251,32 @@ def build(
     if config.schedule.name == "plateau":
         parts.append(scale_by_plateau())
     parts.append(optax.scale_by_learning_rate(schedule))
-    chain = optax.chain(*parts)
-    if not optimizer.freeze:
-        return chain
-    for pattern in optimizer.freeze:
+    return _freeze(optax.chain(*parts), optimizer.freeze, params)
+
+
+def _weight_decay(optimizer: ConfigDict, params: Any) -> Parts:
+    if not optimizer.weight_decay:
+        return []
+    check_pattern(optimizer.decay_mask, params, "optimizer.decay_mask")
+
+    # A function, since frozen parameters are masked out of the tree that it is given.
+    def mask(tree: Any) -> Any:
+        return map_paths(lambda path: bool(re.search(optimizer.decay_mask, path)), tree)
+
+    return [optax.add_decayed_weights(optimizer.weight_decay, mask)]
+
+
+def _freeze(
+    rule: optax.GradientTransformation, patterns: Sequence[str], params: Any
+) -> optax.GradientTransformation:
+    if not patterns:
+        return rule
+    for pattern in patterns:
         check_pattern(pattern, params, "optimizer.freeze")
     labels = map_paths(
-        lambda path: "frozen" if any(re.search(p, path) for p in optimizer.freeze) else "trained",
-        params,
+        lambda path: "frozen" if any(re.search(p, path) for p in patterns) else "trained", params
     )
-    return optax.multi_transform({"trained": chain, "frozen": optax.set_to_zero()}, labels)
+    return optax.multi_transform({"trained": rule, "frozen": optax.set_to_zero()}, labels)
 
 
 def _multiply(

@@ -1,20 +1,19 @@
 """What a run settles before its first step: the update, the state's shape, the compiled step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxvision.tasks import Task
+from jaxvision.tasks.base import Spec, Task
 from jaxvision.train import compilation, mesh, optimizer
 from jaxvision.train.memory import garbage_waits
 from jaxvision.train.state import TrainState
-from jaxvision.train.step import init_state, init_variables, make_train_step
+from jaxvision.train.step import Group, init_state, init_variables, make_train_step
 
 
 @dataclass(frozen=True)
@@ -25,9 +24,10 @@ class Setup:
       config: the run's.
       task: what is trained.
       devices: the mesh that it is trained on.
+      spec: a batch as shapes.
+      total: steps of the training.
       init: draws the network's variables; jitted, so that it is traced once.
-      schedule: the learning rate of each step.
-      update: the optimiser.
+      groups: of parameters, with their optimisers.
       variables: the network's variables as shapes.
       state: the training state as shapes, with the sharding of each array.
     """
@@ -35,15 +35,16 @@ class Setup:
     config: ConfigDict
     task: Task
     devices: Mesh
+    spec: Spec
+    total: int
     init: Callable[[], dict[str, Any]]
-    schedule: optax.Schedule
-    update: optax.GradientTransformation
+    groups: Mapping[str, Group]
     variables: dict[str, Any]
     state: TrainState
 
     @property
     def shardings(self) -> Any:
-        """Of the state's arrays."""
+        """The shardings of the state's arrays."""
         return jax.tree.map(lambda leaf: leaf.sharding, self.state)
 
     def state_of(self, variables: dict[str, Any]) -> TrainState:
@@ -68,9 +69,9 @@ class Setup:
         """The training step, for batches like this one; it takes over the state's memory."""
         step = make_train_step(
             self.task,
-            self.update,
+            self.groups,
             seed=self.config.seed,
-            accumulate=self.config.optimizer.accumulate,
+            total=self.total,
             ema=self.config.optimizer.ema,
         )
         return compilation.compile_now(
@@ -78,33 +79,30 @@ class Setup:
         )
 
     def _fresh(self, variables: dict[str, Any]) -> TrainState:
-        return init_state(variables, self.update, ema=self.config.optimizer.ema > 0)
+        return init_state(variables, self.groups, ema=self.config.optimizer.ema > 0)
 
 
 @garbage_waits()
 def prepare(
-    config: ConfigDict,
-    task: Task,
-    devices: Mesh,
-    image_shape: tuple[int, int, int],
-    *,
-    total: int,
-    steps_per_epoch: int,
+    config: ConfigDict, task: Task, devices: Mesh, spec: Spec, *, total: int, steps_per_epoch: int
 ) -> Setup:
     """Settles a run of `total` steps.
+
+    Args:
+      spec: a batch as shapes.
 
     Raises:
       UserError: optimiser, schedule or network do not fit each other.
     """
-    init = jax.jit(lambda: init_variables(task, config.seed, image_shape))
+    init = jax.jit(lambda: init_variables(task, config.seed, spec))
     variables = jax.eval_shape(init)
-    schedule = optimizer.learning_rate(config, total=total, steps_per_epoch=steps_per_epoch)
-    depths = optimizer.depths_for(config, task.model, image_shape)
-    update = optimizer.build(config, variables["params"], schedule, depths)
-    state = jax.eval_shape(lambda v: init_state(v, update, config.optimizer.ema > 0), variables)
+    groups = optimizer.groups_of(
+        config, task, variables["params"], spec, total=total, steps_per_epoch=steps_per_epoch
+    )
+    state = jax.eval_shape(lambda v: init_state(v, groups, config.optimizer.ema > 0), variables)
     placed = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         state,
         mesh.state_shardings(state, devices),
     )
-    return Setup(config, task, devices, init, schedule, update, variables, placed)
+    return Setup(config, task, devices, spec, total, init, groups, variables, placed)

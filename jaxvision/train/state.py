@@ -10,10 +10,10 @@ class TrainState(struct.PyTreeNode):
     """Everything that decides what a step computes.
 
     Attributes:
-      step: number of updates made, i32 [].
+      step: number of steps made, i32 [].
       params: parameter tree, float32.
-      model_state: the model's other collections (`{"batch_stats": ...}`), possibly empty.
-      opt_state: state of the Optax transformation.
+      model_state: the other collections (`{"batch_stats": ...}`), possibly empty; a teacher too.
+      opt_state: state of the optimiser of each group of parameters, by its name.
       ema: exponential moving average of `params`, or None.
     """
 

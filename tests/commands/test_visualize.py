@@ -1,19 +1,28 @@
 """`jaxvision visualize` on a short run on the built-in digits, and on a small transformer."""
 
+import subprocess
+import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from jaxvision import cli
+from jaxvision import cli, models, runs
 from jaxvision.commands import features
-from jaxvision.commands.visualize import KINDS, most_confident_mistakes
+from jaxvision.commands.visualize import KINDS
+from jaxvision.commands.visualize.splits import most_confident_mistakes
 from jaxvision.errors import UserError
 from jaxvision.interop import torch_weights
+from jaxvision.tasks import configuration
 from jaxvision.train import run
 
-DIGITS = str(Path(__file__).parents[2] / "configs" / "classification" / "digits.py")
+ROOT = Path(__file__).parents[2]
+DIGITS = str(ROOT / "configs" / "classification" / "digits.py")
+SHAPES = str(ROOT / "configs" / "segmentation" / "shapes_unet.py") + ":smoke"
+DCGAN = str(ROOT / "configs" / "generation" / "digits_dcgan.py")
 SHORT = {"train.duration": "2 epochs", "eval.every": "2 epochs", "data.augment": "[]"}
 SHORT |= {"log.tensorboard": "False", "eval.pictures": "0"}
 
@@ -75,11 +84,6 @@ def test_pictures_of_the_split(visualize):
 
 
 def test_a_transformer_with_weights(tmp_path, images, capsys):
-    import jax
-    import jax.numpy as jnp
-
-    from jaxvision import models
-
     small = {"depth": 1, "width": 16, "num_heads": 2, "patch_size": 2}
     model = models.create("vit_mnist", 10, **small)
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
@@ -128,6 +132,48 @@ def test_what_is_missing_is_named(visualize, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"broken\.png cannot be read"):
         visualize("grad-cam", tmp_path / "broken.png")
+
+
+@pytest.fixture(scope="module")
+def unet(tmp_path_factory):
+    """Options that name a small segmentation network with random weights."""
+    config = configuration.load(SHAPES)
+    model = models.create(
+        config.model.name, len(config.data.classes), **config.model.options.to_dict()
+    )
+    size = config.data.options["size"]
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    file = tmp_path_factory.mktemp("unet") / "w.safetensors"
+    torch_weights.save(file, variables)
+    return ["--config", SHAPES, "--weights", str(file)]
+
+
+def test_confusion_of_pixels_is_that_of_evaluation(unet, tmp_path, capsys):
+    output = tmp_path / "c.png"
+    cli._dispatch(["visualize", "confusion", *unet, "--output", str(output)])
+    printed = capsys.readouterr().out
+    _, sums = runs.with_weights(configuration.load(SHAPES), unet[-1]).evaluate("test")
+    counts = np.asarray(sums["confusion"].counts)
+    assert printed.startswith(f"{np.trace(counts)} of {counts.sum()} correct")
+    assert Image.open(output).mode == "RGB"
+
+
+def test_what_a_task_cannot_do_is_named(unet, images):
+    with pytest.raises(UserError, match="mistakes is not for segmentation; it is for classif"):
+        cli._dispatch(["visualize", "misclassified", *unet])
+    with pytest.raises(UserError, match="Grad-CAM is of classifiers"):
+        cli._dispatch(["visualize", "grad-cam", *unet, str(images / "digit0.png")])
+    generator = ["--config", DCGAN, "--weights", unet[-1], str(images / "digit0.png")]
+    with pytest.raises(UserError, match="takes no image but a latent"):
+        cli._dispatch(["visualize", "saliency", *generator])
+
+
+def test_the_parser_needs_no_jax():
+    program = (
+        "import sys; from jaxvision import cli; cli._parser()\n"
+        "sys.exit(', '.join({'jax', 'flax', 'numpy', 'PIL'} & set(sys.modules)) or None)"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
 def test_every_kind_explains_itself(capsys):

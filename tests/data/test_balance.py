@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxvision import config as configuration
 from jaxvision.data import balance
-from jaxvision.data.loader import open_stream
 from jaxvision.data.order import Order
+from jaxvision.data.stream import open_stream
+from jaxvision.tasks import configuration
 
 PRESENT = np.array([[1, 0, 0]] * 8 + [[1, 1, 0]] * 1 + [[1, 0, 1]] * 1, bool)
 

@@ -12,7 +12,7 @@ from jaxvision.errors import UserError
 
 def record(number: int, size: int = 4) -> dict:
     image = np.full((size, size, 3), number, np.uint8)
-    return {"image": image, "label": np.int32(number), "mask": np.True_}
+    return {"image": image, "label": np.int32(number), "valid": np.True_}
 
 
 @pytest.mark.parametrize("shape", [(), (0, 3), (64, 5, 5, 3), (7,)])

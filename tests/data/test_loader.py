@@ -8,13 +8,13 @@ import jax
 import numpy as np
 import pytest
 
-from jaxvision.config import default_config
 from jaxvision.data.batches import stack
 from jaxvision.data.codecs import CorruptImageError, encode_png
 from jaxvision.data.loader import Loader, Share, host_batches, open_stream
 from jaxvision.data.order import Order, record_generator
 from jaxvision.data.transforms import compose
 from jaxvision.errors import UserError
+from jaxvision.tasks import default_config
 
 DEVICE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 CROP = ({"name": "random_resized_crop", "size": 16},)
@@ -127,10 +127,10 @@ def test_batches_on_the_device(photos):
             "image": ((4, 16, 16, 3), "uint8"),
             "label": ((4,), "int32"),
             "image_id": ((4,), "int32"),
-            "mask": ((4,), "bool"),
+            "valid": ((4,), "bool"),
         }
         assert isinstance(batch["image"], jax.Array)
-        assert np.asarray(batch["mask"]).all()
+        assert np.asarray(batch["valid"]).all()
     source = loader.stream.source
     for record, label in zip(batches[0]["image_id"], batches[0]["label"]):
         assert source[int(record)]["label"] == int(label)
@@ -197,8 +197,8 @@ def test_every_record_is_evaluated_once(photos, batch_size):
     seen = []
     for batch in loader.batches():
         assert batch["image"].shape == (batch_size, 16, 16, 3)
-        seen += np.asarray(batch["image_id"])[np.asarray(batch["mask"])].tolist()
-        padding = np.asarray(batch["image"])[~np.asarray(batch["mask"])]
+        seen += np.asarray(batch["image_id"])[np.asarray(batch["valid"])].tolist()
+        padding = np.asarray(batch["image"])[~np.asarray(batch["valid"])]
         assert not padding.any()
     assert seen == list(range(11))
     assert loader.batches_per_epoch == -(-11 // batch_size)
@@ -212,7 +212,7 @@ def test_padded_masks_are_ignored(tmp_path):
             path.write_bytes(encode_png(np.full(shape, i % 2, np.uint8)))
     data = config(tmp_path, source="masks", classes=("a", "b"), eval_transforms=())
     (batch,) = host(open_stream(data, "test", seed=0, train=False), stop=1)
-    assert batch["mask"].tolist() == [True, True, True, False]
+    assert batch["valid"].tolist() == [True, True, True, False]
     assert (batch["segmentation"][3] == 255).all()
     assert (batch["segmentation"][:3] < 2).all()
 
@@ -236,7 +236,7 @@ def test_training_replaces_corrupt_records(photos, tmp_path):
     batches = jax.device_get(list(loader.batches(0, 6)))
     for i, batch in enumerate(batches):
         assert batch["image"].shape == (4, 16, 16, 3)
-        assert batch["mask"].all()
+        assert batch["valid"].all()
         for row in range(4):
             position = 4 * i + row
             while sound.order(position)[1] in bad:
@@ -251,7 +251,7 @@ def test_evaluation_masks_corrupt_records_out(photos, tmp_path):
     root = damaged(photos, tmp_path, ("00", "07"), split="test")
     loader = Loader(stream_of(root, "test", train=False, on_corrupt="skip"), 4, DEVICE)
     batches = jax.device_get(list(loader.batches()))
-    ids = np.concatenate([batch["image_id"][batch["mask"]] for batch in batches])
+    ids = np.concatenate([batch["image_id"][batch["valid"]] for batch in batches])
     assert len(batches) == 3
     names = {loader.stream.source.name(int(i))[-6:] for i in ids}
     assert len(ids) == len(names) == 9

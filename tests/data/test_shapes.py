@@ -4,7 +4,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from jaxvision.data.builders import BUILDERS, Shapes, ShapesConfig
 from jaxvision.data.builders.drawing import CLASSES, COLOURS, DOMINANCE, KEYPOINTS, draw
-from jaxvision.data.builders.shapes import FIRST_TEST_INDEX
+from jaxvision.data.builders.drawn import FIRST_TEST_INDEX
 from jaxvision.errors import UserError
 
 SIZE = 64

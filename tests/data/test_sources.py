@@ -6,10 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from jaxvision.config import default_config
+from jaxvision.data.annotations import Settings, named
 from jaxvision.data.codecs import CorruptImageError, decode_image, encode_png
 from jaxvision.data.decode import Decode
-from jaxvision.data.loader import open_stream
 from jaxvision.data.prepare import prepare
 from jaxvision.data.sources import (
     base_splits,
@@ -20,7 +19,9 @@ from jaxvision.data.sources import (
     read_idx,
     tfds_builder,
 )
+from jaxvision.data.stream import open_stream
 from jaxvision.errors import UserError
+from jaxvision.tasks import default_config
 
 
 def png(value, height=6, width=8):
@@ -191,7 +192,8 @@ def test_masks_of_other_names_and_places_by_a_list(tmp_path):
 
 
 def test_mask_values_are_mapped_to_classes():
-    decode = Decode(3, num_classes=3, mask_values=(7, 11, 21))
+    settings = Settings(num_classes=3, mask_values=(7, 11, 21))
+    decode = Decode(3, named(["segmentation"]), settings)
     mask = np.resize(np.array([7, 11, 21, 0, 255], np.uint8), (6, 8))
     out = decode({"image": png(9), "segmentation": encode_png(mask)}, "r")["segmentation"]
     expected = {7: 0, 11: 1, 21: 2, 0: 255, 255: 255}
@@ -226,7 +228,8 @@ def test_decode_checks_masks_and_labels():
     def mask(values):
         return encode_png(np.resize(np.array(values, np.uint8), (6, 8)))
 
-    decode = Decode(3, num_classes=3, void=(11, 2))
+    settings = Settings(num_classes=3, void=(11, 2))
+    decode = Decode(3, named(["label", "segmentation"]), settings)
     out = decode({"image": png(9), "segmentation": mask([0, 1, 2, 11, 255])}, "r")
     assert sorted(set(out["segmentation"].ravel().tolist())) == [0, 1, 255]
     assert (out["segmentation"].ravel()[2:5] == 255).all()
@@ -244,11 +247,9 @@ def test_decode_checks_masks_and_labels():
         with pytest.raises(UserError, match=f"rec7 has label {label}, but there are 3 classes"):
             decode({"image": png(9), "label": label}, "rec7")
     both = {"image": png(9), "label": 36, "segmentation": mask([1])}
-    assert Decode(3, 3, annotations=("segmentation",))(both, "r").keys() == {
-        "image",
-        "segmentation",
-    }
-    assert Decode(3, 37, annotations=("label",))(both, "r").keys() == {"image", "label"}
+    for name in ("segmentation", "label"):
+        one = Decode(3, named([name]), Settings(num_classes=37))
+        assert one(both, "r").keys() == {"image", name}
 
 
 @pytest.mark.parametrize("stored", [1, 3])
@@ -465,8 +466,8 @@ def test_prepare(tfds_dir):
 def test_folder_sources_do_not_import_tensorflow(folder):
     """What a worker process imports, too."""
     code = (
-        "import sys\nfrom jaxvision.config import default_config\n"
-        "from jaxvision.data.loader import open_stream\n"
+        "import sys\nfrom jaxvision.tasks import default_config\n"
+        "from jaxvision.data.stream import open_stream\n"
         f"data = default_config().data\ndata.source, data.dir = 'folder', {str(folder)!r}\n"
         "print(len(open_stream(data, 'train', seed=0, train=True).source))\n"
         "assert 'tensorflow' not in sys.modules and 'torch' not in sys.modules"

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from jaxvision import config as configuration
 from jaxvision.data.builders import make
 from jaxvision.data.builders.volumes import draw
-from jaxvision.data.loader import open_stream
+from jaxvision.data.stream import open_stream
 from jaxvision.errors import UserError
+from jaxvision.tasks import configuration
 
 
 def test_a_record_is_decided_by_seed_and_index():

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from jaxvision import models, tasks
-from jaxvision.config import default_config
+from jaxvision.data.facts import Facts
 from jaxvision.errors import UserError
 from jaxvision.models.backbones.capsnet import dynamic_routing, squash
+from jaxvision.tasks import default_config
+from jaxvision.tasks.base import image_spec
 
 RNG = np.random.default_rng(0)
 IMAGE = jnp.asarray(RNG.uniform(size=(3, 18, 20, 1)), jnp.float32)
@@ -62,17 +64,18 @@ def test_too_small_images():
 def test_the_task_adds_the_errors_of_the_reconstruction():
     config = default_config()
     config.model.name, config.model.options = "capsnet_decoder", SMALL
-    config.loss.name, config.data.mean, config.data.std = "margin", (0.0,), (1.0,)
+    config.classification.loss = "margin"
+    config.data.mean, config.data.std = (0.0,), (1.0,)
     batch = {
         "image": jnp.asarray(RNG.integers(0, 256, (3, 18, 18, 1)), jnp.uint8),
         "label": jnp.array([0, 3, 1]),
-        "mask": jnp.array([True, True, False]),
+        "valid": jnp.array([True, True, False]),
     }
 
     def loss(weight):
-        config.loss.reconstruction_weight = weight
-        task = tasks.create(config, tuple("abcd"))
-        variables = task.init(jax.random.key(0), (18, 18, 1))
+        config.classification.reconstruction_weight = weight
+        task = tasks.create(config, Facts(tuple("abcd")))
+        variables = task.init(jax.random.key(0), image_spec((18, 18, 1)))
         return task, variables, task.loss(variables["params"], {}, batch, jax.random.key(1))[0]
 
     _, _, without = loss(0.0)
@@ -82,7 +85,7 @@ def test_the_task_adds_the_errors_of_the_reconstruction():
     squares = jnp.square(found["reconstruction"] - image).sum((1, 2, 3))
     assert float(whole - without) == pytest.approx(0.01 * float(squares[:2].mean()), rel=1e-5)
     assert float(without) == pytest.approx(
-        float(jnp.where(batch["mask"], task._losses(found["logits"], batch["label"])[0], 0).sum())
+        float(jnp.where(batch["valid"], task._losses(found["logits"], batch["label"])[0], 0).sum())
         / 2,
         rel=1e-5,
     )

@@ -27,7 +27,7 @@ def predict(shared_data):
     model = models.create("espnet", 12)
     image = jnp.zeros((1, 360, 480, 3))
     like = jax.eval_shape(lambda: model.init(jax.random.key(0), image))
-    variables = pretrained.load_into("espnet", model, str(path), like)
+    variables = pretrained.load_into("espnet", model, pretrained.read(str(path), "espnet"), like)
     apply = jax.jit(model.apply)
 
     def logits(names):

@@ -16,7 +16,9 @@ from jaxvision.interop.torch_weights import torch_name
 from jaxvision.models.segmentation.unet import with_aliases, without_aliases
 
 # One network of each module: what is true of its options is true of all its variants.
-FAMILIES = {models.variant(name).module: name for name in reversed(models.names())}.values()
+EVERY = {models.variant(name).module: name for name in reversed(models.names())}.values()
+# Those whose output, or a map of it, is one score a class.
+FAMILIES = [name for name in EVERY if models.variant(name).role in ("backbones", "segmentation")]
 # Depths and widths at which a network is traced in a second; others keep the published ones.
 SMALL = {
     "beit_base_patch16_224": {"depth": 2, "width": 24, "num_heads": 2},
@@ -127,10 +129,10 @@ def test_wrong_values_of_options():
 
 
 def test_small_networks_are_representatives():
-    assert not SMALL.keys() - FAMILIES
+    assert not SMALL.keys() - set(EVERY)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", EVERY)
 def test_every_family_says_where_it_comes_from(name):
     entry = models.variant(name)
     assert entry.reference
@@ -175,7 +177,7 @@ def test_no_classes_give_maps(name):
     assert not classifies(name, variables)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", EVERY)
 def test_inputs_are_what_a_network_is_called_with(name):
     entry = models.variant(name)
     called = inspect.signature(entry.module.__call__).parameters

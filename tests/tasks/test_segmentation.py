@@ -6,17 +6,21 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxvision import config as configuration
 from jaxvision import losses, pretrained, tasks
+from jaxvision.data.facts import Facts
 from jaxvision.errors import UserError
-from jaxvision.tasks.segmentation import Segmentation
+from jaxvision.tasks import configuration
+from jaxvision.tasks.base import image_spec
+from jaxvision.tasks.segmentation.task import Segmentation
+
+KEY = jax.random.key(0)
 
 NAMES = ("a", "b", "c")
 RNG = np.random.default_rng(0)
 BATCH = {
     "image": jnp.asarray(RNG.integers(0, 256, (2, 8, 10, 3), np.uint8)),
     "segmentation": jnp.asarray(RNG.choice([0, 1, 2, 255], (2, 8, 10)).astype(np.uint8)),
-    "mask": jnp.ones(2, bool),
+    "valid": jnp.ones(2, bool),
 }
 COUNTED = BATCH["segmentation"] < 3
 TARGETS = jnp.where(COUNTED, BATCH["segmentation"], 0).astype(jnp.int32)
@@ -38,7 +42,7 @@ class Pixelwise(nn.Module):
 
 def loss_of(**options):
     task = Segmentation(Pixelwise(auxiliary=options.pop("auxiliary", False)), NAMES, **options)
-    variables = task.init(jax.random.key(0), (8, 10, 3))
+    variables = task.init(jax.random.key(0), image_spec((8, 10, 3)))
     value, _ = task.loss(variables["params"], {}, BATCH, jax.random.key(1))
     return float(value), task.logits(variables, BATCH["image"])
 
@@ -74,8 +78,8 @@ def test_hard_pixels_alone():
 
 def test_the_class_that_stands_for_void_is_not_evaluated():
     task = Segmentation(Pixelwise(), NAMES, void_class="c", void_counts=True)
-    variables = task.init(jax.random.key(0), (8, 10, 3))
-    found = task.metrics(variables, BATCH)["confusion"]
+    variables = task.init(jax.random.key(0), image_spec((8, 10, 3)))
+    found = task.evaluate(variables, BATCH, KEY)[0]["confusion"]
     assert found.counts.shape == (2, 2)
     guess = task.logits(variables, BATCH["image"]).argmax(-1)
     truth = np.asarray(BATCH["segmentation"])
@@ -85,10 +89,10 @@ def test_the_class_that_stands_for_void_is_not_evaluated():
 
 def test_rows_that_fill_the_batch_hold_no_pixel():
     task = Segmentation(Pixelwise(), NAMES, void_counts=True, boundary=0.02)
-    variables = task.init(jax.random.key(0), (8, 10, 3))
+    variables = task.init(jax.random.key(0), image_spec((8, 10, 3)))
     half = {key: value[:1] for key, value in BATCH.items()}
-    filled = BATCH | {"mask": jnp.array([True, False])}
-    one, padded = (task.metrics(variables, batch) for batch in (half, filled))
+    filled = BATCH | {"valid": jnp.array([True, False])}
+    one, padded = (task.evaluate(variables, batch, KEY)[0] for batch in (half, filled))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), one, padded)
 
 
@@ -99,9 +103,9 @@ def test_predictions_cover_the_image_of_a_network_without_padding():
             return nn.Conv(3, (3, 5), padding="VALID")(image)
 
     task = Segmentation(Valid(), NAMES)
-    variables = task.init(jax.random.key(0), (8, 10, 3))
+    variables = task.init(jax.random.key(0), image_spec((8, 10, 3)))
     assert task.logits(variables, BATCH["image"]).shape == (2, 6, 6, 3)
-    found = task.predict(variables, BATCH["image"])
+    found = task.predict(variables, BATCH, KEY)
     assert found["segmentation"].shape == (2, 8, 10)
     inner = jax.nn.softmax(task.logits(variables, BATCH["image"]))
     np.testing.assert_array_equal(found["segmentation"][:, 1:-1, 2:-2], inner.argmax(-1))
@@ -109,30 +113,39 @@ def test_predictions_cover_the_image_of_a_network_without_padding():
 
 
 def configured(**values):
-    config = configuration.default_config()
-    config.task, config.model.name = "segmentation", "unet_small"
+    config = tasks.default_config("segmentation")
+    config.model.name = "unet_small"
     for path, value in values.items():
         configuration.set_key(config, path.replace("__", "."), value)
     return config
 
 
+def created(values):
+    config = configured(**values)
+    configuration.validate(config)
+    return tasks.create(config, Facts(NAMES))
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"loss__name": "cross_entropy+dise"}, "loss.name .*'dise'.*'dice'"),
-        ({"loss__options": {"dice": {}}}, "loss in loss.options 'dice'"),
+        ({"segmentation__loss": "cross_entropy+dise"}, "segmentation.loss .*'dise'.*'dice'"),
+        ({"segmentation__loss_options": {"dice": {}}}, "loss in segmentation.loss_options 'dice'"),
         (
-            {"loss__name": "dice", "loss__options": {"dice": {"smoth": 1.0}}},
+            {"segmentation__loss": "dice", "segmentation__loss_options": {"dice": {"smoth": 1.0}}},
             "option of loss 'dice' 'smoth'.*'smooth'",
         ),
-        ({"eval__void_class": "a"}, "eval.void_class='a' is not the last class, 'c'"),
-        ({"eval__scales": (0.0,)}, "eval.scales are positive"),
-        ({"distillation__model": "resnet18"}, "distillation.model is for"),
+        (
+            {"segmentation__void_class": "a"},
+            "segmentation.void_class='a' is not the last class, 'c'",
+        ),
+        ({"segmentation__scales": (0.0,)}, "segmentation.scales are positive"),
+        ({"segmentation__distillation": "resnet18"}, "Unknown config key"),
     ],
 )
 def test_what_cannot_be_is_refused(values, message):
     with pytest.raises(UserError, match=message):
-        tasks.create(configured(**values), NAMES)
+        created(values)
 
 
 def test_an_encoder_starts_from_weights_of_its_own(tmp_path):
@@ -146,7 +159,9 @@ def test_an_encoder_starts_from_weights_of_its_own(tmp_path):
     network = models.create("upernet_resnet18", 3, width=4)
     fresh = dict(jax.jit(lambda: network.init(jax.random.key(6), image))())
     weights = str(tmp_path / "resnet18.safetensors")
-    filled = pretrained.load_encoder("upernet_resnet18", {"width": 4}, weights, fresh)
+    assert models.encoder_of("upernet_resnet18", {"width": 4}) == ("resnet18", "backbone")
+    read = pretrained.read(weights, "resnet18")
+    filled = pretrained.fill_encoder("resnet18", "backbone", read, fresh)
     for kind in ("params", "batch_stats"):
         inner = {k: v for k, v in variables[kind].items() if k != "fc"}
         jax.tree.map(np.testing.assert_array_equal, dict(filled[kind]["backbone"]), dict(inner))
@@ -155,4 +170,4 @@ def test_an_encoder_starts_from_weights_of_its_own(tmp_path):
         for name in rest:
             jax.tree.map(np.testing.assert_array_equal, filled[kind][name], fresh[kind][name])
     with pytest.raises(UserError, match="Unknown model with an encoder 'segnet'"):
-        pretrained.load_encoder("segnet", {}, weights, fresh)
+        models.encoder_of("segnet", {})

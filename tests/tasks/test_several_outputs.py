@@ -8,9 +8,11 @@ import pytest
 from flax import linen as nn
 
 from jaxvision import models, tasks
-from jaxvision.config import default_config
+from jaxvision.data.facts import Facts
 from jaxvision.errors import UserError
-from jaxvision.tasks.classification import Classification, Teacher
+from jaxvision.tasks import configuration, default_config
+from jaxvision.tasks.base import image_spec
+from jaxvision.tasks.classification.task import Classification, Teacher
 
 RNG = np.random.default_rng(0)
 LOGITS = {name: RNG.normal(size=(6, 4)).astype(np.float32) for name in ("a", "b", "c")}
@@ -31,12 +33,12 @@ class Constant(nn.Module):
 
 def loss_of(outputs, **options):
     task = Classification(Constant(outputs), tuple("abcd"), **options)
-    variables = task.init(jax.random.key(0), (2, 2, 1))
+    variables = task.init(jax.random.key(0), image_spec((2, 2, 1)))
     params = variables.pop("params")
     batch = {
         "image": jnp.zeros((6, 2, 2, 1), jnp.uint8),
         "label": LABELS,
-        "mask": jnp.array([True] * 5 + [False]),
+        "valid": jnp.array([True] * 5 + [False]),
     }
     loss, (state, metrics) = task.loss(params, variables, batch, jax.random.key(1))
     return float(loss), state, metrics
@@ -82,12 +84,12 @@ def test_soft_distillation_of_a_network_with_one_head():
 def test_the_teacher_gets_no_gradient_and_the_student_does():
     teacher = Teacher(Constant({"logits": LOGITS["c"]}), "soft", 0.9)
     task = Classification(Constant({"logits": LOGITS["a"]}), tuple("abcd"), teacher=teacher)
-    variables = task.init(jax.random.key(0), (2, 2, 1))
+    variables = task.init(jax.random.key(0), image_spec((2, 2, 1)))
     params = variables.pop("params")
     batch = {
         "image": jnp.zeros((6, 2, 2, 1), jnp.uint8),
         "label": LABELS,
-        "mask": jnp.ones(6, bool),
+        "valid": jnp.ones(6, bool),
     }
 
     def loss(params, model_state):
@@ -101,14 +103,10 @@ def test_the_teacher_gets_no_gradient_and_the_student_does():
 def test_configured_teachers():
     config = default_config()
     config.model.name = "vit_mnist"
-    config.distillation.model = "mlp"
-    with pytest.raises(UserError, match=r"needs distillation\.weights"):
-        tasks.create(config, ("a", "b"))
-    config.distillation.weights = "teacher.safetensors"
-    config.distillation.options = {"hidden": (5,)}
-    task = tasks.create(config, ("a", "b"))
+    config.classification.distillation.model = "mlp"
+    with pytest.raises(UserError, match=r"needs classification\.distillation\.weights"):
+        configuration.validate(config)
+    config.classification.distillation.weights = "teacher.safetensors"
+    config.classification.distillation.options = {"hidden": (5,)}
+    task = tasks.create(config, Facts(("a", "b")))
     assert task.teacher.model == models.create("mlp", 2, hidden=(5,))
-    config.task = "segmentation"
-    config.model.name = "unet"
-    with pytest.raises(UserError, match="task='classification'"):
-        tasks.create(config, ("a", "b"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxvision.ops.resize import resize
-from jaxvision.tasks.views import Views
+from jaxvision.tasks.segmentation.views import Views
 
 IMAGE = jax.random.normal(jax.random.key(0), (2, 12, 16, 3))
 KERNEL = jax.random.normal(jax.random.key(1), (3, 5))

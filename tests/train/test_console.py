@@ -6,11 +6,13 @@ import pytest
 
 from jaxvision.train.console import RunConsole, format_metrics
 
+FIRST = ("loss", "accuracy")
+
 
 def test_the_important_metrics_come_first_and_classes_on_request():
     metrics = {"iou/car": 0.51234567, "speed": 12345.6, "accuracy": 0.98765, "loss": 0.1}
-    assert format_metrics(metrics) == "loss 0.1  accuracy 0.9877  speed 12346"
-    assert format_metrics(metrics, everything=True).endswith("iou/car 0.5123  speed 12346")
+    assert format_metrics(metrics, FIRST) == "loss 0.1  accuracy 0.9877  speed 12346"
+    assert format_metrics(metrics, FIRST, everything=True).endswith("iou/car 0.5123  speed 12346")
     assert format_metrics({"loss": float("nan"), "rate": 1e-9}) == "loss nan  rate 1e-09"
     assert format_metrics({}) == ""
 

@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 
-from jaxvision import config as configuration
+from jaxvision.tasks import configuration
 from jaxvision.train import run
 
 DIGITS = str(Path(__file__).parents[2] / "configs" / "classification" / "digits.py")

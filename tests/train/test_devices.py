@@ -13,8 +13,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxvision.config import default_config
 from jaxvision.errors import UserError
+from jaxvision.tasks import default_config
 from jaxvision.train import distributed, mesh
 
 ROOT = Path(__file__).parents[2]
@@ -136,7 +136,7 @@ def test_shardings_split_parameters_and_moments_but_not_statistics():
     code = """
 import jax, numpy as np
 from jax.sharding import PartitionSpec as P
-from jaxvision.config import default_config
+from jaxvision.tasks import default_config
 from jaxvision.train import mesh
 from jaxvision.train.state import TrainState
 config = default_config(); config.mesh.fsdp = 4

@@ -6,18 +6,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from jaxvision import cli, models
-from jaxvision import config as configuration
+from jaxvision import cli, models, runs, tasks
 from jaxvision.errors import UserError
 from jaxvision.interop import torch_weights
-from jaxvision.train import optimizer, run
-from jaxvision.train.inference import Origin, run_variables
+from jaxvision.tasks import configuration
+from jaxvision.train import optimizer, run, schedule
 
 VIT = {"depth": 2, "width": 16, "num_heads": 2, "head_dim": 8}
 
 
 def small(**changes):
-    config = configuration.default_config()
+    config = tasks.default_config()
     config.data.train, config.data.test = "train[:128]", "test[:64]"
     config.data.channels = 1
     config.data.eval_transforms = config.data.train_transforms = ({"name": "resize", "size": 12},)
@@ -39,26 +38,32 @@ def published(tmp_path_factory):
     return path, load_file(path)
 
 
+def depths_of(model, shape):
+    return optimizer.layer_depths(
+        lambda: model.init(jax.random.key(0), jnp.zeros((1, *shape)), train=False)
+    )
+
+
 def test_layers_are_counted_from_the_output():
-    depths = optimizer.layer_depths(models.create("vit_mnist", 5, **VIT), (12, 12, 1))
+    depths = depths_of(models.create("vit_mnist", 5, **VIT), (12, 12, 1))
     assert depths["head"] == depths["norm"] == 0
     assert depths["blocks_1/attn/qkv"] == depths["blocks_1/mlp/fc2"] == 1
     assert depths["blocks_0/norm1"] == 2
     assert depths["patch_embed/proj"] == depths[""] == 3
-    depths = optimizer.layer_depths(models.create("resnet18", 5), (32, 32, 3))
+    depths = depths_of(models.create("resnet18", 5), (32, 32, 3))
     assert depths["layer4_1/conv1"] == 1
     assert depths["layer1_0/bn2"] == 8
     assert depths["conv1"] == depths["bn1"] == 9
 
 
 def test_each_layer_learns_slower_than_the_next():
-    config = configuration.default_config()
+    config = tasks.default_config()
     config.optimizer.name, config.optimizer.momentum = "sgd", 0.0
     config.optimizer.learning_rate, config.schedule.name = 1.0, "constant"
     config.optimizer.layer_decay = 0.5
     params = {"stem": {"kernel": jnp.ones(2)}, "head": {"kernel": jnp.ones(2)}}
-    schedule = optimizer.learning_rate(config, total=10, steps_per_epoch=5)
-    tx = optimizer.build(config, params, schedule, {"stem": 2, "head": 0})
+    rate = schedule.learning_rate(config, total=10, steps_per_epoch=5)
+    tx = optimizer.build(config, params, rate, {"stem": 2, "head": 0})
     updates, _ = tx.update(params, tx.init(params), params)
     np.testing.assert_allclose(updates["stem"]["kernel"], -0.25)
     np.testing.assert_allclose(updates["head"]["kernel"], -1.0)
@@ -88,7 +93,7 @@ def test_fine_tuning_then_exporting(published, tmp_path, capsys):
             np.testing.assert_array_equal(after[name], before[name])
     assert not np.allclose(after["blocks.1.mlp.fc1.weight"], before["blocks.1.mlp.fc1.weight"])
     # What was exported is what the run evaluates.
-    variables = run_variables(Origin(tmp_path / "run"))
+    variables = runs.open(tmp_path / "run").variables
     np.testing.assert_array_equal(
         torch_weights.to_state_dict(variables)["head.weight"], after["head.weight"]
     )
@@ -117,10 +122,10 @@ def test_a_student_of_a_teacher_resumes_without_its_file(tmp_path):
     variables = teacher.init(jax.random.key(0), jnp.zeros((1, 12, 12, 1)))
     torch_weights.save(tmp_path / "teacher.safetensors", variables)
     config = small(
-        distillation__model="mlp",
-        distillation__options={"hidden": (6,)},
-        distillation__weights=str(tmp_path / "teacher.safetensors"),
-        distillation__kind="soft",
+        classification__distillation__model="mlp",
+        classification__distillation__options={"hidden": (6,)},
+        classification__distillation__weights=str(tmp_path / "teacher.safetensors"),
+        classification__distillation__kind="soft",
         model__options={**VIT, "distilled": True},
     )
     run(config, tmp_path / "run")
@@ -128,4 +133,4 @@ def test_a_student_of_a_teacher_resumes_without_its_file(tmp_path):
     config.train.duration, config.train.allow_changed_config = 5, True
     result = run(config, tmp_path / "run")
     assert np.isfinite(result["loss"])
-    assert "teacher" not in run_variables(Origin(tmp_path / "run"))
+    assert "teacher" not in runs.open(tmp_path / "run").variables

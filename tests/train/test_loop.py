@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxvision import config as configuration
 from jaxvision.errors import UserError
-from jaxvision.train import loop, run
+from jaxvision.tasks import configuration
+from jaxvision.train import evaluation, log, run
 from jaxvision.train.writers import read_metrics
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +50,9 @@ def test_a_run_writes_what_it_promises(trained):
     workdir, result = trained
     stored = json.loads((workdir / "config.json").read_text())
     assert stored["model"]["name"] == "mlp"
-    assert stored["data"]["classes"] == list("0123456789")  # so that predicting needs no data
+    facts = json.loads((workdir / "facts.json").read_text())
+    assert facts["class_names"] == list("0123456789")  # so that predicting needs no data
+    assert facts["records"] == {"train": 1437}
     assert [r["step"] for r in records(workdir, "train")] == [11, 22, 33, 44]
     assert [r["step"] for r in records(workdir, "validation")] == [22, 44]
     (test,) = records(workdir, "test")
@@ -60,6 +62,7 @@ def test_a_run_writes_what_it_promises(trained):
     assert last["loss"] < 0.5 * first["loss"]
     assert first["images_per_second"] > 0
     assert {p.name for p in (workdir / "checkpoints").iterdir()} == {"22", "44"}
+    assert {p.name for p in (workdir / "pictures").iterdir()} == {"0000022.png", "0000044.png"}
     assert list((workdir / "tensorboard").glob("events.out.tfevents.*"))
     picture = np.asarray(Image.open(workdir / "predictions.png"))
     assert picture.ndim == 3
@@ -169,11 +172,12 @@ def test_the_best_checkpoint_by_validation_is_the_one_tested(tmp_path, capsys):
         ({"data__train_transforms": ({"name": "resise"},)}, "Did you mean 'resize'"),
         ({"checkpoint__best_metric": "acuracy"}, "'accuracy'"),
         ({"train__batch_size": 5000}, "larger than the 1437 records"),
-        ({"task": "segmentation"}, "no masks"),
-        ({"loss__class_weights": (1.0, 2.0)}, "2 values for 10 classes"),
+        ({"classification__class_weights": (1.0, 2.0)}, "2 values for 10 classes"),
         ({"data__source": "idx", "data__dir": "/nowhere"}, "/nowhere"),
         ({"model__weights": "/nowhere.pth"}, "No weights file /nowhere.pth"),
         ({"schedule__name": "step"}, "schedule.milestones"),
+        ({"optimizer__name": "sdg"}, "Unknown optimizer 'sdg'. Did you mean 'sgd'"),
+        ({"schedule__name": "cosin"}, "Did you mean 'cosine'"),
     ],
 )
 def test_bad_input_is_one_clear_message(tmp_path, changes, message):
@@ -183,14 +187,11 @@ def test_bad_input_is_one_clear_message(tmp_path, changes, message):
 
 
 def test_fine_tuning_starts_from_given_weights_and_freezes(tmp_path, trained):
-    from jaxvision import tasks
+    from jaxvision import runs
     from jaxvision.interop import torch_weights
-    from jaxvision.train.inference import Origin, variables_of
 
     workdir, _ = trained
-    config = small()
-    task = tasks.create(config, tuple("0123456789"))
-    variables = variables_of(config, task, Origin(workdir), (8, 8, 1))
+    variables = runs.open(workdir).variables
     torch_weights.save(tmp_path / "mlp.safetensors", variables)
     config = small(
         model__weights=str(tmp_path / "mlp.safetensors"), optimizer__freeze=("^0/",),
@@ -198,20 +199,20 @@ def test_fine_tuning_starts_from_given_weights_and_freezes(tmp_path, trained):
     )  # fmt: skip
     result = run(config, tmp_path / "tuned")
     assert result["accuracy"] == pytest.approx(_["accuracy"], abs=0.02)
-    tuned = variables_of(config, task, Origin(tmp_path / "tuned"), (8, 8, 1))
+    tuned = runs.open(tmp_path / "tuned").variables
     old, new = variables["params"], tuned["params"]
     np.testing.assert_array_equal(old["0"]["kernel"], new["0"]["kernel"])
     assert not np.array_equal(old["3"]["kernel"], new["3"]["kernel"])
 
 
 def test_sigterm_during_the_test_ends_the_run_as_during_training(tmp_path, monkeypatch, capsys):
-    evaluate = loop.evaluate
+    evaluate = evaluation.Evaluator.__call__
 
     def struck(*arguments):
         os.kill(os.getpid(), signal.SIGTERM)
         return evaluate(*arguments)
 
-    monkeypatch.setattr(loop, "evaluate", struck)
+    monkeypatch.setattr(evaluation.Evaluator, "__call__", struck)
     config = small(train__duration=4, train__log_every=2, eval__every="never")
     assert run(config, tmp_path / "run") == {}
     assert "Stopped by SIGTERM after step 4 of 4; saved" in capsys.readouterr().out
@@ -230,7 +231,7 @@ def test_the_trace_covers_the_steps_asked_for(tmp_path, monkeypatch):
         ((5, 99), 1, [("start", 5), ("stop before", 6)]),  # the run ends first
         ((), 1, []),
     ]:
-        trace = loop.Trace(span, tmp_path)
+        trace = log.Trace(span, tmp_path)
         for step in range(first, 7):
             trace.before(step, None)
             if step == 6:

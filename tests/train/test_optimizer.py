@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvision.config import default_config
 from jaxvision.errors import UserError
-from jaxvision.train import optimizer
+from jaxvision.tasks import default_config
+from jaxvision.train import optimizer, schedule
 
 PARAMS = {
     "stem": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)},
@@ -27,8 +27,8 @@ def configured(**changes):
 
 def run(config, gradients, params=PARAMS):
     """Parameters after one update per gradient tree."""
-    schedule = optimizer.learning_rate(config, total=100, steps_per_epoch=10)
-    tx = optimizer.build(config, params, schedule, None)
+    rate = schedule.learning_rate(config, total=100, steps_per_epoch=10)
+    tx = optimizer.build(config, params, rate)
     state = tx.init(params)
     for gradient in gradients:
         updates, state = tx.update(gradient, state, params)
@@ -89,8 +89,8 @@ def test_rmsprop_is_torch_s():
 def test_every_optimiser_minimises_a_quadratic(name):
     config = configured(optimizer__name=name, optimizer__learning_rate=0.02)
     params = {"layer": {"kernel": jnp.array([[1.0, -2.0], [0.5, 3.0]])}}
-    schedule = optimizer.learning_rate(config, total=300, steps_per_epoch=10)
-    tx = optimizer.build(config, params, schedule, None)
+    rate = schedule.learning_rate(config, total=300, steps_per_epoch=10)
+    tx = optimizer.build(config, params, rate)
 
     def loss(p):
         return jnp.sum((p["layer"]["kernel"] - 0.7) ** 2)
@@ -163,17 +163,17 @@ def test_a_pattern_without_match_names_its_neighbours(key):
 )
 def test_schedules(name, changes, expected):
     config = configured(schedule__name=name, **{f"schedule__{k}": v for k, v in changes.items()})
-    schedule = optimizer.learning_rate(config, total=100, steps_per_epoch=10)
-    for step, rate in expected.items():
-        assert float(schedule(step)) == pytest.approx(rate, rel=1e-4, abs=1e-9), step
+    rate = schedule.learning_rate(config, total=100, steps_per_epoch=10)
+    for step, wanted in expected.items():
+        assert float(rate(step)) == pytest.approx(wanted, rel=1e-4, abs=1e-9), step
 
 
 def test_a_step_schedule_needs_milestones_and_warm_up_must_fit():
     with pytest.raises(UserError, match="milestones"):
-        optimizer.learning_rate(configured(schedule__name="step"), total=9, steps_per_epoch=3)
+        schedule.learning_rate(configured(schedule__name="step"), total=9, steps_per_epoch=3)
     config = configured(schedule__name="cosine", schedule__warmup=20)
     with pytest.raises(UserError, match="warmup is 20 steps"):
-        optimizer.learning_rate(config, total=9, steps_per_epoch=3)
+        schedule.learning_rate(config, total=9, steps_per_epoch=3)
 
 
 def test_reduce_on_plateau_waits_for_patience_as_torch_does():
@@ -188,6 +188,6 @@ def test_reduce_on_plateau_waits_for_patience_as_torch_does():
     factors = []
     # torch.optim.lr_scheduler.ReduceLROnPlateau(factor=.5, patience=2) on these values.
     for value in (1.0, 0.9, 0.95, 0.95, 0.95, 0.5, 0.6, 0.6, 0.6):
-        state = optimizer.reduce_on_plateau(state, value, config, 1)
-        factors.append(optimizer.plateau_factor(state))
+        state = schedule.reduce_on_plateau(state, value, config, 1)
+        factors.append(schedule.plateau_factor(state))
     assert factors == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25]

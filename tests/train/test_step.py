@@ -7,10 +7,13 @@ import optax
 import pytest
 
 from jaxvision import models
-from jaxvision.tasks.classification import Classification
+from jaxvision.tasks.base import image_spec
+from jaxvision.tasks.classification.task import Classification
 from jaxvision.tasks.inputs import Inputs
-from jaxvision.tasks.segmentation import Segmentation
-from jaxvision.train.step import init_state, init_variables, make_train_step
+from jaxvision.tasks.segmentation.task import Segmentation
+from jaxvision.train.step import Group, init_state, init_variables, make_train_step
+
+KEY = jax.random.key(0)
 
 RNG = np.random.default_rng(0)
 
@@ -19,7 +22,7 @@ def batch_of(count=8, size=8, channels=1, classes=4):
     return {
         "image": jnp.asarray(RNG.integers(0, 256, (count, size, size, channels)), jnp.uint8),
         "label": jnp.asarray(RNG.integers(0, classes, count), jnp.int32),
-        "mask": jnp.ones(count, bool),
+        "valid": jnp.ones(count, bool),
     }
 
 
@@ -29,13 +32,15 @@ def classification(name="mlp", augmentations=(), **options):
 
 
 def state_of(task, optimizer, ema=False, shape=(8, 8, 1)):
-    return init_state(init_variables(task, 0, shape), optimizer, ema)
+    return init_state(init_variables(task, 0, image_spec(shape)), {"main": Group(optimizer)}, ema)
 
 
 def test_accumulation_gives_the_gradient_of_the_whole_batch():
     task, tx, batch = classification(hidden=(16,)), optax.sgd(0.1), batch_of()
-    whole, one = make_train_step(task, tx, seed=0)(state_of(task, tx), batch)
-    parts, four = make_train_step(task, tx, seed=0, accumulate=4)(state_of(task, tx), batch)
+    whole, one = make_train_step(task, {"main": Group(tx)}, seed=0)(state_of(task, tx), batch)
+    parts, four = make_train_step(task, {"main": Group(tx, accumulate=4)}, seed=0)(
+        state_of(task, tx), batch
+    )
     for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(parts.params)):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
     assert one["loss"].compute("l")["l"] == pytest.approx(four["loss"].compute("l")["l"], rel=1e-5)
@@ -45,7 +50,7 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch():
 def test_averaged_weights_follow_the_definition():
     task, tx, batch = classification(hidden=(4,)), optax.sgd(0.5), batch_of()
     state = state_of(task, tx, ema=True)
-    step = make_train_step(task, tx, seed=0, ema=0.9)
+    step = make_train_step(task, {"main": Group(tx)}, seed=0, ema=0.9)
     expected = state.params
     for _ in range(3):
         state, _ = step(state, batch)
@@ -62,7 +67,7 @@ def test_randomness_comes_from_seed_and_step_alone():
     tx, batch = optax.sgd(0.1), batch_of()
 
     def losses(seed, start):
-        step, state = make_train_step(task, tx, seed=seed), state_of(task, tx)
+        step, state = make_train_step(task, {"main": Group(tx)}, seed=seed), state_of(task, tx)
         return float(step(state.replace(step=jnp.int32(start)), batch)[1]["loss"].total)
 
     assert losses(0, 0) == losses(0, 0)
@@ -72,7 +77,9 @@ def test_randomness_comes_from_seed_and_step_alone():
 
 def test_batch_statistics_are_updated_by_torch_s_rule():
     task, tx = classification("resnet8_cifar"), optax.sgd(0.0)
-    state, _ = jax.jit(make_train_step(task, tx, seed=0))(state_of(task, tx), batch_of())
+    state, _ = jax.jit(make_train_step(task, {"main": Group(tx)}, seed=0))(
+        state_of(task, tx), batch_of()
+    )
     mean = state.model_state["batch_stats"]["bn1"]["mean"]
     assert float(jnp.abs(mean).max()) > 0
     assert state.model_state["batch_stats"].keys() == {"bn1", *(f"layer{i}_0" for i in (1, 2, 3))}
@@ -80,12 +87,12 @@ def test_batch_statistics_are_updated_by_torch_s_rule():
 
 def test_rows_without_mask_do_not_count():
     task = classification(hidden=(8,))
-    variables = init_variables(task, 0, (8, 8, 1))
+    variables = init_variables(task, 0, image_spec((8, 8, 1)))
     batch = batch_of(8)
-    padded = {**batch, "mask": jnp.arange(8) < 5}
+    padded = {**batch, "valid": jnp.arange(8) < 5}
     first = jax.tree.map(lambda x: x[:5], batch)
-    for name, a in task.metrics(variables, padded).items():
-        b = task.metrics(variables, first)[name]
+    for name, a in task.evaluate(variables, padded, KEY)[0].items():
+        b = task.evaluate(variables, first, KEY)[0][name]
         assert a.compute(name)[name] == pytest.approx(b.compute(name)[name], rel=1e-6)
 
 
@@ -134,14 +141,14 @@ def test_bfloat16_computes_near_float32_with_float32_parameters(name):
 def test_segmentation_ignores_void_in_loss_and_metrics():
     model = models.create("unet", 3, width=4, depth=2)
     task = Segmentation(model, tuple("abc"), Inputs((0.5,), (0.25,), (), 3))
-    variables = init_variables(task, 0, (8, 8, 1))
+    variables = init_variables(task, 0, image_spec((8, 8, 1)))
     truth = RNG.integers(0, 3, (4, 8, 8))
     image = jnp.asarray(RNG.integers(0, 256, (4, 8, 8, 1)), jnp.uint8)
-    batch = {"image": image, "segmentation": jnp.asarray(truth), "mask": jnp.ones(4, bool)}
+    batch = {"image": image, "segmentation": jnp.asarray(truth), "valid": jnp.ones(4, bool)}
     void = {**batch, "segmentation": batch["segmentation"].at[:, :4].set(255)}
-    counts = task.metrics(variables, void)["confusion"].counts
+    counts = task.evaluate(variables, void, KEY)[0]["confusion"].counts
     assert int(counts.sum()) == 4 * 4 * 8
-    guess = np.asarray(task.predict(variables, image)["segmentation"])[:, 4:]
+    guess = np.asarray(task.predict(variables, {"image": image}, KEY)["segmentation"])[:, 4:]
     for i in range(3):
         for j in range(3):
             assert counts[i, j] == ((truth[:, 4:] == i) & (guess == j)).sum()
@@ -149,6 +156,6 @@ def test_segmentation_ignores_void_in_loss_and_metrics():
         **void,
         "segmentation": jnp.where(void["segmentation"] == 255, 7, void["segmentation"]),
     }
-    assert float(task.metrics(variables, other)["loss"].total) == float(
-        task.metrics(variables, void)["loss"].total
+    assert float(task.evaluate(variables, other, KEY)[0]["loss"].total) == float(
+        task.evaluate(variables, void, KEY)[0]["loss"].total
     )

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxvision.config import default_config
 from jaxvision.errors import UserError
+from jaxvision.tasks import default_config
 from jaxvision.train.writers import Writers, read_metrics, write_atomically
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8, UInt32
 
 Images = Float[Array, "b h w c"]
-Factor = Float[Array, "b"] | float
+Factor = Float[Array, " b"] | float
 Key = PRNGKeyArray | UInt32[Array, "2"]
 
 
@@ -30,7 +30,7 @@ def per_image(factor: Factor) -> Array:
 
 
 def choose(
-    chosen: Bool[Array, "b"], changed: Float[Array, "#b #h #w #c"], images: Images
+    chosen: Bool[Array, " b"], changed: Float[Array, "#b #h #w #c"], images: Images
 ) -> Images:
     """`changed` for the chosen images, the others untouched."""
     return jnp.where(chosen[:, None, None, None], changed, images)

@@ -1,66 +1,62 @@
-"""Flips, affine warps and crops, which masks and boxes follow.
+"""Flips, affine warps and crops, which masks, boxes and key points follow.
 
-Every function is `(key, images, masks=None, boxes=None, *, ...) -> (images, masks, boxes)`; what is
-not given comes back as None. `masks` are [b, h, w] or [b, h, w, n], of class or instance numbers,
-and follow by nearest neighbour. `boxes` are (x0, y0, x1, y1) in pixels and come back unclipped:
-`jaxvision.ops.geometry.clip_boxes` cuts them off. A point follows as a box of no size.
+Every function is `(key, shape, *, ...) -> Motion`: it draws how each image moves; `shape` is
+[b, h, w, c]. What lies on the images follows by the motion's methods: pixels of labels by nearest
+neighbour, boxes (x0, y0, x1, y1) and points (x, y) by its matrices.
 """
+
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array
 
 from jaxvision.data.augment.color import Key
+from jaxvision.data.motion import Motion
 from jaxvision.ops import geometry
 
-Images = Float[Array, "b h w c"]
-Masks = Shaped[Array, "b h w *n"] | None
-Boxes = Float[Array, "b m 4"] | None
-
-
-def _flip(key: Key, axis: int, probability: float, images: Images, masks: Masks, boxes: Boxes):
-    chosen = jax.random.bernoulli(key, probability, images.shape[:1])
-
-    def pick(flipped: Array, original: Array) -> Array:
-        return jnp.where(chosen.reshape(-1, *(1,) * (original.ndim - 1)), flipped, original)
-
-    images_out = pick(jnp.flip(images, axis), images)
-    masks = None if masks is None else pick(jnp.flip(masks, axis), masks)
-    if boxes is not None:
-        length = {"height" if axis == 1 else "width": images.shape[axis]}
-        boxes = pick(geometry.flip_boxes(boxes, **length), boxes)
-    return images_out, masks, boxes
+Shape = tuple[int, ...]
+Order = Sequence[int] | None
 
 
 def flip_horizontal(
-    key: Key,
-    images: Images,
-    masks: Masks = None,
-    boxes: Boxes = None,
-    *,
-    probability: float = 0.5,
-) -> tuple[Images, Masks, Boxes]:
-    """Mirrors each image left to right with the given probability."""
-    return _flip(key, 2, probability, images, masks, boxes)
+    key: Key, shape: Shape, *, probability: float = 0.5, keypoint_order: Order = None
+) -> Motion:
+    """Mirrors each image left to right with the given probability.
+
+    Args:
+      key: random key.
+      shape: of the images.
+      probability: of each image.
+      keypoint_order: the permutation of key points that exchanges left and right ones.
+    """
+    return _flip(key, shape, 2, probability, keypoint_order)
 
 
 def flip_vertical(
-    key: Key,
-    images: Images,
-    masks: Masks = None,
-    boxes: Boxes = None,
-    *,
-    probability: float = 0.5,
-) -> tuple[Images, Masks, Boxes]:
-    """Mirrors each image top to bottom with the given probability."""
-    return _flip(key, 1, probability, images, masks, boxes)
+    key: Key, shape: Shape, *, probability: float = 0.5, keypoint_order: Order = None
+) -> Motion:
+    """Mirrors each image top to bottom; arguments as for `flip_horizontal`."""
+    return _flip(key, shape, 1, probability, keypoint_order)
+
+
+def _flip(key: Key, shape: Shape, axis: int, probability: float, order: Order) -> Motion:
+    chosen = jax.random.bernoulli(key, probability, shape[:1])
+
+    def flip(array: Array, fill: int = 0) -> Array:
+        picked = chosen.reshape(-1, *(1,) * (array.ndim - 1))
+        return jnp.where(picked, jnp.flip(array, axis), array)
+
+    place, length = (0, shape[2]) if axis == 2 else (1, shape[1])
+    mirror = jnp.eye(3).at[place, place].set(-1.0).at[place, 2].set(length)
+    matrix = jnp.where(chosen[:, None, None], mirror, jnp.eye(3))
+    order = None if order is None else tuple(order)
+    return Motion(matrix, flip, flip, mirrored=chosen, keypoint_order=order)
 
 
 def random_affine(
     key: Key,
-    images: Images,
-    masks: Masks = None,
-    boxes: Boxes = None,
+    shape: Shape,
     *,
     degrees: float = 0.0,
     scale: tuple[float, float] = (1.0, 1.0),
@@ -68,26 +64,24 @@ def random_affine(
     shear: float = 0.0,
     fill: float = 0.0,
     mask_fill: int = 255,
-) -> tuple[Images, Masks, Boxes]:
-    """Rotates, scales, shears and moves each image about its centre.
+) -> Motion:
+    """Rotates, scales, shears and moves each image about its centre, by bilinear interpolation.
 
     Args:
       key: random key.
-      images: 0 to 1; interpolated bilinearly.
-      masks: nearest neighbour.
-      boxes: become the axis-aligned hulls of the moved boxes.
+      shape: of the images.
       degrees: rotation, uniform in [-degrees, degrees].
       scale: factor, uniform in this interval; above 1 enlarges.
       translate: (x, y), uniform in [-t, t] times the image's (width, height).
       shear: shear along x, uniform in [-shear, shear] degrees.
       fill: the value of image pixels that come from outside.
-      mask_fill: the value of such mask pixels (255 is "ignore").
+      mask_fill: the value of such pixels of class maps (255 is "ignore").
     """
-    height, width = images.shape[1:3]
+    height, width = shape[1:3]
     keys = jax.random.split(key, 5)
 
     def uniform(index: int, low: float, high: float) -> Array:
-        return jax.random.uniform(keys[index], images.shape[:1], minval=low, maxval=high)
+        return jax.random.uniform(keys[index], shape[:1], minval=low, maxval=high)
 
     matrix = geometry.affine_matrix(
         (width / 2, height / 2),
@@ -99,28 +93,28 @@ def random_affine(
         ),
         shear=(uniform(4, -shear, shear), 0.0),
     )
-    images = geometry.warp_images(images, matrix, fill)
-    masks = None if masks is None else geometry.warp_masks(masks, matrix, mask_fill)
-    boxes = None if boxes is None else geometry.warp_boxes(boxes, matrix)
-    return images, masks, boxes
+    return Motion(
+        matrix,
+        lambda images: geometry.warp_images(images, matrix, fill),
+        lambda labels, outside: geometry.warp_masks(labels, matrix, outside),
+        fill=mask_fill,
+    )
 
 
 def random_crop(
     key: Key,
-    images: Images,
-    masks: Masks = None,
-    boxes: Boxes = None,
+    shape: Shape,
     *,
     padding: int = 4,
     fill: float = 0.0,
     mask_fill: int = 255,
-) -> tuple[Images, Masks, Boxes]:
+) -> Motion:
     """Pads each side by `padding` pixels and cuts out a window of the original size.
 
     The augmentation of CIFAR: He et al., 2016, section 4.2, https://arxiv.org/abs/1512.03385.
     """
-    height, width = images.shape[1:3]
-    offset = jax.random.randint(key, (images.shape[0], 2), 0, 2 * padding + 1)  # (y, x)
+    batch, height, width = shape[:3]
+    offset = jax.random.randint(key, (batch, 2), 0, 2 * padding + 1)  # (y, x)
 
     def crop(array: Array, value: float | int) -> Array:
         border = [(0, 0), (padding, padding), (padding, padding)] + [(0, 0)] * (array.ndim - 3)
@@ -133,7 +127,14 @@ def random_crop(
 
         return jax.vmap(window)(padded, offset)
 
-    if boxes is not None:
-        moved = (padding - offset[:, ::-1]).astype(boxes.dtype)
-        boxes = boxes + jnp.concatenate([moved, moved], axis=-1)[:, None, :]
-    return crop(images, fill), None if masks is None else crop(masks, mask_fill), boxes
+    shift = (padding - offset[:, ::-1]).astype(jnp.float32)
+    matrix = jnp.tile(jnp.eye(3), (batch, 1, 1)).at[:, :2, 2].set(shift)
+    return Motion(matrix, lambda images: crop(images, fill), crop, fill=mask_fill)
+
+
+DRAWS: dict[str, Callable[..., Motion]] = {
+    "flip_horizontal": flip_horizontal,
+    "flip_vertical": flip_vertical,
+    "random_affine": random_affine,
+    "random_crop": random_crop,
+}

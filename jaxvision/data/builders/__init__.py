@@ -7,12 +7,16 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import tensorflow_datasets as tfds
+
 from jaxvision.data.builders.digits import Digits
+from jaxvision.data.builders.drawn import DrawnConfig
 from jaxvision.data.builders.shapes import Shapes, ShapesConfig
 from jaxvision.data.builders.volumes import Volumes, VolumesConfig
 from jaxvision.errors import unknown
 
 BUILDERS = {"digits": Digits, "shapes": Shapes, "volumes": Volumes}
+_CONFIGS = {"shapes": ShapesConfig, "volumes": VolumesConfig}
 
 __all__ = ["BUILDERS", "Digits", "Shapes", "ShapesConfig", "Volumes", "VolumesConfig", "make"]
 
@@ -30,11 +34,12 @@ def make(name: str, options: Mapping[str, Any], data_dir: str | None = None) -> 
     """
     if name not in BUILDERS:
         raise unknown("built-in data set", name, BUILDERS)
-    config_class: Any = {"shapes": ShapesConfig, "volumes": VolumesConfig}.get(name)
-    fields = dataclasses.fields(config_class) if config_class else ()
-    known = [f.name for f in fields if f.init and f.name in ("size", "train", "test", "seed")]
+    config_class: Any = _CONFIGS.get(name)
+    fields = dataclasses.fields(DrawnConfig) if config_class else ()
+    inherited = dataclasses.fields(tfds.core.BuilderConfig)
+    valid = {f.name for f in fields} - {f.name for f in inherited}
     for option in options:
-        if option not in known:
-            raise unknown(f"option of data set {name!r}", option, known)
+        if option not in valid:
+            raise unknown(f"option of data set {name!r}", option, valid)
     keywords = {"config": config_class(**options)} if config_class else {}
     return BUILDERS[name](data_dir=data_dir, file_format="array_record", **keywords)

@@ -2,16 +2,15 @@
 
 import dataclasses
 import io
-from collections.abc import Iterator
 from typing import Any
 
 import cv2
 import numpy as np
 import tensorflow_datasets as tfds
-from etils import epath
 
 from jaxvision.data.builders import drawing
-from jaxvision.data.builders.drawn import FIRST_TEST_INDEX, checked_name
+from jaxvision.data.builders.drawn import DrawnBuilder, DrawnConfig
+from jaxvision.data.facts import Facts
 
 _DESCRIPTION = """\
 Scenes of 1 to 6 textured shapes (circle, square, triangle, star, ring, cross, pentagon, heart,
@@ -24,42 +23,25 @@ masks, four key points for each object, and a caption.
 
 
 @dataclasses.dataclass(kw_only=True)
-class ShapesConfig(tfds.core.BuilderConfig):
-    """Which scenes to draw. The configuration's name follows from the fields.
+class ShapesConfig(DrawnConfig):
+    """Which scenes to draw; size is height and width of the images in pixels."""
 
-    Attributes:
-      size: height and width of the images in pixels, at least 16.
-      train: number of training records.
-      test: number of test records.
-      seed: the seed of all records, at least 0.
-    """
-
-    name: str = dataclasses.field(default="", init=False)
-    size: int = 64
-    train: int = 4000
-    test: int = 1000
-    seed: int = 0
-
-    def __post_init__(self):
-        self.name = checked_name("shapes", self, "px", 4096)
+    KIND, UNIT, LARGEST = "shapes", "px", 4096
 
 
-class Shapes(tfds.core.GeneratorBasedBuilder):
+class Shapes(DrawnBuilder):
     """Records as `drawing.draw` gives them, images and masks stored as PNG.
 
     `Shapes(config=ShapesConfig(size=96, train=1000, test=200))` draws any other number and size.
     """
 
     name = "shapes"
-    code_path = epath.Path(__file__)  # see `Digits`
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "Ten classes, all annotations."}
     BUILDER_CONFIGS = [ShapesConfig()]
-
-    def __init__(self, *, config: ShapesConfig | str | None = None, **kwargs: Any):
-        # TFDS knows its own configurations by identity, so an equal one is replaced by that.
-        config = next((known for known in self.BUILDER_CONFIGS if known == config), config)
-        super().__init__(config=config, **kwargs)
+    # Mirroring exchanges other points in each class (those of a heart, none of an arrow, and a
+    # square's three corners become others), so that there are no pairs for all of them.
+    FACTS = Facts(keypoint_names=("centre", "first", "second", "third"))
 
     def _info(self) -> tfds.core.DatasetInfo:
         size = self.builder_config.size
@@ -73,7 +55,7 @@ class Shapes(tfds.core.GeneratorBasedBuilder):
                     "image": tfds.features.Image(shape=(size, size, 3), encoding_format="png"),
                     "label": tfds.features.ClassLabel(names=drawing.CLASSES),
                     "boxes": tfds.features.Tensor(shape=(None, 4), dtype=np.float32),
-                    # Of the classes of `label`. (A Sequence would read back as a list.)
+                    # The classes are those of `label`. (A Sequence would read back as a list.)
                     "box_label": tfds.features.Tensor(shape=(None,), dtype=np.int64),
                     "instances": mask,
                     "segmentation": mask,
@@ -87,22 +69,12 @@ class Shapes(tfds.core.GeneratorBasedBuilder):
             disable_shuffling=True,  # records are independent already: record i is index i
         )
 
-    def _split_generators(self, dl_manager) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-        del dl_manager  # nothing to download
-        config = self.builder_config
-        return {
-            "train": self._generate_examples(0, config.train),
-            "test": self._generate_examples(FIRST_TEST_INDEX, config.test),
-        }
-
-    def _generate_examples(self, first: int, count: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        config = self.builder_config
-        for index in range(first, first + count):
-            record = drawing.draw(config.seed, index, config.size)
-            record["image"] = _png(record["image"][..., ::-1])  # OpenCV encodes BGR
-            for key in ("instances", "segmentation"):
-                record[key] = _png(record[key])
-            yield index, record
+    def record(self, seed: int, index: int, size: int) -> dict[str, Any]:
+        record = drawing.draw(seed, index, size)
+        record["image"] = _png(record["image"][..., ::-1])  # OpenCV encodes BGR
+        for key in ("instances", "segmentation"):
+            record[key] = _png(record[key])
+        return record
 
 
 def _png(image: np.ndarray) -> io.BytesIO:

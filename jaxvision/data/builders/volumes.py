@@ -1,14 +1,12 @@
 """Synthetic scans with a known answer: an organ with lesions among bones, in noise."""
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from etils import epath
 
-from jaxvision.data.builders.drawn import FIRST_TEST_INDEX, checked_name
+from jaxvision.data.builders.drawn import DrawnBuilder, DrawnConfig
 
 CLASSES = ("background", "organ", "lesion")
 
@@ -20,38 +18,23 @@ change of brightness and noise. The segmentation is exact.
 
 
 @dataclasses.dataclass(kw_only=True)
-class VolumesConfig(tfds.core.BuilderConfig):
-    """Which volumes to draw. The configuration's name follows from the fields.
+class VolumesConfig(DrawnConfig):
+    """Which volumes to draw; size is their side in voxels."""
 
-    Attributes:
-      size: side of the volumes in voxels, at least 16.
-      train: number of training records.
-      test: number of test records.
-      seed: the seed of all records, at least 0.
-    """
+    KIND, UNIT, LARGEST = "volumes", "vx", 512
 
-    name: str = dataclasses.field(default="", init=False)
     size: int = 32
     train: int = 128
     test: int = 32
-    seed: int = 0
-
-    def __post_init__(self):
-        self.name = checked_name("volumes", self, "vx", 512)
 
 
-class Volumes(tfds.core.GeneratorBasedBuilder):
+class Volumes(DrawnBuilder):
     """Records as `draw` gives them."""
 
     name = "volumes"
-    code_path = epath.Path(__file__)  # see `Digits`
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "Organ and lesions."}
     BUILDER_CONFIGS = [VolumesConfig()]
-
-    def __init__(self, *, config: VolumesConfig | str | None = None, **kwargs: Any):
-        config = next((known for known in self.BUILDER_CONFIGS if known == config), config)
-        super().__init__(config=config, **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
         side = self.builder_config.size
@@ -69,18 +52,8 @@ class Volumes(tfds.core.GeneratorBasedBuilder):
             disable_shuffling=True,
         )
 
-    def _split_generators(self, dl_manager) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-        del dl_manager  # nothing to download
-        config = self.builder_config
-        return {
-            "train": self._generate_examples(0, config.train),
-            "test": self._generate_examples(FIRST_TEST_INDEX, config.test),
-        }
-
-    def _generate_examples(self, first: int, count: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        config = self.builder_config
-        for index in range(first, first + count):
-            yield index, draw(config.seed, index, config.size) | {"label": 0}
+    def record(self, seed: int, index: int, size: int) -> dict[str, Any]:
+        return draw(seed, index, size) | {"label": 0}
 
 
 def draw(seed: int, index: int, size: int) -> dict[str, np.ndarray]:

@@ -3,7 +3,7 @@
 https://arxiv.org/abs/1710.09829. No package has it; the reference is
 tests/parity/networks/capsnet.py. As in the authors' code, and as the paper says nothing else,
 gradients go through all routing iterations; its digit capsules' biases, which the paper has not,
-are left out. Trained with `loss.name="margin"`; the decoder wants images in [0, 1].
+are left out. Trained with `classification.loss="margin"`; the decoder wants images in [0, 1].
 """
 
 import math

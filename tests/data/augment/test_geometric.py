@@ -7,24 +7,36 @@ import pytest
 
 from jaxvision.data.augment import geometric
 
+
+def moving(draw):
+    """`(key, images, masks, boxes, **parameters)` to what they become."""
+
+    def move(key, images, masks=None, boxes=None, **parameters):
+        motion = draw(key, images.shape, **parameters)
+        masks = None if masks is None else motion.labels(masks, motion.fill)
+        return motion.images(images), masks, None if boxes is None else motion.boxes(boxes)
+
+    return move
+
+
 AFFINE = functools.partial(
-    geometric.random_affine,
+    moving(geometric.random_affine),
     degrees=30.0,
     scale=(0.8, 1.3),
     translate=(0.1, 0.1),
     shear=10.0,
 )
 ALL = {
-    "flip_horizontal": geometric.flip_horizontal,
-    "flip_vertical": geometric.flip_vertical,
+    "flip_horizontal": moving(geometric.flip_horizontal),
+    "flip_vertical": moving(geometric.flip_vertical),
     "random_affine": AFFINE,
-    "random_crop": functools.partial(geometric.random_crop, padding=6),
+    "random_crop": functools.partial(moving(geometric.random_crop), padding=6),
 }
 IDENTITIES = {
-    "flip_horizontal": functools.partial(geometric.flip_horizontal, probability=0.0),
-    "flip_vertical": functools.partial(geometric.flip_vertical, probability=0.0),
-    "random_affine": geometric.random_affine,
-    "random_crop": functools.partial(geometric.random_crop, padding=0),
+    "flip_horizontal": functools.partial(moving(geometric.flip_horizontal), probability=0.0),
+    "flip_vertical": functools.partial(moving(geometric.flip_vertical), probability=0.0),
+    "random_affine": moving(geometric.random_affine),
+    "random_crop": functools.partial(moving(geometric.random_crop), padding=0),
 }
 
 
@@ -109,7 +121,7 @@ def test_flips_are_mirrors_of_the_given_probability(many, images, name):
 
 def test_crops_are_windows_of_the_padded_image(photos, images):
     padded = np.pad(np.asarray(images), ((0, 0), (2, 2), (2, 2), (0, 0)), constant_values=0.5)
-    crop = jax.jit(functools.partial(geometric.random_crop, padding=2, fill=0.5))
+    crop = jax.jit(functools.partial(moving(geometric.random_crop), padding=2, fill=0.5))
     seen = set()
     for seed in range(12):
         out, _, _ = crop(jax.random.key(seed), images)
@@ -127,13 +139,13 @@ def test_crops_are_windows_of_the_padded_image(photos, images):
 
 def test_affine_fills_and_ranges(scene):
     images, masks, _ = scene
-    away = functools.partial(geometric.random_affine, degrees=45.0, fill=0.5, mask_fill=9)
+    away = functools.partial(moving(geometric.random_affine), degrees=45.0, fill=0.5, mask_fill=9)
     out, out_masks, _ = jax.jit(away)(jax.random.key(1), jnp.ones_like(images), masks * 0)
     outside = np.asarray(out_masks) == 9
     assert 0.05 < outside.mean() < 0.6
     assert (np.asarray(out)[outside] < 0.76).all()
     many = jnp.broadcast_to(jnp.array([[[4.0, 4.0, 4.0, 4.0]]]), (500, 1, 4))  # a point
-    moves = functools.partial(geometric.random_affine, translate=(0.25, 0.0))
+    moves = functools.partial(moving(geometric.random_affine), translate=(0.25, 0.0))
     _, _, moved = jax.jit(moves)(jax.random.key(0), jnp.zeros((500, 8, 8, 1)), None, many)
     shift = np.asarray(moved)[:, 0, 0] - 4
     assert -2 <= shift.min() < -1.95

@@ -8,15 +8,16 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from jaxvision.data.augment import augment, names, normalize, policy, rand_augment, validate
+from jaxvision.data.augment.rand_augment import OPERATIONS, apply_operation, strengths
 from jaxvision.errors import UserError
 
 
 def apply(images, name, strength):
-    number = policy.OPERATIONS.index(name)
+    number = OPERATIONS.index(name)
     return APPLY(images, jnp.full(3, number), jnp.full(3, strength, jnp.float32))
 
 
-APPLY = jax.jit(policy.apply_operation)
+APPLY = jax.jit(apply_operation)
 
 
 def moved(image, *coefficients):
@@ -56,8 +57,8 @@ def test_operations_equal_pillow(photos, images, name, strength, theirs):
 
 
 def test_strengths_are_torchvisions():
-    strength, signed = policy.strengths(9, 100, 331)
-    table = dict(zip(policy.OPERATIONS, strength, strict=True))
+    strength, signed = strengths(9, 100, 331)
+    table = dict(zip(OPERATIONS, strength, strict=True))
     assert table["shear_x"] == pytest.approx(0.09)
     assert table["translate_x"] == pytest.approx(45)
     assert table["translate_y"] == pytest.approx(100 * 45 / 331)
@@ -103,11 +104,15 @@ def test_augment_applies_the_list_in_order(batch, images):
     out = jax.jit(lambda key, batch: augment(key, batch, LIST))(key, batch)
     expected = images
     for position, entry in enumerate(LIST):
-        function = policy._ALL[entry["name"]]
+        augmentation = policy.AUGMENTATIONS[entry["name"]]
+        function = augmentation.function
         parameters = {k: v for k, v in entry.items() if k != "name"}
         parameters |= {"degrees": 10.0, "scale": (0.9, 1.1)} if "degrees" in parameters else {}
-        expected = function(jax.random.fold_in(key, position), expected, **parameters)
-        expected = expected[0] if isinstance(expected, tuple) else expected
+        if augmentation.kind == "geometric":
+            motion = function(jax.random.fold_in(key, position), expected.shape, **parameters)
+            expected = motion.images(expected)
+        else:
+            expected = function(jax.random.fold_in(key, position), expected, **parameters)
     np.testing.assert_allclose(out["image"], expected, atol=1e-5)
     np.testing.assert_array_equal(out["label"], batch["label"])
     assert batch["image"].dtype == jnp.uint8  # the batch given is not changed

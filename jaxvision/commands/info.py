@@ -1,0 +1,113 @@
+"""Show versions, devices, tasks, models, weights, data sets or configuration keys."""
+
+import argparse
+import fnmatch
+from typing import TYPE_CHECKING, Any
+
+from jaxvision.errors import unknown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "topic", nargs="?", default="devices", help=f"{', '.join(TOPICS)} (default: devices)"
+    )
+    parser.add_argument("pattern", nargs="?", default="*", help="shell pattern of names")
+    parser.add_argument("--task", help="config: the task whose keys are shown (default: all)")
+
+
+def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
+    from rich.console import Console
+
+    if options.topic not in TOPICS:
+        raise unknown("topic", options.topic, TOPICS)
+    TOPICS[options.topic](Console(), options)
+
+
+def _devices(console: "Console", options: Any) -> None:
+    from importlib.metadata import version
+
+    import jax
+
+    packages = ("jaxvision", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain")
+    console.print("  ".join(f"{name} {version(name)}" for name in packages))
+    for device in jax.devices():
+        console.print(f"{device.id}: {device.device_kind} ({device.platform})")
+
+
+def _tasks(console: "Console", options: Any) -> None:
+    from rich.table import Table
+
+    from jaxvision import tasks
+
+    table = Table("task", "needs", "metrics, the main one first")
+    for name in fnmatch.filter(tasks.TASKS, options.pattern):
+        kind = tasks.TASKS[name].task()
+        others = [metric for metric in kind.metrics if metric != kind.main_metric]
+        needs = ", ".join(kind.annotations) or "images alone"
+        table.add_row(name, needs, ", ".join([kind.main_metric, *others]))
+    console.print(table)
+
+
+def _models(console: "Console", options: Any) -> None:
+    from rich.table import Table
+
+    from jaxvision import models
+
+    table = Table("model", "input", "equal to")
+    for name in models.names(options.pattern):
+        entry = models.variant(name)
+        table.add_row(name, "x".join(map(str, entry.input_shape)), entry.reference)
+    console.print(table)
+
+
+def _weights(console: "Console", options: Any) -> None:
+    from rich.table import Table
+
+    from jaxvision import models
+    from jaxvision.interop.published import published
+
+    table = Table("model", "tag", "size", "classes", "where")
+    for name in models.names(options.pattern):
+        for tag, file in published(name).items():
+            table.add_row(name, tag, str(file.size), str(file.classes), file.hub or file.url)
+    console.print(table)
+
+
+def _data(console: "Console", options: Any) -> None:
+    import tensorflow_datasets as tfds
+
+    from jaxvision.data import sources
+
+    for line in sources.describe():
+        console.print(line)
+    names = fnmatch.filter(tfds.list_builders(with_community_datasets=False), options.pattern)
+    console.print(f"TFDS catalogue (jaxvision data prepare NAME): {', '.join(names)}")
+
+
+def _config(console: "Console", options: Any) -> None:
+    from rich.table import Table
+
+    from jaxvision import tasks
+    from jaxvision.config import FREE
+
+    table = Table("key", "default", "meaning")
+    keys: dict[str, Any] = {}
+    for name in [options.task] if options.task else tasks.TASKS:
+        keys |= tasks.schema(name).keys
+    for path in fnmatch.filter(keys, options.pattern):
+        key = keys[path]
+        table.add_row(path, "{}" if key.default is FREE else str(key.default), key.meaning)
+    console.print(table)
+
+
+TOPICS = {
+    "devices": _devices,
+    "tasks": _tasks,
+    "models": _models,
+    "weights": _weights,
+    "data": _data,
+    "config": _config,
+}

@@ -1,0 +1,70 @@
+"""Predict on images and folders: table, JSON, annotated pictures."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jaxvision.commands import source
+from jaxvision.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    source.add_arguments(parser)
+    parser.add_argument("inputs", nargs="+", help="image files and folders")
+    parser.add_argument("--output", help="folder for predictions.json and pictures")
+    parser.add_argument("--top", type=int, default=5, help="classes in the table (default 5)")
+    parser.add_argument(
+        "--tile", help="segment images at their own size by tiles: a side or HEIGHTxWIDTH"
+    )
+    parser.add_argument("--overlap", type=float, default=0.25, help="of tiles (default 0.25)")
+
+
+def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from jaxvision import runs, tasks
+    from jaxvision.data.codecs import CorruptImageError
+
+    chosen = source.open_run(options, overrides)
+    files = runs.image_files(options.inputs)
+    tasks.require(chosen.task, "predict", "Prediction")
+    report = tasks.report(chosen.config.task)
+    table = Table("file", "prediction")
+    failed, done = [], 0
+
+    def readable() -> Iterator[Any]:
+        nonlocal done
+        tile = sides(options.tile) if options.tile else None
+        for found in runs.predict_files(chosen, files, tile=tile, overlap=options.overlap):
+            if isinstance(found, CorruptImageError):
+                failed.append(found)
+                table.add_row(found.name, f"[red]unreadable: {found.reason}")
+                continue
+            table.add_row(str(found.file), report.cell(chosen.task, found, options.top))
+            done += 1
+            yield found
+
+    if options.output:
+        runs.write_predictions(chosen, readable(), Path(options.output), files)
+    else:
+        for _ in readable():
+            pass
+    Console().print(table)
+    if options.output:
+        print(f"Wrote predictions.json and {done} pictures to {options.output}")
+    if failed and not done:
+        raise UserError("None of the images could be read.")
+
+
+def sides(text: str) -> tuple[int, ...]:
+    """`512`, `512x384` or, for volumes, `64x128x128`.
+
+    Raises:
+      UserError: it is none of these.
+    """
+    parts = text.split("x")
+    if not all(part.isdigit() for part in parts):
+        raise UserError(f"--tile is a side (512) or HEIGHTxWIDTH (512x384), not {text!r}.")
+    return tuple(int(part) for part in parts)

@@ -1,0 +1,196 @@
+"""Pictures of what a network does with images: a row for each image, itself and then its maps."""
+
+import argparse
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxvision.commands.visualize.network import Network
+from jaxvision.data.codecs import CorruptImageError, decode_image
+from jaxvision.errors import UserError, unknown
+from jaxvision.inspect import attention as attention_of
+from jaxvision.inspect import draw, features
+from jaxvision.runs import Run, image_files
+from jaxvision.tasks import pictures
+
+_COLUMNS = 8  # of the picture, at most
+
+Tile = tuple[np.ndarray, str]  # uint8 [h, w, 3] and its caption
+Row = Callable[[np.ndarray], list[Tile]]  # the maps of an image, as the network takes it
+
+
+def _in_rows(
+    prepare: Callable[[argparse.Namespace, Network], Row],
+) -> Callable[[argparse.Namespace, Run], tuple[np.ndarray, str]]:
+    """A drawing of images, of what makes the maps of one image."""
+
+    @wraps(prepare)
+    def drawing(options: argparse.Namespace, run: Run) -> tuple[np.ndarray, str]:
+        rows: list[list[Tile]] = []
+        maps: Row | None = None
+        size: tuple[int, ...] = ()
+        for name, image in _images(run, options.inputs):
+            if maps is None:
+                maps, size = prepare(options, Network.of(run, image.shape)), image.shape[:2]
+            row = [(pictures.as_colour(image), name), *maps(image)]
+            rows.append(
+                [(draw.resized(tile, size, tile.shape[0] > size[0]), text) for tile, text in row]
+            )
+        count = len(rows)
+        return _lined_up(rows), f"{options.kind} of {count} image{'s' if count > 1 else ''}."
+
+    return drawing
+
+
+def _images(run: Run, inputs: list[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """Names of files, and their images as the network sees them, before normalisation.
+
+    Raises:
+      UserError: there is no such file, or it cannot be read.
+    """
+    for file in image_files(inputs):
+        try:
+            image = decode_image(file.read_bytes(), run.config.data.channels, str(file))
+        except CorruptImageError as error:
+            raise UserError(f"{error.name} cannot be read: {error.reason}.") from error
+        yield file.name, run.prepare({"image": image}, np.random.default_rng(0))["image"]
+
+
+def _lined_up(rows: list[list[Tile]]) -> np.ndarray:
+    """One picture of all rows; each begins a line."""
+    columns = min(len(rows[0]), _COLUMNS)
+    blank = np.full_like(rows[0][0][0], 255)
+    missing = -len(rows[0]) % columns if len(rows) > 1 else 0
+    tiles = [tile for row in rows for tile in [*row, *[(blank, "")] * missing]]
+    return pictures.captioned_grid(
+        np.stack([picture for picture, _ in tiles]),
+        [caption for _, caption in tiles],
+        [False] * len(tiles),
+        columns=columns,
+    )
+
+
+@_in_rows
+def activations(options: argparse.Namespace, network: Network) -> Row:
+    """Channels of the map that a layer puts out."""
+    layer = network.layer(options.layer, first=True)
+    channels = network.channels(options.channels, layer, 15)
+    apply = jax.jit(
+        lambda v, x: features.activations(network.model, v, network.normalized(x), layer)
+    )
+
+    def row(image: np.ndarray) -> list[Tile]:
+        tiles = features.channel_tiles(np.asarray(apply(network.variables, image)), channels)
+        return [(tile, f"channel {channel}") for tile, channel in zip(tiles, channels)]
+
+    return row
+
+
+@_in_rows
+def saliency(options: argparse.Namespace, network: Network) -> Row:
+    """Gradients of a class, or of channels of a layer, by one rule or all."""
+    layer = "" if options.layer is None else network.layer(options.layer)
+    rules = features.RULES if options.rule == "all" else (options.rule,)
+    if options.rule not in (*features.RULES, "all"):
+        raise unknown("rule", options.rule, (*features.RULES, "all"))
+    if options.label and (layer or options.channels):
+        raise UserError("--label is of the logits; with --layer give --channels.")
+    if layer not in network.shapes:
+        raise UserError("The network puts out no logits; give --layer and --channels.")
+    channels: list[int | None] = [network.label(options.label)]
+    if options.channels:
+        channels = list(network.channels(options.channels, layer, 1))
+
+    @jax.jit
+    def apply(variables: Any, image: Any) -> Any:
+        image = network.normalized(image)
+        value = features.tapped(network.model, variables, image[None], layer)[1]
+        best = value.reshape(-1, value.shape[-1]).max(0).argmax()
+        return best, [
+            [
+                features.saliency(network.model, variables, image, layer, channel, rule)
+                for rule in rules
+            ]
+            for channel in (best if channel is None else channel for channel in channels)
+        ]
+
+    def row(image: np.ndarray) -> list[Tile]:
+        best, found = jax.device_get(apply(network.variables, image))
+        tiles = []
+        for channel, gradients in zip(channels, found):
+            index = int(best) if channel is None else channel
+            unit = f"channel {index}" if layer else network.output_name(index)
+            for rule, gradient in zip(rules, gradients):
+                tile = draw.gradient_picture(gradient, signed=rule != "gradient")
+                tiles.append((tile, f"{unit}: {rule}"))
+        return tiles
+
+    return row
+
+
+@_in_rows
+def grad_cam(options: argparse.Namespace, network: Network) -> Row:
+    """Where a map speaks for a class, and the class's probability."""
+    layer = network.layer(options.layer)
+    label = network.label(options.label)
+    if len(network.shapes.get("", ())) != 1:
+        raise UserError("Grad-CAM is of classifiers.")
+
+    @jax.jit
+    def apply(variables: Any, image: Any) -> Any:
+        image = network.normalized(image)
+        logits = network.model.apply(variables, image[None], train=False)[0]
+        index = logits.argmax() if label is None else label
+        cam = features.grad_cam(network.model, variables, image, layer, index)
+        return index, jax.nn.softmax(logits)[index], cam
+
+    def row(image: np.ndarray) -> list[Tile]:
+        index, probability, cam = jax.device_get(apply(network.variables, image))
+        caption = f"{network.output_name(int(index))} {probability:.0%}"
+        return [(draw.heat(image, np.asarray(cam)), caption)]
+
+    return row
+
+
+@_in_rows
+def attention(options: argparse.Namespace, network: Network) -> Row:
+    """What the class token attends to in one block, by head."""
+    maps_of = _attention_maps(network)
+
+    def row(image: np.ndarray) -> list[Tile]:
+        maps = maps_of(network.variables, image)
+        if not -len(maps) <= options.block < len(maps):
+            raise UserError(f"--block={options.block}: the blocks are 0 to {len(maps) - 1}.")
+        weights, number = maps[options.block], options.block % len(maps)
+        names = [f"block {number}, head {head}" for head in range(len(weights))]
+        return _heats(network, image, weights, names)
+
+    return row
+
+
+@_in_rows
+def rollout(options: argparse.Namespace, network: Network) -> Row:
+    """What the class token draws on through all blocks."""
+    maps_of = _attention_maps(network)
+
+    def row(image: np.ndarray) -> list[Tile]:
+        weights = attention_of.attention_rollout(maps_of(network.variables, image))
+        return _heats(network, image, weights[None], ["rollout"])
+
+    return row
+
+
+def _attention_maps(network: Network) -> Callable[[Any, Any], list[jax.Array]]:
+    """A function of variables and one image to the attention [heads, n, n] of each block."""
+    return jax.jit(
+        lambda v, x: attention_of.attention_maps(network.model, v, network.normalized(x))
+    )
+
+
+def _heats(network: Network, image: np.ndarray, weights: jax.Array, names: list[str]) -> list[Tile]:
+    """Attention [heads, n, n] of the class token, laid over the image."""
+    found = np.asarray(attention_of.over_patches(weights, network.model, image.shape))
+    return [(draw.heat(image, draw.stretched(m)), name) for m, name in zip(found, names)]

@@ -1,0 +1,233 @@
+"""Objects: boxes, classes, crowd flags, masks and key points, which are filtered together.
+
+A batch has `boxes` f32 [b, n, 4] (x0, y0, x1, y1 in pixels), `box_label` i32 [b, n], `box_valid`
+and `box_crowd` bool [b, n] and, where the data have them, `instance_masks` bool [b, n, h, w] and
+`keypoints` f32 [b, n, k, 3] (x, y, visible). n is `Settings.max_instances`; rows after a record's
+last object are zeros and not valid.
+
+On the host masks stay a map `instances` [h, w] in which 0 is background and k the k-th object, or,
+where objects overlap, `instance_masks` bool [n, h, w].
+
+**The rule.** Boxes are clipped to the image. An object of whose box no area is left, or whose mask
+has no pixel left, is taken away with all that belongs to it (on the device: marked as not valid).
+A key point outside of the image is not visible.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from jaxvision.data.annotations.kind import Kind, Record, Settings
+from jaxvision.data.annotations.segmentation import fitted
+from jaxvision.data.codecs import decode_mask
+from jaxvision.data.geometry import Geometry
+from jaxvision.data.motion import Motion
+from jaxvision.errors import UserError
+from jaxvision.ops import geometry as affine
+
+_ROWS = ("boxes", "box_label", "box_crowd", "instance_masks", "keypoints")  # one row an object
+
+
+class Instances(Kind):
+    """The objects of an image."""
+
+    record_keys = ("boxes", "box_label", "box_crowd", "instances", "instance_masks", "keypoints")
+    batch_keys = ("boxes", "box_label", "box_valid", "box_crowd", "instance_masks", "keypoints")
+    placed = True
+
+    def decode(self, record: Record, name: str, settings: Settings) -> dict[str, Any]:
+        found: dict[str, Any] = {"boxes": _array(record, "boxes", np.float32, (4,), name)}
+        boxes = found["boxes"]
+        if not (np.isfinite(boxes).all() and (boxes[:, 2:] >= boxes[:, :2]).all()):
+            raise UserError(f"{name} has boxes that are no (x0, y0, x1, y1): {boxes.tolist()}.")
+        if "box_label" not in record:
+            raise UserError(f"{name} has boxes, but no 'box_label', the class of each.")
+        found["box_label"] = _array(record, "box_label", np.int32, (), name)
+        _check_labels(found["box_label"], name, settings.num_classes)
+        if "box_crowd" in record:
+            found["box_crowd"] = _array(record, "box_crowd", np.bool_, (), name)
+        else:
+            found["box_crowd"] = np.zeros(len(boxes), bool)
+        if "keypoints" in record:
+            found["keypoints"] = _array(record, "keypoints", np.float32, (None, 3), name)
+        if "instance_masks" in record:
+            masks = _array(record, "instance_masks", np.bool_, (None, None), name)
+            found["instance_masks"] = masks
+        elif "instances" in record:
+            found["instances"] = _index_map(record["instances"], len(boxes), name)
+        for key in ("box_label", "box_crowd", "keypoints", "instance_masks"):
+            if key in found and len(found[key]) != len(boxes):
+                raise UserError(f"{name} has {len(boxes)} boxes, but {key} of {len(found[key])}.")
+        return found
+
+    def check(self, found: dict[str, Any], size: tuple[int, ...], name: str) -> dict[str, Any]:
+        if len(size) != 2:
+            raise UserError(f"{name} is a volume, which can have no boxes.")
+        if "instances" in found:
+            found["instances"] = fitted(found["instances"], size, name)
+        if "instance_masks" in found and found["instance_masks"].shape[1:] != size:
+            fitted(found["instance_masks"][0], size, name)
+        limits = np.array([size[1], size[0], size[1], size[0]], np.float32)
+        found["boxes"] = np.clip(found["boxes"], 0, limits)
+        if "keypoints" in found:
+            found["keypoints"] = _shown(found["keypoints"], size)
+        return _filtered(found)
+
+    def move(self, record: Record, geometry: Geometry) -> dict[str, Any]:
+        moved = {key: record[key] for key in self.record_keys if key in record}
+        moved["boxes"] = geometry.boxes(record["boxes"])
+        if "keypoints" in moved:
+            if geometry.mirrors:
+                raise UserError(
+                    "A host transform mirrors images with key points, whose left and right it does "
+                    "not know; flip on the device, with data.augment."
+                )
+            points = geometry.points(moved["keypoints"][..., :2])
+            points = np.concatenate([points, moved["keypoints"][..., 2:]], axis=-1)
+            moved["keypoints"] = _shown(points, geometry.size)
+        if "instances" in moved:
+            moved["instances"] = geometry.labels(moved["instances"], 0)
+        if "instance_masks" in moved:
+            masks = [geometry.labels(mask, 0) for mask in moved["instance_masks"]]
+            moved["instance_masks"] = np.array(masks, bool).reshape(-1, *geometry.size)
+        return _filtered(moved)
+
+    def pad(self, record: Record, name: str, settings: Settings) -> dict[str, np.ndarray]:
+        count, limit = len(record["boxes"]), settings.max_instances
+        if count > limit:
+            raise UserError(
+                f"{name} has {count} objects; raise data.max_instances, which is {limit}, "
+                f"to at least {count}."
+            )
+        row = {}
+        for key in _ROWS:
+            if key in record:
+                row[key] = np.zeros((limit, *record[key].shape[1:]), record[key].dtype)
+                row[key][:count] = record[key]
+        if "instances" in record:
+            index = record["instances"]
+            row["instance_masks"] = np.zeros((limit, *index.shape), bool)
+            numbers = np.arange(1, count + 1, dtype=index.dtype)
+            np.equal(index, numbers[:, None, None], out=row["instance_masks"][:count])
+        row["box_valid"] = np.arange(limit) < count
+        return row
+
+    def classes(self, record: Record) -> np.ndarray:
+        return np.unique(record["box_label"])
+
+    def move_on_device(self, batch: Mapping[str, Array], motion: Motion) -> dict[str, Array]:
+        height, width = batch["image"].shape[1:3]
+        moved, left = {}, jnp.array(True)
+        if "boxes" in batch:
+            moved["boxes"] = affine.clip_boxes(motion.boxes(batch["boxes"]), height, width)
+            left = (moved["boxes"][..., 2:] > moved["boxes"][..., :2]).all(-1)
+        if "instance_masks" in batch:
+            masks = motion.labels(jnp.moveaxis(batch["instance_masks"], 1, -1), 0)
+            moved["instance_masks"] = jnp.moveaxis(masks, -1, 1)
+            left &= moved["instance_masks"].any((-2, -1))
+        if "box_valid" in batch:
+            moved["box_valid"] = batch["box_valid"] & left
+        if "keypoints" in batch:
+            moved["keypoints"] = _moved_keypoints(batch["keypoints"], motion, height, width)
+        return moved
+
+
+# -- on the host ------------------------------------------------------------------------------
+
+
+def _array(
+    record: Record, key: str, dtype: Any, shape: tuple[int | None, ...], name: str
+) -> np.ndarray:
+    """One row an object, of the given shape (None: any length).
+
+    Raises:
+      UserError: the shape is another.
+    """
+    array = np.asarray(record[key])
+    fits = array.ndim == len(shape) + 1 and all(
+        want in (None, have) for have, want in zip(array.shape[1:], shape)
+    )
+    if not fits:
+        expected = ", ".join(["objects", *("any" if n is None else str(n) for n in shape)])
+        raise UserError(f"{name}: {key} has the shape {list(array.shape)}; expected [{expected}].")
+    return array.astype(dtype)
+
+
+def _check_labels(labels: np.ndarray, name: str, num_classes: int) -> None:
+    wrong = labels[(labels < 0) | (labels >= num_classes)] if num_classes else labels[labels < 0]
+    if len(wrong):
+        raise UserError(
+            f"{name} has an object of class {wrong[0]}, but there are {num_classes} classes "
+            f"(0 to {num_classes - 1})."
+        )
+
+
+def _index_map(index: Any, count: int, name: str) -> np.ndarray:
+    """uint8 [h, w], or int32 for more objects than 255; numbers up to `count`."""
+    if not isinstance(index, np.ndarray):
+        index = decode_mask(index, name + " (instances)")
+    if index.min(initial=0) < 0 or index.max(initial=0) > count:
+        raise UserError(
+            f"The instances of {name} are numbered from {index.min()} to {index.max()}; "
+            f"expected 0 for the background and 1 to {count}, one a box."
+        )
+    return index.astype(np.uint8 if count <= 255 else np.int32)
+
+
+def _shown(keypoints: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """The key points, those outside of the image not visible."""
+    x, y, visible = np.moveaxis(keypoints, -1, 0)
+    inside = (x >= 0) & (x < size[1]) & (y >= 0) & (y < size[0])
+    return np.stack([x, y, np.where(inside, visible, 0)], axis=-1)
+
+
+def _filtered(found: dict[str, Any]) -> dict[str, Any]:
+    """Without the objects of which nothing is left."""
+    boxes = found["boxes"]
+    kept = (boxes[:, 2:] > boxes[:, :2]).all(-1)
+    if "instances" in found:
+        kept &= np.bincount(found["instances"].ravel(), minlength=len(boxes) + 1)[1:] > 0
+    if "instance_masks" in found:
+        kept &= found["instance_masks"].any((1, 2))
+    if kept.all():
+        return found
+    out = {**found, **{key: found[key][kept] for key in _ROWS if key in found}}
+    if "instances" in found:
+        numbers = np.concatenate([[0], np.where(kept, np.cumsum(kept), 0)])
+        out["instances"] = numbers.astype(found["instances"].dtype)[found["instances"]]
+    return out
+
+
+# -- on the device ----------------------------------------------------------------------------
+
+
+def _moved_keypoints(
+    keypoints: Float[Array, "b n k 3"], motion: Motion, height: int, width: int
+) -> Float[Array, "b n k 3"]:
+    """Moved as points; where the image was mirrored, left and right ones exchange places.
+
+    Raises:
+      UserError: images are mirrored, and the order of mirrored key points is not given.
+    """
+    flat = keypoints.reshape(keypoints.shape[0], -1, 3)
+    points = motion.points(flat[..., :2])
+    inside = ((points >= 0) & (points < jnp.array([width, height]))).all(-1)
+    visible = jnp.where(inside, flat[..., 2], 0.0)
+    moved = jnp.concatenate([points, visible[..., None]], axis=-1).reshape(keypoints.shape)
+    if motion.mirrored is None:
+        return moved
+    order = _checked_order(motion.keypoint_order, keypoints.shape[2])
+    mirrored: Bool[Array, "b 1 1 1"] = motion.mirrored[:, None, None, None]
+    return jnp.where(mirrored, moved[:, :, jnp.array(order)], moved)
+
+
+def _checked_order(order: Sequence[int] | None, count: int) -> list[int]:
+    if order is None or sorted(order) != list(range(count)):
+        raise UserError(
+            "An augmentation that mirrors a batch with key points needs 'keypoint_order', the "
+            f"permutation of 0 to {count - 1} that exchanges left and right; it is {order!r}."
+        )
+    return list(order)

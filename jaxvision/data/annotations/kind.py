@@ -1,0 +1,92 @@
+"""What a kind of annotation is: everything that is asked of it between the disk and the loss."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array, Int
+
+from jaxvision.data.geometry import Geometry
+from jaxvision.data.motion import Motion
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decoding and padding need to know of the data.
+
+    Attributes:
+      num_classes: labels are checked against it; 0: they are not.
+      void: values of masks that stand for no class.
+      mask_values: value of each class in masks, in order; none: 0, 1, ...
+      max_instances: objects that a record has at most; shorter ones are padded to it.
+      max_caption: bytes of a caption, alike.
+    """
+
+    num_classes: int = 0
+    void: tuple[int, ...] = ()
+    mask_values: tuple[int, ...] = ()
+    max_instances: int = 100
+    max_caption: int = 512
+
+
+class Kind(ABC):
+    """A kind of annotation. Its methods are pure; what is written here suits one without a place.
+
+    Attributes:
+      record_keys: of a record on the host; the first is there if the annotation is.
+      batch_keys: of a batch.
+      placed: whether it lies on the image and has to follow it.
+    """
+
+    record_keys: tuple[str, ...]
+    batch_keys: tuple[str, ...]
+    placed = False
+
+    def present(self, record: Record) -> bool:
+        """Whether a record of a source or of the host has this annotation."""
+        return self.record_keys[0] in record
+
+    @abstractmethod
+    def decode(self, record: Record, name: str, settings: Settings) -> dict[str, Any]:
+        """The annotation of a source's record as arrays, checked without a look at the image.
+
+        Raises:
+          CorruptImageError: it cannot be decoded.
+          UserError: it is wrong; `name` says whose it is.
+        """
+
+    def check(self, found: dict[str, Any], size: tuple[int, ...], name: str) -> dict[str, Any]:
+        """What `decode` gave, fitted to an image of `size`.
+
+        Raises:
+          UserError: it does not fit.
+        """
+        return found
+
+    def move(self, record: Record, geometry: Geometry) -> dict[str, Any]:
+        """What changes of it when its image is moved."""
+        return {}
+
+    @abstractmethod
+    def pad(self, record: Record, name: str, settings: Settings) -> dict[str, np.ndarray]:
+        """The arrays of a batch's row, of shapes that are the same for all records.
+
+        Raises:
+          UserError: it is larger than its limit.
+        """
+
+    def blank(self, row: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Its part of a row that stands for no record, shaped as in another row."""
+        return {key: np.zeros_like(row[key]) for key in self.batch_keys if key in row}
+
+    def classes(self, record: Record) -> Int[np.ndarray, " n"] | None:
+        """The classes of a decoded record, in any order; None: it says nothing of them."""
+        return None
+
+    def move_on_device(self, batch: Mapping[str, Array], motion: Motion) -> dict[str, Array]:
+        """What changes of it when a batch of images is moved on the device."""
+        return {}

@@ -1,0 +1,98 @@
+"""What a run has to remember of its data, so that predicting and resuming never read them again."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from jaxvision.errors import UserError, unknown
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Facts of the data; all of them are optional.
+
+    Attributes:
+      class_names: in order.
+      records: number of records by split, as in `{"train[:90%]": 900}`.
+      keypoint_names: in order.
+      keypoint_pairs: (left, right) indices, which mirroring exchanges.
+      vocabulary: of the captions, as a tokenizer made it.
+    """
+
+    class_names: tuple[str, ...] = ()
+    records: Mapping[str, int] = field(default_factory=dict)
+    keypoint_names: tuple[str, ...] = ()
+    keypoint_pairs: tuple[tuple[int, int], ...] = ()
+    vocabulary: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of_stream(cls, stream: Any) -> "Facts":
+        """What a `jaxvision.data.loader.Stream` shows: its source's facts and number of records."""
+        source = stream.source
+        given = asdict(facts_of(source))
+        given |= {"class_names": tuple(source.class_names)}
+        given |= {"records": {**given["records"], stream.spec: stream.order.count}}
+        return cls(**given)
+
+    @property
+    def keypoint_order(self) -> tuple[int, ...]:
+        """The permutation of key points that mirroring needs."""
+        order = list(range(len(self.keypoint_names)))
+        for left, right in self.keypoint_pairs:
+            order[left], order[right] = right, left
+        return tuple(order)
+
+    def to_json(self) -> str:
+        """As text for people and machines."""
+        return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Facts":
+        """The facts of `to_json`.
+
+        Raises:
+          UserError: the text is damaged.
+        """
+        try:
+            given = json.loads(text)
+        except ValueError as error:
+            raise UserError(f"The facts of the data are damaged: {error}.") from error
+        if not isinstance(given, dict):
+            raise UserError(f"The facts of the data are damaged: {type(given).__name__}, no table.")
+        names = [one.name for one in fields(cls)]
+        for name in given:
+            if name not in names:
+                raise unknown("fact of the data", name, names)
+        try:
+            facts = cls(
+                class_names=tuple(map(_text, given.get("class_names", ()))),
+                records={_text(split): int(n) for split, n in given.get("records", {}).items()},
+                keypoint_names=tuple(map(_text, given.get("keypoint_names", ()))),
+                keypoint_pairs=tuple(
+                    (int(left), int(right)) for left, right in given.get("keypoint_pairs", ())
+                ),
+                vocabulary=given.get("vocabulary"),
+            )
+        except (TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"The facts of the data are damaged: {error}.") from error
+        if not (facts.vocabulary is None or isinstance(facts.vocabulary, dict)):
+            raise UserError("The facts of the data are damaged: the vocabulary is no table.")
+        return facts
+
+    def digest(self) -> str:
+        """SHA-256 in hexadecimal; equal facts have equal ones."""
+        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def facts_of(source: Any) -> Facts:
+    """What a source says of itself beside its class names; sources may leave it out."""
+    return getattr(source, "facts", Facts())
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no name")
+    return value

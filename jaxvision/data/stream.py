@@ -1,0 +1,216 @@
+"""The record at each position, read, decoded and moved: a pure function of seed and position."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxvision.data import annotations as kinds_of
+from jaxvision.data import balance, transforms
+from jaxvision.data.annotations import Kind, Settings
+from jaxvision.data.batches import Batch, stack
+from jaxvision.data.codecs import CorruptImageError
+from jaxvision.data.decode import Decode, as_decoded, in_memory
+from jaxvision.data.geometry import Geometry
+from jaxvision.data.order import Order, record_generator
+from jaxvision.data.sources import Arrays, Selection, Source, open_split
+from jaxvision.errors import UserError
+
+CORRUPT = "corrupt"  # record index of a replaced record, -1 elsewhere; never leaves the loader
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Record at each position: read, decoded, transformed; corrupt ones replaced or refused.
+
+    In training the place of a corrupt record is taken by the next readable one of the order; in
+    evaluation (`padding`) its place is not valid, nor are the positions past the end that fill the
+    last batch. Only there records carry `geometry` f32 [3, 3] and `image_size` i32, which take
+    predictions back to the photograph (`jaxvision.data.geometry`).
+
+    Attributes:
+      source: the records.
+      order: which of them stands where.
+      decode: makes arrays of a record, by its name.
+      transform: host transforms, if there are any.
+      kinds: of annotations.
+      settings: theirs.
+      on_corrupt: "error" or "skip".
+      padding: whether this is evaluation.
+      spec: the split, as the configuration names it.
+    """
+
+    source: Source
+    order: Order
+    decode: Callable[[Mapping[str, Any], str], dict[str, Any]]
+    transform: transforms.Pipeline | None = None
+    kinds: tuple[Kind, ...] = ()
+    settings: Settings = field(default_factory=Settings)
+    on_corrupt: str = "error"
+    padding: bool = False
+    spec: str = ""
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        if self.padding and position >= self.order.count:
+            return self._blank
+        record = self._prepare(position)
+        if record is not None:
+            return {**record, CORRUPT: np.int32(-1)}
+        corrupt = np.int32(self.order(position)[1])
+        if self.padding:
+            return {**self._blank, CORRUPT: corrupt}
+        for later in range(position + 1, position + self.order.count):
+            record = self._prepare(later)
+            if record is not None:
+                return {**record, CORRUPT: corrupt}
+        raise UserError("Every image of the split is unreadable.")
+
+    def name(self, record: Mapping[str, Any]) -> str:
+        """The name of a record that this stream gave."""
+        return self.source.name(int(record["image_id"]))
+
+    def _prepare(self, position: int) -> dict[str, Any] | None:
+        """The record ready to be batched, or None if it is corrupt and may be skipped."""
+        epoch, index = self.order(position)
+        name = self.source.name(index)
+        try:
+            record = self.decode(self.source[index], name)
+        except CorruptImageError:
+            if self.on_corrupt == "error":
+                raise
+            return None
+        size = record["image"].shape[:-1]
+        if self.padding:
+            record["image_size"] = np.array(size, np.int32)
+            record["geometry"] = Geometry.identity(size)
+        if self.transform is not None:
+            rng = record_generator(self.order.seed, epoch, index)
+            record = self.transform(record, rng)
+        geometry = record.pop("geometry", None)
+        if self.padding:
+            record["geometry"] = geometry.as_array()
+        if "image" in record:  # a copy, where a crop left a window that keeps the whole in memory
+            record["image"] = np.ascontiguousarray(record["image"])
+        for kind in self.kinds:
+            if kind.present(record):
+                row = kind.pad(record, name, self.settings)
+                for key in kind.record_keys:
+                    record.pop(key, None)
+                record.update(row)
+        record["image_id"] = np.int32(index)
+        record["valid"] = np.True_
+        return record
+
+    @cached_property
+    def _blank(self) -> dict[str, Any]:
+        """A row that stands for no record, with the shapes of the first readable one."""
+        for position in range(self.order.count):
+            record = self._prepare(position)
+            if record is not None:
+                blank = {key: np.zeros_like(value)[()] for key, value in record.items()}
+                for kind in self.kinds:
+                    if any(key in record for key in kind.batch_keys):
+                        blank.update(kind.blank(record))
+                blank["geometry"] = np.eye(3, dtype=np.float32)  # there is a way back from it
+                return {**blank, CORRUPT: np.int32(-1)}
+        raise UserError("Every image of the split is unreadable.")
+
+    @property
+    def vectorised(self) -> bool:
+        """Whether batches are gathered from one array, without a loop over records."""
+        return isinstance(self.source, Arrays) and self.transform is None
+
+    def batch(self, positions: Sequence[int]) -> Batch:
+        """The records at `positions`, stacked."""
+        if not isinstance(self.source, Arrays) or self.transform is not None:
+            return stack([self[position] for position in positions], self.name)
+        valid = np.asarray(positions) < (self.order.count if self.padding else np.inf)
+        indices = self.order.indices(positions) * valid
+        images = self.source.images[indices]
+        images[~valid] = 0
+        batch = {"image": images}
+        if self.source.labels is not None:
+            batch["label"] = self.source.labels[indices].astype(np.int32)
+            batch["label"][~valid] = 0
+        if self.padding:
+            size = np.array(images.shape[1:-1], np.int32)
+            batch["image_size"] = size * valid[:, None]
+            batch["geometry"] = np.tile(np.eye(3, dtype=np.float32), (len(images), 1, 1))
+        return {
+            **batch,
+            "image_id": indices.astype(np.int32),
+            "valid": valid,
+            CORRUPT: np.full(len(images), -1, np.int32),
+        }
+
+
+def open_stream(
+    data: ConfigDict,
+    spec: str,
+    *,
+    seed: int,
+    train: bool,
+    annotations: tuple[str, ...] = ("label", "segmentation"),
+) -> Stream:
+    """The stream of one split of the configured data.
+
+    Args:
+      data: the `data` group of a configuration, its classes known.
+      spec: which split.
+      seed: decides the order and the random transforms.
+      annotations: kinds (`jaxvision.data.annotations`) that are kept beside the image, as the task
+        needs them.
+      train: shuffled and endless with the training transforms, or in order with the others.
+
+    Raises:
+      UserError: whatever is wrong with the data or the transforms.
+    """
+    kinds = kinds_of.named(annotations)
+    source = open_split(data, spec)
+    settings = _settings(data, len(data.classes) or len(source.class_names))
+    decoder = Decode(data.channels, kinds, settings)
+    decode: Callable[..., dict[str, Any]] = decoder
+    annotate: Callable[..., dict[str, Any]] = decoder.annotations_of
+    if data.cache or (isinstance(source, Selection) and isinstance(source.source, Arrays)):
+        source = in_memory(source, decoder, data.on_corrupt)
+        decode = annotate = as_decoded
+    steps = data.train_transforms if train else data.eval_transforms
+    transform = transforms.compose(steps, kinds)  # unknown names are met here, not in a thread
+    if not train and transform.random:
+        raise UserError("data.eval_transforms are random; evaluation must be deterministic.")
+    shares = None
+    if train and data.balance:
+        present = balance.presence(source, annotate, kinds, settings.num_classes)
+        shares = balance.shares(present, data.balance)
+    order = Order(len(source), seed, train, shares)
+    return Stream(
+        source,
+        order,
+        decode,
+        transform if steps else None,
+        kinds,
+        settings,
+        data.on_corrupt,
+        padding=not train,
+        spec=spec,
+    )
+
+
+def _settings(data: ConfigDict, classes: int) -> Settings:
+    """What annotations have to be, by the configuration.
+
+    Raises:
+      UserError: not every class has a value in masks, or a limit is none.
+    """
+    values = tuple(data.mask_values)
+    if values and len(values) != classes:
+        raise UserError(f"data.mask_values has {len(values)} values for {classes} classes.")
+    limits = {}
+    for key, usual in (("max_instances", 100), ("max_caption", 512)):
+        limits[key] = data.get(key, usual)
+        if not isinstance(limits[key], int) or limits[key] < 1:
+            raise UserError(f"data.{key} is {limits[key]!r}; expected 1 or more.")
+    return Settings(classes, tuple(data.void), values, **limits)

@@ -1,0 +1,1 @@
+"""Networks that generate images, and those that judge them."""

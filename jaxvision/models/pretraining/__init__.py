@@ -1,0 +1,1 @@
+"""What self-supervised learning puts on a backbone."""

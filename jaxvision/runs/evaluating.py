@@ -1,0 +1,49 @@
+"""Evaluating a trained network on a split."""
+
+import dataclasses
+import logging
+from typing import Any
+
+import jax
+
+from jaxvision.data.facts import Facts
+from jaxvision.errors import UserError
+from jaxvision.runs.run import Run
+from jaxvision.train import compilation, mesh
+from jaxvision.train.beginning import open_loader
+from jaxvision.train.evaluation import Evaluator
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(run: Run, split: str = "") -> tuple[dict[str, float], dict[str, Any]]:
+    """(metrics by plain name, sums) of a split, over all devices.
+
+    Args:
+      run: the trained network.
+      split: `data.test` by default.
+
+    Raises:
+      UserError: data, weights or configuration are wrong; see the message.
+    """
+    config = run.config.copy_and_resolve_references()
+    split = split or config.data.test
+    if not split:
+        raise UserError("The configuration names no test split; give --split.")
+    config.mesh.data, config.mesh.fsdp = -1, 1
+    config.data.classes = tuple(config.data.classes) or tuple(run.facts.class_names)
+    compilation.use_cache(config.compilation_cache)
+    devices = mesh.make(config)
+    mesh.check_batch(config.eval.batch_size or config.train.batch_size, devices, "eval.batch_size")
+    loader = open_loader(config, split, devices, train=False)
+    if not run.facts.class_names:
+        names = tuple(loader.stream.source.class_names)
+        run = dataclasses.replace(run, facts=Facts(class_names=names))
+    variables = run.variables_for(loader.stream[0]["image"].shape)
+    variables = jax.device_put(variables, mesh.replicated(devices))
+    found = Evaluator(run.task, config.seed)(variables, loader.batches())
+    assert found is not None  # nobody cancels it
+    if loader.corrupt:
+        first = ", ".join(sorted(loader.corrupt)[:20])
+        logger.warning("Skipped %d unreadable images: %s", len(loader.corrupt), first)
+    return found

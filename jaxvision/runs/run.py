@@ -1,0 +1,204 @@
+"""A trained network with what it needs: configuration, facts of its data, task, variables."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from jaxvision import models, pretrained, tasks
+from jaxvision.data import transforms
+from jaxvision.data.facts import Facts
+from jaxvision.errors import UserError
+from jaxvision.tasks import configuration
+from jaxvision.tasks.base import Task, image_spec
+from jaxvision.train import compilation, weights
+from jaxvision.train.step import SAMPLING, init_variables, stream
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained network; see `open`, `published` and `with_weights`.
+
+    Attributes:
+      config: its configuration.
+      facts: of the data that it was trained on.
+      folder: of the run; None for weights that come from elsewhere.
+      step: of the checkpoint; -1 for weights that come from elsewhere.
+      weights: where there is no folder.
+    """
+
+    config: ConfigDict
+    facts: Facts
+    folder: Path | None = None
+    step: int = -1
+    weights: str = ""
+    _variables: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def task(self) -> Task:
+        """The configured task."""
+        compilation.use_cache(self.config.compilation_cache)
+        return tasks.create(self.config, self.facts)
+
+    @property
+    def model(self) -> nn.Module:
+        """The network."""
+        return self.task.model
+
+    @cached_property
+    def prepare(self) -> Any:
+        """Brings a record's image to what the network takes: `data.eval_transforms`."""
+        return transforms.compose(self.config.data.eval_transforms)
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The network's variables; averaged ones where the run kept them.
+
+        Raises:
+          UserError: the checkpoint is damaged, or the weights do not fit.
+        """
+        return self.variables_for(self.image_shape)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """The shape of the images of the published network, prepared as for prediction."""
+        *size, _ = models.variant(self.config.model.name).input_shape
+        blank = np.zeros((*size, self.config.data.channels), np.uint8)
+        if len(size) != 2:
+            return blank.shape
+        return self.prepare({"image": blank}, np.random.default_rng(0))["image"].shape
+
+    def variables_for(self, image_shape: Sequence[int]) -> dict[str, Any]:
+        """The variables for images [h, w, c]; those of a run fit images of any size.
+
+        Raises:
+          UserError: see `variables`.
+        """
+        shape = () if self.folder else tuple(int(side) for side in image_shape)
+        if shape not in self._variables:
+            self._variables[shape] = self._read(shape)
+        return self._variables[shape]
+
+    def _read(self, shape: tuple[int, ...]) -> dict[str, Any]:
+        seed = self.config.seed
+        if self.folder is not None:
+            return weights.run_variables(self.folder, self.task, self.step, seed)
+        name = self.config.model.name
+        fresh = jax.eval_shape(lambda: init_variables(self.task, seed, image_spec(shape)))
+        fresh = {k: v for k, v in fresh.items() if k not in self.task.training_collections}
+        return pretrained.load_into(name, self.model, weights.read(self.weights, name), fresh)
+
+    def predict(self, images: Sequence[Any]) -> list[Any]:
+        """What the network says of images: a `Prediction` each, in their order.
+
+        Args:
+          images: files, or uint8 arrays [h, w, c] (or [h, w] where images are grey) of any sizes.
+
+        Raises:
+          UserError: an image cannot be read, or the task does not predict.
+        """
+        from jaxvision.runs.predicting import predict
+
+        return predict(self, images)
+
+    def evaluate(self, split: str = "") -> tuple[dict[str, float], dict[str, Any]]:
+        """(metrics by plain name, sums) of a split of its data, `data.test` by default.
+
+        Raises:
+          UserError: the data are missing or wrong.
+        """
+        from jaxvision.runs.evaluating import evaluate
+
+        return evaluate(self, split)
+
+    def sample(self, count: int, seed: int = 0) -> np.ndarray:
+        """New images, uint8 [count, h, w, c]; the first ones are the same for any count.
+
+        Raises:
+          UserError: the task does not generate images.
+        """
+        draw = tasks.require(self.task, "sample", "Sampling")
+        function = jax.jit(draw, static_argnums=2, compiler_options=compilation.compiler_options())
+        key = stream(seed, SAMPLING)
+        return np.asarray(jax.device_get(function(self.variables, key, count)))
+
+
+def stored_config(folder: Path, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
+    """The configuration of the run in a folder, with `overrides` as on the command line.
+
+    Raises:
+      UserError: there is no run, or an override is wrong.
+    """
+    config = weights.stored_config(folder)
+    for key, value in (overrides or {}).items():
+        configuration.override(config, key, value)
+    if overrides:
+        configuration.validate(config)
+    return config
+
+
+def open(
+    folder: str | Path, checkpoint: str = "best", overrides: Mapping[str, Any] | None = None
+) -> Run:
+    """The run in a folder.
+
+    Args:
+      folder: the workdir that it was trained in.
+      checkpoint: best, latest or a step.
+      overrides: of its configuration, as on the command line.
+
+    Raises:
+      UserError: there is no run or no such checkpoint, or an override is wrong.
+    """
+    folder = Path(folder)
+    config = stored_config(folder, overrides)
+    facts = weights.stored_facts(folder, config)
+    with weights.checkpoints_of(folder) as checkpoints:
+        step = weights.step_of(checkpoints, checkpoint)
+    return Run(config, facts, folder, step)
+
+
+def with_weights(config: ConfigDict, weights: str) -> Run:
+    """A configured network with weights from elsewhere: a file, a tag or a Hub name.
+
+    Its classes are `data.classes`; evaluating finds them in the data where there are none.
+    """
+    return Run(config, Facts(class_names=tuple(config.data.classes)), weights=weights)
+
+
+def published(
+    model: str, weights: str = "default", overrides: Mapping[str, Any] | None = None
+) -> Run:
+    """A network with published weights, its classes and its preparation of images.
+
+    What nothing is known of (a file of one's own) is prepared as is usual, see `pretrained.usual`.
+
+    Raises:
+      UserError: no such network, weights or key; or it is for volumes.
+    """
+    entry = models.variant(model)
+    if len(entry.input_shape) != 3:
+        raise UserError(f"{model} is for volumes; give --config and --weights.")
+    found = pretrained.read(weights, model)
+    known = found.published
+    if known is None:
+        count = pretrained.classes_in(entry, found.state)
+        if not count:
+            raise UserError(f"{found.where} has no {entry.classifier[0]!r}; it is not of {model}.")
+        known = pretrained.usual(model, count)
+    config = tasks.default_config(tasks.for_role(entry.role))
+    config.model.name = model
+    config.data.channels = entry.input_shape[-1]
+    config.data.classes = pretrained.class_names(known)
+    config.data.mean, config.data.std = known.mean, known.std
+    config.data.eval_transforms = pretrained.preparation(known)
+    for key, value in (overrides or {}).items():
+        configuration.override(config, key, value)
+    configuration.validate(config)
+    return with_weights(config, weights)

@@ -1,0 +1,187 @@
+"""Configurations as a whole: from files and the command line, as JSON, compared.
+
+What is done here needs the keys of the configured task; see `jaxvision.config` for the machinery.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from jaxvision import plugins
+from jaxvision.config import FREE
+from jaxvision.errors import UserError, nearest
+from jaxvision.tasks import DEFAULT, default_config, schema
+
+_FUNCTION = "function"  # how JSON marks a function that stands in a configuration
+
+
+def flatten(config: ConfigDict) -> dict[str, Any]:
+    """`{"train.batch_size": 128, ...}`, one entry a key, in their order."""
+    return schema(config.task).flatten(config)
+
+
+def set_key(config: ConfigDict, path: str, value: Any) -> None:
+    """See `Schema.set_key`."""
+    schema(config.task).set_key(config, path, value)
+
+
+def override(config: ConfigDict, path: str, value: Any) -> None:
+    """See `Schema.override`."""
+    schema(config.task).override(config, path, value)
+
+
+def validate(config: ConfigDict) -> None:
+    """See `Schema.validate`."""
+    schema(config.task).validate(config)
+
+
+def load(spec: str, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
+    """The validated configuration of `FILE[:variant]` with `overrides` applied.
+
+    Args:
+      spec: path of a Python file that defines `get_config(variant)`, optionally with `:variant`.
+      overrides: values by key path; strings are parsed as on the command line.
+
+    Raises:
+      UserError: no such file or variant, unknown key, wrong type or value, or a plugin fails.
+    """
+    name, _, variant = spec.partition(":")
+    path = Path(name)
+    if not path.is_file():
+        raise UserError(f"No config file {name!r}.{_nearest_file(path)}")
+    module = plugins.import_file(path, again=True)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"{name} defines no get_config(variant).")
+    try:
+        config = module.get_config(variant)
+    except (AttributeError, KeyError, TypeError) as error:
+        # What ConfigDict says of setting and of reading an attribute that does not exist.
+        inner: Any = error
+        while isinstance(inner, Exception) and inner.args:
+            inner = inner.args[0]
+        text = str(inner)
+        misspelt = re.search(r"""Key "(\w+)" does not exist|^["']+(\w+)['"]""", text)
+        if misspelt is None:
+            raise UserError(f"{name}: {text}") from error
+        task = _task_of(path)
+        raise schema(task).unknown_leaf(misspelt[1] or misspelt[2], where=name) from error
+    if overrides and "task" in overrides and overrides["task"] != config.task:
+        raise UserError(
+            f"{name} is of task {config.task!r}; another task has other keys. Start from "
+            f"default_config({overrides['task']!r})."
+        )
+    for key, value in (overrides or {}).items():
+        override(config, key, value)
+    config.plugins = plugins.load(config.plugins, path.parent)
+    validate(config)
+    return config
+
+
+def _task_of(path: Path) -> str:
+    """The task that a config file names, whose `get_config` failed."""
+    found = re.search(r"default_config\(\s*['\"](\w+)['\"]", path.read_text())
+    return found[1] if found else DEFAULT
+
+
+def _nearest_file(path: Path) -> str:
+    root = Path("configs") if Path("configs").is_dir() else path.parent
+    found = [str(p) for p in sorted(root.rglob("*.py"))] if root.is_dir() else []
+    close = nearest(str(path), found, count=3)
+    return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def to_json(config: ConfigDict) -> str:
+    """The configuration as indented JSON; a function in it becomes its name.
+
+    Raises:
+      UserError: a function that could not be found again, see `plugins.reference`.
+    """
+    return json.dumps(config.to_dict(), indent=2, default=_encoded)
+
+
+def _encoded(value: Any) -> Any:
+    if callable(value):
+        return {_FUNCTION: plugins.reference(value)}
+    return list(value)
+
+
+def from_json(text: str, run: Path | None = None) -> ConfigDict:
+    """The configuration that `to_json` wrote.
+
+    Configurations that were written before a key was renamed get its present name.
+
+    Args:
+      text: JSON.
+      run: the folder of the run in which it was stored; no code in there is executed.
+
+    Raises:
+      UserError: the text is not such a configuration, or a part that it names is missing.
+    """
+    try:
+        stored = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"config.json is not valid JSON: {error}.") from error
+    if not isinstance(stored, dict):
+        raise UserError("config.json holds no configuration.")
+    plugins.load_stored(stored.get("plugins", []), run)
+    task = stored.get("task", DEFAULT)
+    config, keys = default_config(task), schema(task)
+    old_paths = {new: old for old, new in keys.renamed.items()}
+    for path, key in keys.keys.items():
+        value = _stored(stored, path)
+        if value is None and path in old_paths:
+            value = _stored(stored, old_paths[path])
+        if value is None:
+            continue  # written before this key existed: its default stands
+        if key.part and isinstance(value, dict) and set(value) == {_FUNCTION}:
+            value = plugins.resolve(value[_FUNCTION], run)
+        keys.set_key(config, path, value)
+    return config
+
+
+def _stored(tree: Any, path: str) -> Any:
+    """The value at a path, None if there is none."""
+    for part in path.split("."):
+        if not isinstance(tree, dict) or part not in tree:
+            return None
+        tree = tree[part]
+    return tree
+
+
+def differences(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
+    """Keys that differ and that a resumed run may not change: `{key: (old, new)}`."""
+    if old.task != new.task:
+        return {"task": (old.task, new.task)}
+    before, after = (json.loads(json.dumps(flatten(c), default=_encoded)) for c in (old, new))
+    return {
+        path: (before[path], after[path])
+        for path, key in schema(new.task).keys.items()
+        if not key.resumable and before[path] != after[path]
+    }
+
+
+def grouped(config: ConfigDict, group: str) -> ConfigDict:
+    """The configuration with what a group of parameters has of its own in `optimizer.groups`.
+
+    Raises:
+      UserError: an unknown key or a wrong value there.
+    """
+    own = config.optimizer.groups.to_dict().get(group, {})
+    if not own:
+        return config
+    config = config.copy_and_resolve_references()
+    keys = schema(config.task)
+    for part, values in own.items():
+        for name, value in dict(values).items():
+            path = f"{part}.{name}"
+            if part not in ("optimizer", "schedule") or keys.keys.get(path, None) is None:
+                raise keys.unknown(path)
+            if keys.keys[path].default is FREE:
+                value = dict(value)
+            keys.set_key(config, path, value)
+            keys.keys[path].check(path, value)
+    return config

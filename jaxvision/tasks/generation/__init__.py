@@ -1,0 +1,1 @@
+"""Generative models: new images like those of the data."""

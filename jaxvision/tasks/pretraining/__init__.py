@@ -1,0 +1,1 @@
+"""Self-supervised learning: features from images without labels."""

@@ -1,0 +1,57 @@
+"""What self-supervised learning shows."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from jaxvision.tasks import pictures
+
+PICTURE = "neighbours"
+_SHOWN = 5
+
+
+def picture(task: Any, batch: Mapping[str, Any], outputs: Mapping[str, Any]) -> np.ndarray:
+    """In each row an image and those of the batch that are nearest to it by their features.
+
+    Args:
+      task: a `Dino`.
+      batch: host arrays, `label` if it is known: neighbours of another class are red.
+      outputs: of `task.predict`.
+
+    Returns:
+      uint8 [h, w, 3].
+    """
+    images, features = np.asarray(batch["image"]), np.asarray(outputs["features"])
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    order = np.argsort(-(unit @ unit.T), axis=1, kind="stable")
+    labels = np.asarray(batch["label"]) if "label" in batch and task.class_names else None
+    tiles, captions, wrong = [], [], []
+    for row in range(len(images)):
+        near = [row, *(int(i) for i in order[row] if i != row)][: 1 + _SHOWN]
+        tiles += [images[i] for i in near]
+        captions += ["" if labels is None else task.class_names[labels[i]] for i in near]
+        wrong += [labels is not None and bool(labels[i] != labels[row]) for i in near]
+    return pictures.captioned_grid(np.stack(tiles), captions, wrong, columns=1 + _SHOWN)
+
+
+def summary(task: Any, prediction: Any, top: int = 5) -> dict[str, Any]:
+    """JSON-able: the features."""
+    return {"features": [round(float(v), 6) for v in prediction.outputs["features"]]}
+
+
+def cell(task: Any, prediction: Any, top: int = 5) -> str:
+    """One line for the table of `predict`."""
+    features = prediction.outputs["features"]
+    return f"{len(features)} features of norm {np.linalg.norm(features):.4g}"
+
+
+# The ends of the names of what `write` writes for each image.
+ENDINGS = (".png",)
+
+
+def write(task: Any, prediction: Any, folder: Path, stem: str) -> None:
+    """What the network was given, as `stem.png`."""
+    Image.fromarray(pictures.as_colour(prediction.network_image)).save(folder / f"{stem}.png")

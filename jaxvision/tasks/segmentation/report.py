@@ -1,0 +1,97 @@
+"""What semantic segmentation shows."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from jaxvision.data.geometry import IGNORE
+from jaxvision.layers.images import center_crop
+from jaxvision.tasks import pictures
+
+
+def picture(task: Any, batch: Mapping[str, Any], outputs: Mapping[str, Any]) -> np.ndarray:
+    """Rows of image, truth (if known) and prediction, with a legend of the classes.
+
+    Of volumes the slice in the middle is shown.
+
+    Args:
+      task: a `Segmentation`.
+      batch: host arrays, `segmentation` if it is known.
+      outputs: of `task.predict`.
+
+    Returns:
+      uint8 [h, w, 3].
+    """
+    found, image = np.asarray(outputs["segmentation"]), np.asarray(batch["image"])
+    truth = None
+    if "segmentation" in batch:
+        truth = np.asarray(center_crop(np.asarray(batch["segmentation"]), found.shape[1:]))
+    if image.ndim == 5:
+        middle = found.shape[1] // 2
+        image = center_crop(image[..., 0], found.shape[1:])[:, middle, ..., None]
+        found, truth = found[:, middle], None if truth is None else truth[:, middle]
+    columns = [pictures.as_colour(image)]
+    if truth is not None:
+        columns.append(pictures.colour_map(truth))
+    columns.append(pictures.colour_map(found))
+    return pictures.rows(columns, task.class_names)
+
+
+def lines(task: Any, sums: Mapping[str, Any]) -> list[str]:
+    """What is said of an evaluation beside its metrics."""
+    return []
+
+
+def labels_of(prediction: Any) -> np.ndarray:
+    """Class indices [h, w] of the photograph's own pixels; 255 where the network did not look.
+
+    Volumes [d, h, w] are as the network gave them.
+    """
+    labels = np.asarray(prediction.outputs["segmentation"], np.int32)
+    if labels.ndim == 3:
+        return labels
+    return prediction.geometry.restore_labels(labels, fill=IGNORE)
+
+
+def summary(task: Any, prediction: Any, top: int = 5) -> dict[str, Any]:
+    """JSON-able: the share of the photograph's pixels of each class found."""
+    labels, counts = np.unique(labels_of(prediction), return_counts=True)
+    within = labels < len(task.class_names)
+    labels, counts = labels[within], counts[within]
+    share = counts / max(1, counts.sum())
+    return {
+        "classes": [
+            {"name": task.class_names[labels[i]], "share": round(float(share[i]), 6)}
+            for i in np.argsort(-share, kind="stable")
+        ]
+    }
+
+
+def cell(task: Any, prediction: Any, top: int = 5) -> str:
+    """One line for the table of `predict`."""
+    classes = summary(task, prediction)["classes"][:top]
+    return "  ".join(f"{one['name']} {one['share']:.1%}" for one in classes)
+
+
+# The ends of the names of what `write` writes for each image.
+ENDINGS = (".png", "-classes.png", "-classes.npy")
+
+
+def write(task: Any, prediction: Any, folder: Path, stem: str) -> None:
+    """The photograph under its label map, and the map as a palette PNG of class indices.
+
+    The map of a volume is a NumPy file; its picture is of the slice in the middle.
+    """
+    labels, image = labels_of(prediction), prediction.image
+    if labels.ndim == 3:
+        np.save(folder / f"{stem}-classes.npy", labels)
+        middle = len(labels) // 2
+        labels, image = labels[middle], image[middle]
+    else:
+        indices = Image.fromarray(labels.astype(np.uint8))
+        indices.putpalette(pictures.palette(256).tobytes())
+        indices.save(folder / f"{stem}-classes.png")
+    Image.fromarray(pictures.overlay(image, labels)).save(folder / f"{stem}.png")

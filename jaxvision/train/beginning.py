@@ -1,0 +1,241 @@
+"""How a run begins: its data, its durations, its folder, the state that it starts from."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jaxvision import tasks
+from jaxvision.config import steps_of
+from jaxvision.data.facts import Facts
+from jaxvision.data.loader import Loader
+from jaxvision.data.stream import CORRUPT, open_stream
+from jaxvision.errors import UserError
+from jaxvision.tasks import configuration
+from jaxvision.tasks.base import Spec, Task
+from jaxvision.train import mesh
+from jaxvision.train.checkpoint import Checkpoints, committed_steps
+from jaxvision.train.progress import Progress
+from jaxvision.train.setup import Setup
+from jaxvision.train.state import TrainState
+from jaxvision.train.weights import initial_variables, stored_facts
+from jaxvision.train.writers import write_atomically
+
+
+def open_loader(config: ConfigDict, split: str, devices: Mesh, *, train: bool) -> Loader:
+    """Batches of a split over the mesh, shuffled for training or padded for evaluation.
+
+    Raises:
+      UserError: whatever is wrong with the data.
+    """
+    stream = open_stream(
+        config.data,
+        split,
+        seed=config.seed,
+        train=train,
+        annotations=tasks.annotations(config.task),
+    )
+    size = config.train.batch_size if train else config.eval.batch_size or config.train.batch_size
+    return Loader(
+        stream,
+        size,
+        mesh.batch_sharding(devices),
+        threads=config.data.threads,
+        workers=config.data.workers,
+        prefetch=config.data.prefetch,
+    )
+
+
+@dataclass(frozen=True)
+class Data:
+    """The data of a run.
+
+    Attributes:
+      train, validation: loaders.
+      facts: what the run keeps of them.
+      spec: a training batch as shapes.
+    """
+
+    train: Loader
+    validation: Loader
+    facts: Facts
+    spec: Spec
+
+
+def open_data(config: ConfigDict, devices: Mesh) -> Data:
+    """Opens the splits for training and validation.
+
+    Raises:
+      UserError: whatever is wrong with the data, or there is less than a batch of them.
+    """
+    train = open_loader(config, config.data.train, devices, train=True)
+    facts = facts_of(config, train)
+    known = with_classes(config, facts)
+    validation = open_loader(
+        known, config.data.validation or config.data.test, devices, train=False
+    )
+    if train.batches_per_epoch < 1:
+        raise UserError(
+            f"train.batch_size={config.train.batch_size} is larger than the "
+            f"{train.stream.order.count} records of {config.data.train!r}."
+        )
+    return Data(train, validation, facts, spec_of(train))
+
+
+def facts_of(config: ConfigDict, loader: Loader) -> Facts:
+    """What a run keeps of its training data."""
+    facts = Facts.of_stream(loader.stream)
+    if config.data.classes:
+        facts = dataclasses.replace(facts, class_names=tuple(config.data.classes))
+    return facts
+
+
+def spec_of(loader: Loader) -> Spec:
+    """A batch of the loader as shapes."""
+    batch = loader.stream.batch([0])
+    return {
+        key: jax.ShapeDtypeStruct((loader.batch_size, *value.shape[1:]), jnp.dtype(value.dtype))
+        for key, value in batch.items()
+        if key != CORRUPT
+    }
+
+
+def with_classes(config: ConfigDict, facts: Facts) -> ConfigDict:
+    """The configuration with the class names that the data gave, where it names none."""
+    if config.data.classes or not facts.class_names:
+        return config
+    config = config.copy_and_resolve_references()
+    config.data.classes = tuple(facts.class_names)
+    return config
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The durations of a run in steps; 0 is never."""
+
+    total: int
+    per_epoch: int
+    evaluate_every: int
+    save_every: int
+
+    @classmethod
+    def of(cls, config: ConfigDict, data: Data) -> "Plan":
+        """As configured.
+
+        Raises:
+          UserError: the training is less than one step.
+        """
+        per_epoch = data.train.batches_per_epoch
+        total = steps_of(config.train.duration, steps_per_epoch=per_epoch)
+        if total < 1:
+            raise UserError(f"train.duration={config.train.duration!r} is less than one step.")
+        evaluate, save = (
+            steps_of(duration, steps_per_epoch=per_epoch, total=total)
+            for duration in (config.eval.every, config.checkpoint.every)
+        )
+        return cls(total, per_epoch, evaluate, save)
+
+
+def check_workdir(workdir: Path, config: ConfigDict, facts: Facts) -> None:
+    """Checks that a run in the workdir, if there is one, is of this configuration and these data.
+
+    Raises:
+      UserError: it holds another experiment (which keys differ is listed), or its data have
+        changed.
+    """
+    stored = workdir / "config.json"
+    begun = committed_steps(workdir / "checkpoints")
+    if stored.exists() and begun:  # what failed before its first checkpoint may be put right
+        old = configuration.from_json(stored.read_text(), run=workdir)
+        _check_facts(workdir, stored_facts(workdir, old), facts)
+        different = configuration.differences(with_classes(old, facts), with_classes(config, facts))
+        if different and not config.train.allow_changed_config:
+            lines = [f"  {key}: {was!r} -> {now!r}" for key, (was, now) in different.items()]
+            raise UserError(
+                f"{workdir} holds a run with another configuration:\n"
+                + "\n".join(lines)
+                + "\nUse another --workdir, or --config.train.allow_changed_config=true."
+            )
+    configuration.to_json(config)  # what cannot be stored is met here
+
+
+def write_workdir(workdir: Path, config: ConfigDict, facts: Facts) -> None:
+    """Writes `config.json` and `facts.json`, once the run is known to begin or to go on.
+
+    Raises:
+      OSError: they cannot be written.
+    """
+    if jax.process_index() == 0:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_atomically(workdir / "config.json", configuration.to_json(config) + "\n")
+        write_atomically(workdir / "facts.json", facts.to_json() + "\n")
+
+
+def _check_facts(workdir: Path, old: Facts, new: Facts) -> None:
+    """Refuses to go on with other data.
+
+    Raises:
+      UserError: saying what has changed.
+    """
+    for split, count in old.records.items():
+        if split in new.records and new.records[split] != count:
+            raise UserError(
+                f"The training split now has {new.records[split]} records; when {workdir} was "
+                f"begun it had {count}. Use another workdir."
+            )
+    if old.class_names and old.class_names != new.class_names:
+        raise UserError(
+            f"The data now have the classes {', '.join(new.class_names[:10])}; when {workdir} was "
+            f"begun they had {', '.join(old.class_names[:10])}. Use another workdir."
+        )
+
+
+def restored(
+    checkpoints: Checkpoints, setup: Setup, data: Data
+) -> tuple[TrainState, Progress] | None:
+    """The state and progress of the newest intact checkpoint; None if there is none.
+
+    Raises:
+      UserError: it is of another model, or of other data.
+    """
+    found = checkpoints.restore(setup.state)
+    if found is None:
+        return None
+    state, meta = found
+    progress = Progress.of_meta(meta)
+    count = data.train.stream.order.count
+    if progress.records != count:
+        workdir = checkpoints.folder.parent
+        raise UserError(
+            f"The training split now has {count} records; when {workdir} was begun it had "
+            f"{progress.records}. Use another workdir."
+        )
+    return state, progress
+
+
+def starting_state(setup: Setup, config: ConfigDict, task: Task, data: Data) -> TrainState | None:
+    """The state that starts from the configured weights; None if none are.
+
+    Raises:
+      UserError: weights cannot be had or do not fit.
+    """
+    variables = initial_variables(config, task, data.spec)
+    return None if variables is None else setup.state_of(variables)
+
+
+def describe(config: ConfigDict, task: Task, setup: Setup) -> str:
+    """A line about network and task."""
+    sizes = [leaf.size for leaf in jax.tree.leaves(setup.state.params)]
+    classes = f"{len(task.class_names)} classes, " if task.class_names else ""
+    shapes: Mapping[str, Any] = setup.spec
+    image = next((key for key in shapes if key == "image" or key.startswith("views")), "image")
+    return (
+        f"{config.model.name}: {sum(sizes):,} parameters ({4 * sum(sizes) / 2**20:.1f} MiB), "
+        f"{config.task}, {classes}images {'x'.join(map(str, shapes[image].shape[1:]))}"
+    )

@@ -1,0 +1,165 @@
+"""Where a training's first weights come from: files, published ones, other runs."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from jaxvision import pretrained, tasks
+from jaxvision.data.facts import Facts
+from jaxvision.errors import UserError, unknown
+from jaxvision.interop import torch_weights
+from jaxvision.pretrained import Weights
+from jaxvision.tasks import configuration
+from jaxvision.tasks.base import Spec, Task
+from jaxvision.train.checkpoint import Checkpoints
+from jaxvision.train.step import init_variables
+
+RUN = "run:"  # how weights begin that are another run's
+
+
+def stored_config(folder: Path) -> ConfigDict:
+    """The configuration of the run in a folder.
+
+    Raises:
+      UserError: there is no run, or a plugin of it is missing.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(f"No run in {folder}: it has no config.json.")
+    return configuration.from_json(path.read_text(), run=folder)
+
+
+def stored_facts(folder: Path, config: ConfigDict) -> Facts:
+    """The facts of the data that the run in a folder keeps.
+
+    Raises:
+      UserError: they are damaged.
+    """
+    path = folder / "facts.json"
+    if path.is_file():
+        return Facts.from_json(path.read_text())
+    return Facts(class_names=tuple(config.data.classes))  # of a run older than facts
+
+
+@contextlib.contextmanager
+def checkpoints_of(folder: Path) -> Iterator[Checkpoints]:
+    """The checkpoints of the run in a folder, to be read."""
+    checkpoints = Checkpoints(folder / "checkpoints")
+    try:
+        yield checkpoints
+    finally:
+        checkpoints.close()
+
+
+def step_of(checkpoints: Checkpoints, wanted: str = "best") -> int:
+    """The step that `best`, `latest` or a number stands for.
+
+    Raises:
+      UserError: there is no such checkpoint.
+    """
+    steps = checkpoints.steps()
+    if not steps:
+        raise UserError(f"No checkpoint in {checkpoints.folder}.")
+    if wanted == "latest":
+        return steps[-1]
+    if wanted == "best":
+        best = checkpoints.meta(steps[-1])["progress"]["best_step"]
+        return best if best in steps else steps[-1]
+    if wanted.isdigit():
+        if int(wanted) not in steps:
+            have = ", ".join(map(str, steps))
+            raise UserError(
+                f"No checkpoint of step {wanted} in {checkpoints.folder} (there: {have})."
+            )
+        return int(wanted)
+    raise unknown("checkpoint", wanted, ["best", "latest", *map(str, steps)])
+
+
+def spec_to_json(spec: Spec) -> dict[str, Any]:
+    """A batch as shapes, JSON-able."""
+    return {key: [list(one.shape), str(one.dtype)] for key, one in spec.items()}
+
+
+def stored_spec(meta: dict[str, Any], folder: Path) -> Spec:
+    """The batches that a run was trained on, as shapes.
+
+    Args:
+      meta: of one of its checkpoints.
+      folder: of the run, named in errors.
+
+    Raises:
+      UserError: the run does not say.
+    """
+    if "spec" in meta:
+        return {
+            key: jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype))
+            for key, (shape, dtype) in meta["spec"].items()
+        }
+    if "image_shape" in meta:  # runs of format 1
+        return {"image": jax.ShapeDtypeStruct((1, *meta["image_shape"]), jnp.uint8)}
+    raise UserError(f"{folder} does not say its images' size; train on with it first.")
+
+
+def run_variables(folder: Path, task: Task, step: int, seed: int) -> dict[str, Any]:
+    """The variables of a run at a checkpoint, averaged ones where it kept them.
+
+    Raises:
+      UserError: the checkpoint is damaged or belongs to another model.
+    """
+    with checkpoints_of(folder) as checkpoints:
+        spec = stored_spec(checkpoints.meta(step), folder)
+        fresh = jax.eval_shape(lambda: init_variables(task, seed, spec))
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        like = {
+            kind: jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), tree
+            )
+            for kind, tree in fresh.items()
+            if kind not in task.training_collections
+        }
+        return checkpoints.variables(step, like)
+
+
+def read(weights: str, name: str, preferred: str = "") -> Weights:
+    """Trained weights for a registered network.
+
+    Args:
+      weights: see `interop.published.resolve`; or `run:FOLDER`, or `run:FOLDER#PART` for one of
+        the networks of that run (backbone, encoder, teacher).
+      name: of the network.
+      preferred: the part of a run where the text names none; if it has no such part, its main one.
+
+    Raises:
+      UserError: no such weights, run or part.
+    """
+    if not weights.startswith(RUN):
+        return pretrained.read(weights, name)
+    place, _, part = weights.removeprefix(RUN).partition("#")
+    folder = Path(place).expanduser()
+    config = stored_config(folder)
+    task = tasks.create(config, stored_facts(folder, config))
+    with checkpoints_of(folder) as checkpoints:
+        step = step_of(checkpoints)
+    parts_of = tasks.require(task, "parts", "Starting from a run")
+    parts = parts_of(run_variables(folder, task, step, config.seed))
+    if part and part not in parts:
+        raise unknown(f"part of the run {folder}", part, parts)
+    chosen = part or (preferred if preferred in parts else next(iter(parts)))
+    return Weights(torch_weights.to_state_dict(parts[chosen]), weights)
+
+
+def initial_variables(config: ConfigDict, task: Task, spec: Spec) -> dict[str, Any] | None:
+    """Variables to start from where the configuration names weights; None if it names none.
+
+    Raises:
+      UserError: weights cannot be had or do not fit.
+    """
+    fresh = jax.jit(lambda: init_variables(task, config.seed, spec))
+    if not task.names_weights(config):
+        return None
+    return task.load_weights(config, dict(fresh()), read)

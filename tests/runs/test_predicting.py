@@ -1,0 +1,294 @@
+"""Trained models at work: files in, predictions out; nothing mixed up, nothing overwritten."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxvision import runs, tasks
+from jaxvision.data.codecs import CorruptImageError
+from jaxvision.data.facts import Facts
+from jaxvision.data.geometry import Geometry
+from jaxvision.errors import UserError
+from jaxvision.runs import Prediction, predicting
+from jaxvision.tasks import configuration
+from jaxvision.tasks.base import image_spec
+from jaxvision.train import run
+
+ROOT = Path(__file__).parents[2]
+DIGITS = str(ROOT / "configs" / "classification" / "digits.py")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run with averaged weights and checkpoints of several steps; the first is the best."""
+    config = configuration.load(
+        DIGITS,
+        {
+            "model.name": "mlp", "data.augment": (), "data.validation": "train[:100]",
+            "train.duration": 12, "checkpoint.every": 4, "eval.every": 4, "checkpoint.keep": 9,
+            "optimizer.name": "sgd", "optimizer.ema": 0.9, "optimizer.learning_rate": 0.1,
+            "schedule.name": "step", "schedule.milestones": (4,), "schedule.factor": 3000.0,
+            "optimizer.clip_norm": 1.0, "eval.pictures": 0, "log.tensorboard": False,
+        },
+    )  # fmt: skip
+    workdir = tmp_path_factory.mktemp("inference") / "run"
+    run(config, workdir)
+    return workdir
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Seven images of different sizes, one of them unreadable."""
+    rng = np.random.default_rng(0)
+    for index in range(7):
+        pixels = rng.integers(0, 256, (8 + index, 20 - index), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+    (tmp_path / "3.png").write_bytes(b"no image")
+    return tmp_path
+
+
+def test_folders_stand_for_the_images_below_them(pictures):
+    (pictures / "below").mkdir()
+    (pictures / "5.png").rename(pictures / "below" / "x.PNG")
+    (pictures / "notes.txt").write_text("no image")
+    found = runs.image_files([str(pictures / "4.png"), str(pictures)])
+    expected = ["4.png", "0.png", "1.png", "2.png", "3.png", "4.png", "6.png", "below/x.PNG"]
+    assert [str(p.relative_to(pictures)) for p in found] == expected
+    with pytest.raises(UserError, match=r"No such file or folder: .*7\.png"):
+        runs.image_files([str(pictures / "7.png")])
+    (pictures / "empty").mkdir()
+    with pytest.raises(UserError, match=r"No image in .*empty"):
+        runs.image_files([str(pictures / "empty")])
+
+
+def test_predictions_keep_the_order_and_do_not_depend_on_the_batch(trained, pictures, monkeypatch):
+    resized = {"data.eval_transforms": ({"name": "resize", "size": (8, 8)},)}
+    opened = runs.open(trained, overrides=resized)
+    files = runs.image_files([str(pictures)])
+    results = {}
+    for size in (1, 4, 32):
+        monkeypatch.setattr(predicting, "_BATCH", size)
+        results[size] = list(runs.predict_files(opened, files))
+    for found in results.values():
+        assert isinstance(found[3], CorruptImageError)
+        assert found[3].name == str(files[3])
+        kept = [p for p in found if isinstance(p, Prediction)]
+        assert [p.file for p in kept] == [*files[:3], *files[4:]]
+        assert [p.image.shape for p in kept] == [
+            (8 + i, 20 - i, 1) for i in (0, 1, 2, 4, 5, 6)
+        ]  # fmt: skip
+        for one, other in zip(results[1], found):
+            if isinstance(one, Prediction):
+                np.testing.assert_array_equal(one.network_image, other.network_image)
+                np.testing.assert_allclose(
+                    one.outputs["probabilities"], other.outputs["probabilities"], rtol=1e-5
+                )
+    tops = {p.outputs["label"].item() for p in results[1] if isinstance(p, Prediction)}
+    assert len(tops) > 1  # else order would not show
+
+
+def test_images_of_several_network_sizes_go_in_batches_of_their_own(tmp_path):
+    from jaxvision.interop import torch_weights
+
+    config = tasks.default_config()
+    config.model.name, config.data.classes = "resnet8_cifar", ("a", "b")
+    config.data.eval_transforms = ()
+    task = tasks.create(config, Facts(config.data.classes))
+    weights = str(tmp_path / "w.safetensors")
+    torch_weights.save(
+        weights, jax.jit(lambda: task.init(jax.random.key(0), image_spec((8, 8, 3))))()
+    )
+    rng = np.random.default_rng(0)
+    for index, size in enumerate((8, 8, 12, 8)):
+        pixels = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+    files = runs.image_files([str(tmp_path)])
+    opened = runs.with_weights(config, weights)
+    found = list(runs.predict_files(opened, files))
+    assert [p.network_image.shape[0] for p in found] == [8, 8, 12, 8]
+    (alone,) = runs.predict_files(opened, files[3:])
+    np.testing.assert_allclose(
+        found[3].outputs["probabilities"], alone.outputs["probabilities"], rtol=1e-5
+    )
+
+
+def test_classes_must_be_known():
+    config = tasks.default_config()
+    with pytest.raises(UserError, match=r"at least two classes; the data have 0"):
+        next(runs.predict_files(runs.with_weights(config, "w.safetensors"), [Path("x.png")]))
+
+
+def test_arrays_and_files_are_predicted_in_their_order(trained, tmp_path):
+    opened = runs.open(trained)
+    rng = np.random.default_rng(1)
+    images = [rng.integers(0, 256, (8, 8, 1), dtype=np.uint8) for _ in range(3)]
+    Image.fromarray(images[1][..., 0]).save(tmp_path / "one.png")
+    found = opened.predict([images[0], tmp_path / "one.png", images[2][..., 0]])
+    alone = [opened.predict([image])[0] for image in images]
+    for one, other in zip(found, alone):
+        np.testing.assert_array_equal(one.image, other.image)
+        np.testing.assert_allclose(
+            one.outputs["probabilities"], other.outputs["probabilities"], rtol=1e-5
+        )
+    assert [p.file for p in found] == [None, tmp_path / "one.png", None]
+    with pytest.raises(UserError, match=r"uint8 \[h, w, 1\], not float64 \[8, 8, 3\]"):
+        opened.predict([np.zeros((8, 8, 3))])
+    assert opened.predict([]) == []
+
+
+@pytest.mark.parametrize(("checkpoint", "step"), [("latest", 12), ("best", 4), ("8", 8)])
+def test_the_checkpoint_asked_for_is_the_one_used(trained, checkpoint, step):
+    import orbax.checkpoint as ocp
+
+    found = runs.open(trained, checkpoint).variables
+    with ocp.StandardCheckpointer() as reader:
+        stored = reader.restore(trained / "checkpoints" / str(step) / "state")
+    kernel = found["params"]["0"]["kernel"]
+    np.testing.assert_array_equal(kernel, stored["ema"]["0"]["kernel"])  # the averaged ones
+    assert not np.array_equal(kernel, stored["params"]["0"]["kernel"])
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "message"),
+    [("7", r"No checkpoint of step 7 .*4, 8, 12"), ("lastest", "Did you mean 'latest'")],
+)
+def test_a_checkpoint_that_is_not_there(trained, checkpoint, message):
+    with pytest.raises(UserError, match=message):
+        runs.open(trained, checkpoint)
+
+
+def test_a_workdir_without_a_run_or_a_checkpoint(trained, tmp_path):
+    with pytest.raises(UserError, match=r"No run in .*has no config\.json"):
+        runs.open(tmp_path)
+    (tmp_path / "config.json").write_text((trained / "config.json").read_text())
+    with pytest.raises(UserError, match="No checkpoint in"):
+        runs.open(tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_evaluating_uses_the_averaged_weights_and_equals_the_run(trained):
+    records = [json.loads(s) for s in (trained / "metrics.jsonl").read_text().splitlines()]
+    wanted = {r["step"]: r for r in records if r["split"] == "validation"}
+    for checkpoint in (4, 8, 12):
+        result, sums = runs.open(trained, str(checkpoint)).evaluate("train[:100]")
+        assert result["accuracy"] == wanted[checkpoint]["accuracy"]
+        assert result["loss"] == pytest.approx(wanted[checkpoint]["loss"], rel=1e-5)
+        assert int(sums["accuracy"].count) == 100
+
+
+# -- writing --------------------------------------------------------------------------------------
+
+
+def prediction(file, **outputs):
+    image = np.full((6, 9, 3), 77, np.uint8)
+    outputs = outputs or {"probabilities": np.array([0.25, 0.75]), "label": np.int32(1)}
+    return Prediction(image, image, outputs, Geometry.identity(image.shape[:2]), file)
+
+
+def run_of(task, names):
+    """A run whose network is never asked."""
+    config = tasks.default_config(task)
+    config.model.name = {"classification": "mlp", "segmentation": "unet_small"}[task]
+    config.data.classes = names
+    return runs.with_weights(config, "none.safetensors")
+
+
+def written(folder):
+    names = [p["picture"] for p in json.loads((folder / "predictions.json").read_text())]
+    assert all((folder / name).is_file() for name in names)
+    return names
+
+
+def test_files_of_the_same_name_get_pictures_of_their_own(tmp_path):
+    files = ["a/x.jpg", "b/x.png", "x-2.jpg", "/elsewhere/../x.gif"]
+    out = tmp_path / "out"
+    cats = run_of("classification", ("cat", "dog"))
+    runs.write_predictions(
+        cats, [prediction(Path(f)) for f in files], out, [Path(f) for f in files]
+    )
+    names = written(out)
+    assert len(set(names)) == 4
+    assert {p.name for p in out.iterdir()} == {*names, "predictions.json"}
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]  # nothing lands beside it
+    entry = json.loads((out / "predictions.json").read_text())[0]
+    assert entry == {
+        "file": "a/x.jpg",
+        "classes": [{"name": "dog", "probability": 0.75}, {"name": "cat", "probability": 0.25}],
+        "picture": "x.png",
+    }
+
+
+def test_masks_and_pictures_do_not_collide(tmp_path):
+    labels = {"segmentation": np.eye(6, 9, dtype=np.int32), "probability": np.ones((6, 9))}
+    files = [Path("x.jpg"), Path("x-classes.jpg")]
+    pixels = run_of("segmentation", ("a", "b"))
+    runs.write_predictions(pixels, [prediction(f, **labels) for f in files], tmp_path, files)
+    pairs = [(name, name.replace(".png", "-classes.png")) for name in written(tmp_path)]
+    assert len({name for pair in pairs for name in pair}) == 4
+    for picture, indices in pairs:
+        assert Image.open(tmp_path / picture).mode == "RGB"
+        stored = Image.open(tmp_path / indices)
+        assert (stored.mode, stored.size) == ("P", (9, 6))
+        assert set(np.unique(np.asarray(stored))) == {0, 1}
+    (first, _) = json.loads((tmp_path / "predictions.json").read_text())
+    assert {c["name"]: c["share"] for c in first["classes"]} == {"a": 0.888889, "b": 0.111111}
+
+
+def test_the_images_themselves_are_never_overwritten(tmp_path):
+    for name in ("photo.png", "other.jpg"):
+        Image.new("RGB", (9, 6), "red").save(tmp_path / name)
+    before = (tmp_path / "photo.png").read_bytes()
+    files = [tmp_path / "photo.png", tmp_path / "other.jpg"]
+    for _ in range(2):  # a second call replaces what the first one wrote
+        cats = run_of("classification", ("cat", "dog"))
+        runs.write_predictions(cats, [prediction(f) for f in files], tmp_path, files)
+        assert written(tmp_path) == ["photo-2.png", "other.png"]
+    assert (tmp_path / "photo.png").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_photographs_and_volumes_by_tiles(tmp_path):
+    """At their own size, whatever it is; class indices and a picture of each."""
+    from jaxvision import models
+    from jaxvision.interop import torch_weights
+
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (70, 50, 3), np.uint8)).save(tmp_path / "photo.png")
+    np.save(tmp_path / "scan.npy", rng.integers(0, 256, (20, 18, 22), np.uint8))
+    cases = (
+        ("unet_small", {"width": 4, "depth": 2}, 3, "photo.png", (32,), (70, 50)),
+        (
+            "vnet",
+            {"width": 2, "depths": (1, 1), "up_depths": (1,)},
+            1,
+            "scan.npy",
+            (8, 16, 16),
+            (20, 18, 22),
+        ),
+    )
+    for name, options, channels, file, tile, size in cases:
+        config = tasks.default_config("segmentation")
+        config.data.channels = channels
+        config.data.classes = ("a", "b", "c")
+        config.model.name, config.model.options = name, options
+        network = models.create(name, 3, **options)
+        image = jax.ShapeDtypeStruct((1, *[16] * len(size), channels), np.float32)
+        like = jax.eval_shape(network.init, jax.random.key(0), image)
+        variables = jax.tree.map(lambda p: rng.normal(0, 0.3, p.shape).astype(p.dtype) ** 2, like)
+        weights = tmp_path / f"{name}.safetensors"
+        torch_weights.save(weights, variables, models.variant(name).export)
+        opened = runs.with_weights(config, str(weights))
+        path = tmp_path / file
+        (found,) = runs.predict_files(opened, [path], tile=tile)
+        assert found.outputs["segmentation"].shape == size
+        runs.write_predictions(opened, [found], tmp_path / "out", [path])
+        with pytest.raises(UserError, match=f"Tiles of {name} have {len(size)} sides"):
+            list(runs.predict_files(opened, [path], tile=(8, 8, 8, 8)))
+    labels = np.load(tmp_path / "out" / "scan-classes.npy")
+    np.testing.assert_array_equal(labels, found.outputs["segmentation"])
+    assert Image.open(tmp_path / "out" / "scan.png").size == (22, 18)
+    assert Image.open(tmp_path / "out" / "photo-classes.png").size == (50, 70)
