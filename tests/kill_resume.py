@@ -2,6 +2,7 @@
 
     python tests/kill_resume.py --kills 20            # kill -9
     python tests/kill_resume.py --kills 20 --signal TERM
+    python tests/kill_resume.py --kills 3 --signal KILL TERM KILL --steps 300   # in turn
 
 Kills come at random moments after the first step was compiled, and every third one as soon as a
 checkpoint is being written. Evaluation takes about a third of the run's time, so kills land there
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -113,7 +115,7 @@ def differing(a: dict, b: dict) -> list[str]:
     return [path for path in a if a[path].tobytes() != b[path].tobytes()]
 
 
-def main(kills: int, how: int, steps: int, seed: int, folder: Path) -> int:
+def main(kills: int, how: Sequence[int], steps: int, seed: int, folder: Path) -> int:
     rng = random.Random(seed)
     reference, tortured = folder / "reference", folder / "tortured"
     print(f"Reference run of {steps} steps", flush=True)
@@ -122,7 +124,7 @@ def main(kills: int, how: int, steps: int, seed: int, folder: Path) -> int:
         raise SystemExit("The reference run failed:\n" + "\n".join(life.lines[-15:]))
     done, in_write = 0, 0
     while done < kills:
-        where = kill_once(tortured, steps, rng, how, on_write=done % 3 == 2)
+        where = kill_once(tortured, steps, rng, how[done % len(how)], on_write=done % 3 == 2)
         if not where:
             raise SystemExit(f"The training ended after {done} kills; raise --steps.")
         done += 1
@@ -143,14 +145,14 @@ def main(kills: int, how: int, steps: int, seed: int, folder: Path) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--signal", choices=("KILL", "TERM"), default="KILL")
+    parser.add_argument("--signal", choices=("KILL", "TERM"), default=["KILL"], nargs="+")
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     scratch = Path(tempfile.mkdtemp(prefix="kill-resume-"))
     try:
-        number = getattr(signal, f"SIG{arguments.signal}")
-        code = main(arguments.kills, number, arguments.steps, arguments.seed, scratch)
+        numbers = [getattr(signal, f"SIG{name}") for name in arguments.signal]
+        code = main(arguments.kills, numbers, arguments.steps, arguments.seed, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     sys.exit(code)

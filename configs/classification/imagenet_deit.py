@@ -41,6 +41,6 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant == "smoke":
         reduce_to_shapes(config)
         config.model.name = "deit_small_distilled_patch16_224"
-        small = {"depth": 2, "width": 48, "num_heads": 2}
+        small = {"depth": 1, "width": 48, "num_heads": 2}
         config.model.options = {**config.model.options, **small}
     return config

@@ -31,4 +31,5 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant == "smoke":
         reduce_to_shapes(config)
         config.schedule.milestones = (2,)
+        config.model.options = {"stages": ((1, 8, 1, 1), (6, 12, 1, 2), (6, 16, 2, 2))}
     return config

@@ -36,5 +36,5 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.duration = "90 epochs"
     if variant == "smoke":
         reduce_to_shapes(config)
-        config.model.options = {**config.model.options, "depth": 2, "width": 48, "num_heads": 2}
+        config.model.options = {**config.model.options, "depth": 1, "width": 48, "num_heads": 2}
     return config

@@ -38,6 +38,6 @@ def get_config(variant: str = "") -> ConfigDict:
         config.data.train, config.data.test = "train[:256]", "test[:64]"
         config.data.train_transforms = ({"name": "resize", "size": 28},)
         config.data.eval_transforms = ({"name": "resize", "size": 28},)
-        config.model.options = {"depth": 2}
+        config.model.options = {"depth": 1}
         config.train.duration = "1 epoch"
     return config

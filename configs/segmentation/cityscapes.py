@@ -61,5 +61,6 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant == "smoke":
         segment_shapes(config)
         config.model.options = {"encoder": "resnet18", "width": 16}
+        config.model.options["encoder_options"] = {"depths": (1, 1, 1, 1)}
         config.segmentation.window = (24, 24)
     return config

@@ -1,5 +1,7 @@
 """What golden files do not show of CapsNet: reconstruction, and how it is trained."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +21,7 @@ SMALL = {"width": 4, "types": 2, "primary": 3, "capsule": 5}
 
 def network():
     model = models.create("capsnet_decoder", 4, **SMALL)
-    return model, model.init(jax.random.key(0), IMAGE)
+    return model, jax.jit(model.init)(jax.random.key(0), IMAGE)
 
 
 def test_squash_keeps_directions_and_bounds_lengths():
@@ -39,11 +41,16 @@ def test_routing_prefers_capsules_that_agree():
 
 def test_the_reconstruction_is_that_of_the_label_or_the_longest_capsule():
     model, variables = network()
-    assert model.apply(variables, IMAGE).shape == (3, 4)
-    found = model.apply(variables, IMAGE, train=True)
+    assert jax.eval_shape(model.apply, variables, IMAGE).shape == (3, 4)
+    found = jax.jit(partial(model.apply, train=True))(variables, IMAGE)
     assert found["reconstruction"].shape == IMAGE.shape
     longest = found["logits"].argmax(-1)
-    apply = lambda label: model.apply(variables, IMAGE, True, label)["reconstruction"]  # noqa: E731
+
+    @jax.jit
+    def reconstruct(variables, label):
+        return model.apply(variables, IMAGE, True, label)["reconstruction"]
+
+    apply = partial(reconstruct, variables)
     np.testing.assert_array_equal(apply(longest), found["reconstruction"])
     np.testing.assert_array_equal(apply(jax.nn.one_hot(longest, 4)), found["reconstruction"])
     assert not np.allclose(apply((longest + 1) % 4), found["reconstruction"], atol=1e-7)
@@ -52,7 +59,7 @@ def test_the_reconstruction_is_that_of_the_label_or_the_longest_capsule():
     other = {**variables["params"], "decoder_0": {"kernel": kernel.at[5:].set(7), "bias": 1.0}}
     other["decoder_0"]["bias"] = variables["params"]["decoder_0"]["bias"]
     label = jnp.zeros(3, jnp.int32)
-    changed = model.apply({"params": other}, IMAGE, True, label)["reconstruction"]
+    changed = reconstruct({"params": other}, label)
     np.testing.assert_allclose(changed, apply(label), rtol=1e-6)
 
 
@@ -76,12 +83,13 @@ def test_the_task_adds_the_errors_of_the_reconstruction():
         config.classification.reconstruction_weight = weight
         task = tasks.create(config, Facts(tuple("abcd")))
         variables = task.init(jax.random.key(0), image_spec((18, 18, 1)))
-        return task, variables, task.loss(variables["params"], {}, batch, jax.random.key(1))[0]
+        loss = jax.jit(lambda params: task.loss(params, {}, batch, jax.random.key(1))[0])
+        return task, variables, loss(variables["params"])
 
     _, _, without = loss(0.0)
     task, variables, whole = loss(0.01)
     image = batch["image"] / 255
-    found = task.model.apply(variables, image, train=True, label=batch["label"])
+    found = jax.jit(partial(task.model.apply, train=True))(variables, image, label=batch["label"])
     squares = jnp.square(found["reconstruction"] - image).sum((1, 2, 3))
     assert float(whole - without) == pytest.approx(0.01 * float(squares[:2].mean()), rel=1e-5)
     assert float(without) == pytest.approx(

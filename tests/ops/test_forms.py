@@ -12,8 +12,10 @@ from jax.test_util import check_grads
 
 from jaxvision.ops import attention, forms, linear
 
-few = settings(max_examples=10, deadline=None, derandomize=True)
+many = settings(max_examples=10, deadline=None, derandomize=True)
 shapes = st.lists(st.integers(1, 5), min_size=1, max_size=5).map(tuple)
+# Every rank parity, an axis of one, and one that no vector register divides; more are slow.
+SHAPES = [(5,), (1, 3), (2, 3, 4), (2, 1, 3, 5)]
 
 
 def normal(*shape, seed=0, dtype=jnp.float32):
@@ -25,8 +27,7 @@ def check_gradients(function, arrays, order=1):
     check_grads(jax.jit(function), arrays, order, modes=["rev"], rtol=2e-2)
 
 
-@few
-@given(shapes)
+@pytest.mark.parametrize("shape", SHAPES)
 def test_channel_sum(shape):
     x = normal(*shape)
     expected = np.asarray(x, np.float64).reshape(-1, shape[-1]).sum(0)
@@ -35,8 +36,7 @@ def test_channel_sum(shape):
     check_gradients(forms.channel_sum, (x,), order=2)
 
 
-@few
-@given(shapes)
+@pytest.mark.parametrize("shape", SHAPES)
 def test_channel_sums(shape):
     arrays = normal(*shape), normal(*shape, seed=1)
     expected = [np.asarray(x, np.float64).reshape(-1, shape[-1]).sum(0) for x in arrays]
@@ -62,16 +62,14 @@ def test_sums_of_half_precision_are_in_single():
     np.testing.assert_array_equal(forms.square_sum(x), 8192)
 
 
-@few
-@given(shapes)
+@pytest.mark.parametrize("shape", SHAPES)
 def test_square_sum(shape):
     x = normal(*shape)
     np.testing.assert_allclose(forms.square_sum(x), np.sum(np.square(x)), 1e-5)
     check_gradients(forms.square_sum, (x,))
 
 
-@few
-@given(shapes)
+@pytest.mark.parametrize("shape", SHAPES)
 def test_weighted_sum(shape):
     x, weights = normal(*shape), normal(shape[-1], seed=1)
     expected = (np.asarray(x) * np.asarray(weights)).sum(-1)
@@ -80,8 +78,7 @@ def test_weighted_sum(shape):
     check_gradients(forms.weighted_sum, (x, weights))
 
 
-@few
-@given(shapes)
+@pytest.mark.parametrize("shape", SHAPES)
 def test_computed_once_is_the_identity(shape):
     x = normal(*shape)
     y, pull = jax.jit(lambda x: jax.vjp(forms.computed_once, x))(x)
@@ -89,14 +86,37 @@ def test_computed_once_is_the_identity(shape):
     np.testing.assert_array_equal(pull(2 * x)[0], 2 * x)
 
 
-@few
-@given(shapes, st.integers(1, 4))
-def test_matmul_and_bias(shape, features):
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "check",
+    [
+        test_channel_sum,
+        test_channel_sums,
+        test_square_sum,
+        test_weighted_sum,
+        test_computed_once_is_the_identity,
+    ],
+)
+def test_more_shapes(check):
+    many(given(shapes)(check))()
+
+
+def check_matmul_and_bias(shape, features):
     x, kernel, bias = normal(*shape), normal(shape[-1], features, seed=1), normal(features, seed=2)
     y = linear.add_bias(linear.matmul(x, kernel), bias)
     np.testing.assert_allclose(y, np.asarray(x) @ np.asarray(kernel) + bias, 1e-5, 1e-5)
     layer = lambda x, kernel, bias: linear.add_bias(linear.matmul(x, kernel), bias)  # noqa: E731
     check_gradients(layer, (x, kernel, bias), order=2)
+
+
+@pytest.mark.parametrize(("shape", "features"), [((3,), 1), ((1, 2), 4), ((2, 3, 4), 3)])
+def test_matmul_and_bias(shape, features):
+    check_matmul_and_bias(shape, features)
+
+
+@pytest.mark.slow
+def test_matmul_and_bias_of_more_shapes():
+    many(given(shapes, st.integers(1, 4))(check_matmul_and_bias))()
 
 
 @pytest.mark.parametrize("bias", [None, (1, 3), (1, 1), (2, 3), (6, 1)])

@@ -1,5 +1,7 @@
 """Architecture search: the space, the children and the controller."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,7 +55,8 @@ def test_a_child_is_the_network_that_its_decisions_say():
     both = second + jnp.pad(first, ((0, 0), (0, 0), (0, 0), (0, 2)))
     third = layer(both, 2, every, middle, 2)
     expected = third.mean((1, 2)) @ params["head"][:2] + params["head_bias"]
-    np.testing.assert_allclose(logits(SPACE, params, decisions, image), expected, 1e-4, 1e-5)
+    found = jax.jit(partial(logits, SPACE))(params, decisions, image)
+    np.testing.assert_allclose(found, expected, 1e-4, 1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +79,12 @@ def test_children_learn_and_are_reproducible(data):
 def test_the_controllers_probabilities():
     controller = Controller(SPACE, width=8)
     start = jnp.zeros((1, 10), jnp.int32)
-    params = controller.init(jax.random.key(0), None, start)["params"]
-    decisions = sample(controller, params, jax.random.key(1), 64)
+    params = jax.jit(controller.init)(jax.random.key(0), None, start)["params"]
+    draw = jax.jit(lambda params, key: sample(controller, params, key, 64))
+    decisions = draw(params, jax.random.key(1))
     assert decisions.shape == (64, 10)
     every = jnp.stack(jnp.meshgrid(*[jnp.arange(2)] * 10, indexing="ij"), -1).reshape(-1, 10)
-    _, log_p, entropy = controller.apply({"params": params}, None, every)
+    _, log_p, entropy = jax.jit(controller.apply)({"params": params}, None, every)
     np.testing.assert_allclose(jnp.exp(log_p).sum(), 1, 1e-4)
     # The entropy of a sequence is the expected sum of its decisions' entropies.
     np.testing.assert_allclose(

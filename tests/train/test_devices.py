@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from jaxvision.tasks import default_config
 from jaxvision.train import distributed, mesh
 
 ROOT = Path(__file__).parents[2]
+CONFIG = "configs/classification/digits.py"
 OPTIONS = (
     "--config.train.duration=8",
     "--config.train.log_every=1",
@@ -30,23 +32,46 @@ OPTIONS = (
 )
 
 
-def start(workdir, *arguments, devices=1, config="configs/classification/digits.py"):
-    flags = f"--xla_force_host_platform_device_count={devices}"
+# Several runs of one process: the imports are paid once, and so are the devices.
+SEVERAL = """
+import json, shutil, sys
+from pathlib import Path
+from jaxvision import cli
+for run in json.loads(sys.argv[1]):
+    print("run", run["name"], flush=True)
+    for name in run["remove"]:
+        shutil.rmtree(name)
+    try:
+        cli.main(["train", *run["arguments"]])
+    except SystemExit as end:
+        if end.code:
+            raise
+"""
+
+
+def environment(devices):
+    """As many devices, and otherwise the flags of the tests, by which programs compile soon."""
+    flags = [os.environ["XLA_FLAGS"], f"--xla_force_host_platform_device_count={devices}"]
+    return {**os.environ, "XLA_FLAGS": " ".join(flags), "JAX_PLATFORMS": "cpu"}
+
+
+def spawn(command, devices):
     return subprocess.Popen(
-        [
-            sys.executable,
-            "train.py",
-            f"--config={config}",
-            f"--workdir={workdir}",
-            *OPTIONS,
-            *arguments,
-        ],
+        [sys.executable, *command],
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        env=environment(devices),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
+
+
+def arguments_of(workdir, *more):
+    return [f"--config={CONFIG}", f"--workdir={workdir}", *OPTIONS, *more]
+
+
+def start(workdir, *arguments, devices=1):
+    return spawn(["train.py", *arguments_of(workdir, *arguments)], devices)
 
 
 def finish(*processes):
@@ -72,19 +97,45 @@ def assert_same_curve(a, b):
     np.testing.assert_allclose(one[0][2], other[0][2], rtol=1e-5)
 
 
+WATCHED = ("--config.train.stop_metric=loss", "--config.train.stop_patience=100")
+MESHES = {"data": (8, 1), "both": (2, 4), "fsdp": (1, 8)}
+
+
 @pytest.fixture(scope="module")
 def single(tmp_path_factory):
+    """The folder of a run on one device."""
     workdir = tmp_path_factory.mktemp("single")
-    finish(start(workdir))
+    (output,) = finish(start(workdir, *WATCHED))
+    assert "step 8/8" in output
     return workdir
 
 
-@pytest.mark.parametrize("axes", [("8", "1"), ("2", "4"), ("1", "8")])
-def test_eight_devices_follow_one(single, tmp_path, axes):
-    flags = [f"--config.mesh.data={axes[0]}", f"--config.mesh.fsdp={axes[1]}"]
-    (output,) = finish(start(tmp_path / "run", *flags, devices=8))
-    assert f"8 cpu devices: data {axes[0]} x fsdp {axes[1]}" in output
-    assert_same_curve(single, tmp_path / "run")
+@pytest.fixture(scope="module")
+def eight(single, tmp_path_factory):
+    """(folder, what was printed) by name: runs of one process that has eight devices.
+
+    `resumed` goes on, on four of them a group, from the middle of the run on one device.
+    """
+    folder, runs = tmp_path_factory.mktemp("eight"), []
+    for name, (data, fsdp) in MESHES.items():
+        mesh_flags = (f"--config.mesh.data={data}", f"--config.mesh.fsdp={fsdp}")
+        arguments = arguments_of(folder / name, *WATCHED, *mesh_flags)
+        runs.append({"name": name, "remove": [], "arguments": arguments})
+    shutil.copytree(single, folder / "resumed")
+    last = str(folder / "resumed" / "checkpoints" / "8")
+    arguments = arguments_of(folder / "resumed", *WATCHED, "--config.mesh.fsdp=4")
+    runs.append({"name": "resumed", "remove": [last], "arguments": arguments})
+    (output,) = finish(spawn(["-c", SEVERAL, json.dumps(runs)], 8))
+    parts = re.split(r"^run (\w+)\n", output, flags=re.MULTILINE)
+    return {name: (folder / name, text) for name, text in zip(parts[1::2], parts[2::2])}
+
+
+@pytest.mark.parametrize("name", MESHES)
+def test_eight_devices_follow_one(single, eight, name):
+    workdir, output = eight[name]
+    data, fsdp = MESHES[name]
+    assert f"8 cpu devices: data {data} x fsdp {fsdp}" in output
+    assert_same_curve(single, workdir)
 
 
 def start_two(workdir, *arguments):
@@ -96,7 +147,7 @@ def start_two(workdir, *arguments):
 
 
 def test_two_processes_follow_one(single, tmp_path):
-    outputs = finish(*start_two(tmp_path / "run"))
+    outputs = finish(*start_two(tmp_path / "run", *WATCHED))
     assert "4 cpu devices: data 4 x fsdp 1, 2 processes" in outputs[0]
     assert_same_curve(single, tmp_path / "run")
 
@@ -118,18 +169,11 @@ def test_sigterm_to_any_process_ends_both_at_one_step(tmp_path, signalled):
     assert losses(tmp_path / "run")[-1][1] <= step
 
 
-def test_a_run_resumes_on_another_number_of_devices(single, tmp_path):
-    (interrupted,) = finish(start(tmp_path / "run", "--config.train.stop_metric=loss",
-                                  "--config.train.stop_patience=100"))  # fmt: skip
-    assert "step 8/8" in interrupted
-    for step in (tmp_path / "run" / "checkpoints").iterdir():
-        if step.name == "8":
-            step.rename(tmp_path / "8")
-    flags = ["--config.train.stop_metric=loss", "--config.train.stop_patience=100"]
-    (output,) = finish(start(tmp_path / "run", "--config.mesh.fsdp=4", *flags, devices=8))
+def test_a_run_resumes_on_another_number_of_devices(single, eight):
+    workdir, output = eight["resumed"]
     assert "Resumed" in output
     assert "at step 4 of 8" in output
-    assert_same_curve(single, tmp_path / "run")
+    assert_same_curve(single, workdir)
 
 
 def test_shardings_split_parameters_and_moments_but_not_statistics():
@@ -155,7 +199,7 @@ print("as expected")
 """
     output = subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+        env=environment(8),
         capture_output=True,
         text=True,
         check=True,
