@@ -42,6 +42,25 @@ install_import_hook(
     "beartype.beartype",
 )
 
+# Files that take longest, longest first: one that starts last would leave the other workers idle.
+LONGEST = (
+    "test_configs.py",
+    "models/test_parity.py",
+    "train/test_step.py",
+    "models/test_published_weights.py",
+    "train/test_default.py",
+    "train/test_devices.py",
+    "train/test_finetuning.py",
+    "models/test_registry.py",
+    "benchmarks/test_steps.py",
+    "benchmarks/test_pipelines.py",
+    "models/test_published_segmentation.py",
+    "models/test_auxiliary_heads.py",
+    "commands/test_classify.py",
+    "train/test_kill.py",
+    "test_notebooks.py",
+)
+
 SHARED = Path(
     os.environ.get("JAXVISION_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data")
 )
@@ -62,6 +81,13 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"needs the data sets in {SHARED} (set JAXVISION_SHARED_DATA)")
     return SHARED
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest files first; the rest stay in their order."""
+    tests = Path(__file__).parent
+    rank = {tests / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -34,6 +34,7 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant == "smoke":
         config.data.source, config.data.name, config.data.dir = "tfds", "digits", ""
         config.data.classes = ()
+        config.data.train, config.data.test = "train[:256]", "test[:64]"
         config.data.train_transforms = ({"name": "resize", "size": 28},)
         config.data.eval_transforms = ({"name": "resize", "size": 28},)
         config.model.options = {"width": 16, "types": 4}

@@ -38,5 +38,6 @@ def get_config(variant: str = "") -> ConfigDict:
         config.data.augment += ({"name": "random_erasing", "probability": 0.3},)
     if variant == "smoke":
         config.data.source, config.data.name, config.data.dir = "tfds", "digits", ""
+        config.data.train, config.data.test = "train[:512]", "test[:64]"
         config.train.duration = "1 epoch"
     return config

@@ -34,6 +34,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.duration = "300 epochs"
     if variant == "smoke":
         reduce_to_shapes(config)
-        small = {"width": 24, "depths": (2, 2), "num_heads": (2, 4), "window": 4}
+        small = {"width": 24, "depths": (1, 2), "num_heads": (2, 4), "window": 4}
         config.model.options = {**config.model.options, **small}
     return config

@@ -88,5 +88,6 @@ def get_config(variant: str = "") -> ConfigDict:
         config.data.train_transforms = ({"name": "random_crop", "size": 32},)
         config.data.eval_transforms = ()
         config.segmentation.class_weights = ()
+        config.model.options = {"width": 8, "depth": 2}
         config.train.duration = "1 epoch"
     return config

@@ -20,6 +20,9 @@ from jaxvision import models
 from jaxvision.interop import torch_weights
 
 TRAINED = [name for name, case in CASES.items() if case.gradients]
+# Their gradients are computed in double precision: in single precision the rounding of some
+# processors decides the slope of a ReLU or the place of a maximum, and shows in the third digit.
+NEAR_KINKS = ("densenet121", "segnet", "unet_resnet18")
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -38,28 +41,35 @@ def compare(ours, expected):
 
 
 @functools.cache
-def training_step(name):
+def training_step(name, dtype=np.float32):
     """(loss, gradients, running statistics), the latter two in the order of the golden file."""
     found = setup(name)
+    double = functools.partial(np.asarray, dtype=np.float64)
+    image, variables = found.image, found.variables
+    if dtype == np.float64:
+        image, variables = jax.tree.map(double, (image, variables))
     shapes, statistics_shapes = (
         json.loads(str(found.golden[key])) for key in ("shapes", "statistics_shapes")
     )
-    rest = {key: value for key, value in found.variables.items() if key != "params"}
-    rows = (len(found.image), *found.golden["logits_shape"][1:-1])
+    rest = {key: value for key, value in variables.items() if key != "params"}
+    rows = (len(image), *found.golden["logits_shape"][1:-1])
     truth = labels(rows, CASES[name].classes)
+
+    precision = {} if dtype == np.float32 else {"dtype": dtype}
 
     @jax.jit
     def step(params):
         def loss(params):
-            logits, new = network(name).apply(
-                {"params": params, **rest}, found.image, train=True, mutable=list(rest)
+            logits, new = network(name, **precision).apply(
+                {"params": params, **rest}, image, train=True, mutable=list(rest)
             )
             nll = optax.softmax_cross_entropy_with_integer_labels(logits, truth)
             return nll.mean(), new
 
         return jax.value_and_grad(loss, has_aux=True)(params)
 
-    (loss, new), gradients = step(found.variables["params"])
+    with jax.enable_x64(dtype == np.float64):
+        (loss, new), gradients = step(variables["params"])
     ours = torch_weights.to_state_dict({"params": gradients, **new})
     ours = {key: value for key, value in ours.items() if not key.endswith("num_batches_tracked")}
     arrays = aligned(name, shapes | statistics_shapes, ours)
@@ -79,7 +89,8 @@ def aligned(name, shapes, ours):
 @pytest.mark.parametrize("name", TRAINED)
 def test_loss_and_gradients_of_a_training_step(name):
     golden, tolerance = setup(name).golden, 1e-3
-    loss, gradients, _ = training_step(name)
+    dtype = np.float64 if name in NEAR_KINKS else np.float32
+    loss, gradients, _ = training_step(name, dtype)
     np.testing.assert_allclose(loss, golden["loss"], 1e-4)
     norms = [np.linalg.norm(gradient) for gradient in gradients]
     # A parameter that the next norm takes out again has a gradient of nothing but rounding.
@@ -96,7 +107,8 @@ def test_loss_and_gradients_of_a_training_step(name):
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_running_statistics_of_a_training_step(name):
-    _, _, statistics = training_step(name)
+    loss, _, statistics = training_step(name)
+    np.testing.assert_allclose(loss, setup(name).golden["loss"], 1e-4)
     if not statistics:
         pytest.skip("no batch norm")
     ours = np.concatenate([sample(value, GRADIENTS) for value in statistics])
