@@ -3,6 +3,7 @@
     python tests/kill_resume.py --kills 20            # kill -9
     python tests/kill_resume.py --kills 20 --signal TERM
     python tests/kill_resume.py --kills 3 --signal KILL TERM KILL --steps 300   # in turn
+    python tests/kill_resume.py --config configs/generation/digits_dcgan.py:smoke --steps 300
 
 Kills come at random moments after the first step was compiled, and every third one as soon as a
 checkpoint is being written. Evaluation takes about a third of the run's time, so kills land there
@@ -23,13 +24,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIG = ROOT / "configs" / "classification" / "digits.py"
-OPTIONS = (
+CONFIG = "configs/classification/digits.py"
+DROPOUT_AND_PLATEAU = (  # what the default is trained with
     "--config.model.name=mlp_256x2",
     "--config.model.options.dropout=0.1",
-    "--config.optimizer.ema=0.9",
     "--config.schedule.name=plateau",
     "--config.schedule.patience=2",
+)
+OPTIONS = (
+    "--config.optimizer.ema=0.9",
     "--config.train.log_every=5",
     "--config.eval.every=20",
     "--config.eval.pictures=0",
@@ -41,9 +44,10 @@ OPTIONS = (
 class Life:
     """One process of the training, and where it stands by what it prints."""
 
-    def __init__(self, workdir: Path, steps: int):
-        command = [sys.executable, "-u", str(ROOT / "train.py"), "--config", str(CONFIG)]
+    def __init__(self, config: str, workdir: Path, steps: int):
+        command = [sys.executable, "-u", str(ROOT / "train.py"), "--config", config]
         command += ["--workdir", str(workdir), f"--config.train.duration={steps}", *OPTIONS]
+        command += DROPOUT_AND_PLATEAU if config == CONFIG else ()
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -72,9 +76,8 @@ def writing(workdir: Path) -> bool:
     return folder.is_dir() and any("tmp" in p.name for p in folder.iterdir())
 
 
-def kill_once(workdir: Path, steps: int, rng: random.Random, how: int, on_write: bool) -> str:
-    """Starts or resumes the training and kills it; returns where it died ("" if it finished)."""
-    life = Life(workdir, steps)
+def kill_once(life: Life, workdir: Path, rng: random.Random, how: int, on_write: bool) -> str:
+    """Kills a training that has started; returns where it died ("" if it finished)."""
     life.compiled.wait()
     moment = time.monotonic() + rng.uniform(0.0, 1.0)
     while life.process.poll() is None:
@@ -115,22 +118,23 @@ def differing(a: dict, b: dict) -> list[str]:
     return [path for path in a if a[path].tobytes() != b[path].tobytes()]
 
 
-def main(kills: int, how: Sequence[int], steps: int, seed: int, folder: Path) -> int:
+def main(config: str, kills: int, how: Sequence[int], steps: int, seed: int, folder: Path) -> int:
     rng = random.Random(seed)
     reference, tortured = folder / "reference", folder / "tortured"
     print(f"Reference run of {steps} steps", flush=True)
-    life = Life(reference, steps)
+    life = Life(config, reference, steps)
     if life.wait():
         raise SystemExit("The reference run failed:\n" + "\n".join(life.lines[-15:]))
     done, in_write = 0, 0
     while done < kills:
-        where = kill_once(tortured, steps, rng, how[done % len(how)], on_write=done % 3 == 2)
+        life = Life(config, tortured, steps)
+        where = kill_once(life, tortured, rng, how[done % len(how)], on_write=done % 3 == 2)
         if not where:
             raise SystemExit(f"The training ended after {done} kills; raise --steps.")
         done += 1
         in_write += "checkpoint" in where
         print(f"kill {done}: {where}", flush=True)
-    life = Life(tortured, steps)
+    life = Life(config, tortured, steps)
     if life.wait():
         raise SystemExit("The last life failed:\n" + "\n".join(life.lines[-15:]))
     wrong = differing(final_state(reference, steps), final_state(tortured, steps))
@@ -144,6 +148,7 @@ def main(kills: int, how: Sequence[int], steps: int, seed: int, folder: Path) ->
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", default=CONFIG, help="another than the default")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--signal", choices=("KILL", "TERM"), default=["KILL"], nargs="+")
     parser.add_argument("--steps", type=int, default=4000)
@@ -152,7 +157,9 @@ if __name__ == "__main__":
     scratch = Path(tempfile.mkdtemp(prefix="kill-resume-"))
     try:
         numbers = [getattr(signal, f"SIG{name}") for name in arguments.signal]
-        code = main(arguments.kills, numbers, arguments.steps, arguments.seed, scratch)
+        code = main(
+            arguments.config, arguments.kills, numbers, arguments.steps, arguments.seed, scratch
+        )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     sys.exit(code)

@@ -80,6 +80,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.train.duration = "120 epochs"
     config.train.log_every = 110
     config.eval.every = "20 epochs"
+    config.eval.pictures = 200
     config.checkpoint.every = "20 epochs"
     if variant == "smoke":
         config.model.options = {"patch_size": 4, "width": 24, "depth": 1, "num_heads": 2}

@@ -153,6 +153,38 @@ def test_two_processes_follow_one(single, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "config", ["generation/digits_dcgan.py", "pretraining/digits_dino.py", "localization/shapes.py"]
+)
+def test_other_tasks_train_on_eight_devices_and_two_processes(config, tmp_path):
+    """Metrics of rows too: what goes to the host is of all devices and processes."""
+    more = ["--config.train.batch_size=32", "--config.train.duration=3", "--config.eval.every=3"]
+    more += ["--config.train.log_every=1", "--config.eval.pictures=0", "--config.optimizer.ema=0"]
+    more += ["--config.log.tensorboard=false", "--config.optimizer.learning_rate=1e-5"]
+    flags = [f"--config=configs/{config}:smoke", *more]
+
+    def begin(name, *given, devices=1):
+        return spawn(["train.py", *flags, f"--workdir={tmp_path / name}", *given], devices)
+
+    finish(begin("one"))
+    finish(begin("eight", "--config.mesh.data=8", devices=8))
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        port = probe.getsockname()[1]
+    several = [f"--coordinator=localhost:{port}", "--num-processes=2"]
+    finish(*(begin("two", *several, f"--process-id={i}", devices=2) for i in range(2)))
+    found = {}
+    for name in ("one", "eight", "two"):
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        found[name] = [json.loads(line) for line in lines]
+    for name in ("eight", "two"):
+        assert len(found[name]) == len(found["one"]) == 5
+        for ours, theirs in zip(found[name], found["one"]):
+            for key in ours.keys() - {"images_per_second", "split"}:
+                assert ours[key] == pytest.approx(theirs[key], rel=5e-3, abs=1e-4), (name, key)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("signalled", [(0,), (1,), (0, 1)])
 def test_sigterm_to_any_process_ends_both_at_one_step(tmp_path, signalled):
     more = ["--config.train.duration=100000", "--config.checkpoint.every=never"]

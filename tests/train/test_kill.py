@@ -25,3 +25,14 @@ def test_twenty_kills(how):
     command = [sys.executable, str(ROOT / "tests" / "kill_resume.py"), "--signal", how]
     done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "config", ["generation/digits_dcgan.py", "pretraining/digits_dino.py", "localization/shapes.py"]
+)
+def test_other_tasks_are_tortured_too(config):
+    command = [sys.executable, str(ROOT / "tests" / "kill_resume.py"), "--kills", "3"]
+    command += ["--config", f"configs/{config}:smoke", "--steps", "400"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -10,11 +10,11 @@ from PIL import Image
 from jaxvision.tasks import pictures
 
 PICTURE = "neighbours"
-_SHOWN = 5
+_ROWS, _SHOWN = 8, 5
 
 
 def picture(task: Any, batch: Mapping[str, Any], outputs: Mapping[str, Any]) -> np.ndarray:
-    """In each row an image and those of the batch that are nearest to it by their features.
+    """In each row one of the first images and those that are nearest to it by their features.
 
     Args:
       task: a `Dino`.
@@ -29,7 +29,7 @@ def picture(task: Any, batch: Mapping[str, Any], outputs: Mapping[str, Any]) -> 
     order = np.argsort(-(unit @ unit.T), axis=1, kind="stable")
     labels = np.asarray(batch["label"]) if "label" in batch and task.class_names else None
     tiles, captions, wrong = [], [], []
-    for row in range(len(images)):
+    for row in range(min(_ROWS, len(images))):
         near = [row, *(int(i) for i in order[row] if i != row)][: 1 + _SHOWN]
         tiles += [images[i] for i in near]
         captions += ["" if labels is None else task.class_names[labels[i]] for i in near]
