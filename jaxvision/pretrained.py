@@ -50,8 +50,8 @@ def read(weights: str, name: str) -> Weights:
     Raises:
       UserError: there are no such weights.
     """
-    path, known = resolve(weights, name)
-    return Weights(torch_weights.read_state_dict(path), str(path), known)
+    path, about = resolve(weights, name)
+    return Weights(torch_weights.read_state_dict(path), str(path), about)
 
 
 def create(
@@ -79,16 +79,16 @@ def create(
       UserError: no such network, option or weights, or weights that do not fit.
     """
     entry = models.variant(name)
-    path, known = resolve(weights, name)
-    state = torch_weights.read_state_dict(path)
+    found = read(weights, name)
+    state, about = found.state, found.published
     if num_classes is None:
-        num_classes = classes_in(entry, state) - (known.background if known else 0)
+        num_classes = classes_in(entry, state) - (about.background if about else 0)
     *usual_size, colours = entry.input_shape
-    size = image_size or ([known.size] * len(usual_size) if known else usual_size)
+    size = image_size or ([about.size] * len(usual_size) if about else usual_size)
     model = models.create(name, num_classes, **options)
     image = jnp.zeros((1, *size, channels or colours))
     fresh = jax.jit(lambda: model.init(random.key(seed), image, train=False))()
-    return model, load_state(entry, model, state, dict(fresh), str(path), known)
+    return model, load_state(entry, model, state, dict(fresh), found.where, about)
 
 
 def classes_in(entry: Variant, state: StateDict) -> int:
@@ -159,7 +159,7 @@ def load_state(
     state: StateDict,
     variables: dict[str, Any],
     where: str,
-    known: Published | None = None,
+    about: Published | None = None,
     *,
     fine_tune: bool = True,
     reset_classifier: bool = False,
@@ -176,7 +176,7 @@ def load_state(
         if getattr(model, "num_classes", None) == 0:
             dropped += tuple(f"{layer}." for layer in entry.classifier)
     shapes = torch_weights.torch_shapes(variables)
-    state = adapt(entry, entry.convert(state), shapes, known)
+    state = adapt(entry, entry.convert(state), shapes, about)
     kept: list[str] = []
     for layer in entry.classifier:
         leaves = [name for name in shapes if name.startswith(f"{layer}.")]
@@ -189,7 +189,7 @@ def load_state(
 
 
 def adapt(
-    entry: Variant, state: StateDict, shapes: Shapes, known: Published | None = None
+    entry: Variant, state: StateDict, shapes: Shapes, about: Published | None = None
 ) -> StateDict:
     """A state_dict by the reference's names, fitted to other images as far as that can be done.
 
@@ -204,7 +204,7 @@ def adapt(
         out[name] = adapt_channels(out[name], shapes[name][1])
     for layer in entry.classifier:
         for part in (f"{layer}.weight", f"{layer}.bias"):
-            extra = known.background if known else 0
+            extra = about.background if about else 0
             if part in out and part in shapes and len(out[part]) == shapes[part][0] + extra:
                 out[part] = out[part][extra:]
     return out
@@ -224,12 +224,12 @@ def adapt_channels(weight: np.ndarray, channels: int) -> np.ndarray:
     return (repeated * np.float32(3 / channels)).astype(weight.dtype)
 
 
-def preparation(known: Mapping[str, Any] | Published) -> tuple[dict[str, Any], ...]:
+def preparation(about: Mapping[str, Any] | Published) -> tuple[dict[str, Any], ...]:
     """Host transforms that prepare an image as published weights expect it: resize, then crop.
 
     Nothing is cropped for segmentation; there images keep their aspect ratio, or become squares.
     """
-    entry = known if isinstance(known, Published) else Published(**known)
+    entry = about if isinstance(about, Published) else Published(**about)
     if not entry.crop:
         name = "resize" if entry.square else "resize_shorter"
         return ({"name": name, "size": entry.size, "interpolation": entry.interpolation},)
@@ -257,12 +257,12 @@ def usual(name: str, classes: int) -> Published:
     if entry.role != "segmentation":
         return Published(size=entry.input_shape[0], classes=classes)
     ordinary = Published(size=entry.input_shape[0], crop=0, classes=0)
-    known = next(iter(published(name).values()), ordinary)
-    return replace(known, classes=classes, labels=known.labels * (classes == known.classes))
+    about = next(iter(published(name).values()), ordinary)
+    return replace(about, classes=classes, labels=about.labels * (classes == about.classes))
 
 
-def class_names(known: Published) -> tuple[str, ...]:
+def class_names(about: Published) -> tuple[str, ...]:
     """The names of the classes of published weights, as far as they are known."""
-    count = known.classes - known.background
-    labels = "imagenet" if count == 1000 else known.labels
+    count = about.classes - about.background
+    labels = "imagenet" if count == 1000 else about.labels
     return names_of(labels) if labels else tuple(f"class {i}" for i in range(count))

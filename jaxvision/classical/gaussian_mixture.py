@@ -41,7 +41,7 @@ class GaussianMixture(NamedTuple):
 
     weights: Float[Array, " k"]
     means: Float[Array, "k d"]
-    covariances: Float[Array, "k *d"]
+    covariances: Float[Array, " k *d"]
     labels: Int[Array, " n"]
     lower_bound: float
     iterations: int

@@ -23,7 +23,7 @@ class Split:
     """Images of one size and their classes, in memory."""
 
     images: UInt8[np.ndarray, "n h w c"]
-    labels: Int[np.ndarray, "n"]
+    labels: Int[np.ndarray, " n"]
     class_names: tuple[str, ...]
 
 

@@ -82,7 +82,7 @@ class Attention(nn.Module):
         self,
         x: Float[Array, "b n c"],
         train: bool,
-        mask: Float[Array, "windows #heads n n"] | None = None,
+        mask: Float[Array, " windows #heads n n"] | None = None,
     ) -> Float[Array, "b n c"]:
         """Attends.
 

@@ -32,7 +32,7 @@ def dot_product_attention(
     q: Float[Array, "b n heads d"],
     k: Float[Array, "b m heads d"],
     v: Float[Array, "b m heads d"],
-    bias: Float[Array, "windows #heads n m"] | None = None,
+    bias: Float[Array, " windows #heads n m"] | None = None,
 ) -> Float[Array, "b n heads d"]:
     """`softmax(q k^T / sqrt(d) + bias) v` for each head; the softmax is in float32.
 

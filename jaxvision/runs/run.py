@@ -186,18 +186,18 @@ def published(
     if len(entry.input_shape) != 3:
         raise UserError(f"{model} is for volumes; give --config and --weights.")
     found = pretrained.read(weights, model)
-    known = found.published
-    if known is None:
+    about = found.published
+    if about is None:
         count = pretrained.classes_in(entry, found.state)
         if not count:
             raise UserError(f"{found.where} has no {entry.classifier[0]!r}; it is not of {model}.")
-        known = pretrained.usual(model, count)
+        about = pretrained.usual(model, count)
     config = tasks.default_config(tasks.for_role(entry.role))
     config.model.name = model
     config.data.channels = entry.input_shape[-1]
-    config.data.classes = pretrained.class_names(known)
-    config.data.mean, config.data.std = known.mean, known.std
-    config.data.eval_transforms = pretrained.preparation(known)
+    config.data.classes = pretrained.class_names(about)
+    config.data.mean, config.data.std = about.mean, about.std
+    config.data.eval_transforms = pretrained.preparation(about)
     for key, value in (overrides or {}).items():
         configuration.override(config, key, value)
     configuration.validate(config)

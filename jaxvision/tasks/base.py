@@ -41,7 +41,7 @@ Loss = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, Any]]
 
 @dataclass(frozen=True)
 class Metric:
-    """What is known of a metric before it is measured.
+    """What a task declares of a metric.
 
     Attributes:
       better: which values are; "neither" cannot choose a checkpoint.

@@ -76,9 +76,9 @@ def open_data(config: ConfigDict, devices: Mesh) -> Data:
     """
     train = open_loader(config, config.data.train, devices, train=True)
     facts = facts_of(config, train)
-    known = with_classes(config, facts)
+    named = with_classes(config, facts)
     validation = open_loader(
-        known, config.data.validation or config.data.test, devices, train=False
+        named, config.data.validation or config.data.test, devices, train=False
     )
     if train.batches_per_epoch < 1:
         raise UserError(

@@ -275,5 +275,5 @@ class _Training:
         data = self.config.data
         if data.test == (data.validation or data.test):
             return self.data.validation
-        known = beginning.with_classes(self.config, self.data.facts)
-        return beginning.open_loader(known, data.test, self.setup.devices, train=False)
+        named = beginning.with_classes(self.config, self.data.facts)
+        return beginning.open_loader(named, data.test, self.setup.devices, train=False)

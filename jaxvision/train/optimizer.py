@@ -63,7 +63,7 @@ _INDEXED = re.compile(r"(_|block|layer|stage)\d+$")
 
 
 def layer_depths(init: Callable[[], Any]) -> dict[str, int]:
-    """How many layers lie between each module and the output, by module path ("" is the network).
+    """How many layers there are from each module to the output, by module path ("" is the network).
 
     A layer is an outermost module with an index in its name, `blocks_3` or `layer1_0`, in the order
     in which they are called; what comes before the first is one layer, what comes after the last

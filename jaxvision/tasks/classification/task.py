@@ -49,7 +49,7 @@ class Teacher:
     temperature: float = 1.0
 
     def loss(self, variables: Any, image: jax.Array, student: jax.Array) -> jax.Array:
-        """Of each sample, float32 [b]."""
+        """The loss of each sample, float32 [b]."""
         logits = jax.lax.stop_gradient(base.apply_eval(self.model, variables, image))
         if self.kind == "hard":
             return cross_entropy(student, logits.argmax(-1))[0]
