@@ -1,5 +1,7 @@
 """Auxiliary heads in training, against golden files of tests/parity/auxiliary.py."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +20,7 @@ def network(name, **more):
     return models.create(name, 10, **{k: v for k, v in options.items() if k in known})
 
 
+@functools.cache
 def variables(name):
     """Ours, filled by the reference's names."""
     model, entry = network(name), models.variant(name)
