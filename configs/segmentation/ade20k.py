@@ -82,7 +82,7 @@ def get_config(variant: str = "") -> ConfigDict:
         config.schedule.power, config.schedule.warmup = 0.9, 0
     if variant == "smoke":
         segment_shapes(config)
-        config.model.name, config.model.options = "upernet_resnet18", {"width": 16}
+        config.model.name, config.model.options = "upernet_resnet18", {"width": 16, "bins": (1, 2)}
         config.model.options["encoder_options"] = {"depths": (1, 1, 1, 1)}
         config.schedule.warmup = 0
         config.segmentation.window, config.segmentation.scales = (24, 24), (1.0, 1.5)

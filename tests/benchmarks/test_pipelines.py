@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -32,7 +34,12 @@ def markdown(monkeypatch):
 
 def test_loader_measures_files_and_records_and_names_what_is_missing(tmp_path, markdown):
     measured = ("jaxvision Loader, folder", "jaxvision Loader, ArrayRecord", "no loader")
-    arguments = ("--rounds", "1", "--seconds", "0.2", "--pipelines", *measured, "tf.data")
+    (tmp_path / "images" / "train" / "photo").mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 40, 50, 3), np.uint8)
+    for index, image in enumerate(pixels):  # one batch
+        Image.fromarray(image).save(tmp_path / "images" / "train" / "photo" / f"{index:02}.jpg")
+    arguments = ("--rounds", "1", "--seconds", "0.2", "--images", str(tmp_path / "images"))
+    arguments += ("--pipelines", *measured, "tf.data")
     result = run("loader", tmp_path / "l.json", *arguments, "--tf-python", sys.executable)
     rows = {row["pipeline"]: row for row in result["rows"]}
     for name in measured:

@@ -19,6 +19,7 @@ from parity.deterministic import labels, sample
 from jaxvision import models
 from jaxvision.interop import torch_weights
 
+SLOW = pytest.mark.slow
 TRAINED = [name for name, case in CASES.items() if case.gradients]
 # Their gradients are computed in double precision: in single precision the rounding of some
 # processors decides the slope of a ReLU or the place of a maximum, and shows in the third digit.
@@ -124,7 +125,14 @@ def test_every_family_has_a_case():
     assert modules == {models.variant(name).module for name in models.names()}
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+def counted():
+    """All variants; those that are not the smallest of their module are slow."""
+    by_size = sorted(PARAMETERS, key=PARAMETERS.get, reverse=True)
+    smallest = {models.variant(name).module: name for name in by_size}.values()
+    return [name if name in smallest else pytest.param(name, marks=SLOW) for name in PARAMETERS]
+
+
+@pytest.mark.parametrize("name", counted())
 def test_parameters(name):
     classes = next(getattr(f, "CLASSES", 1000) for f in FAMILIES if name in f.PARAMETERS)
     model = models.create(name, classes)
