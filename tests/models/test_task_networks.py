@@ -61,6 +61,13 @@ def test_outputs_and_gradients(name):
     np.testing.assert_allclose(parts, expected, 1e-3, 1e-4 * np.abs(expected).max())
 
 
+def test_every_other_network_has_a_case():
+    roles = ("backbones", "segmentation")
+    entries = [models.variant(name) for name in models.names()]
+    others = {entry.module for entry in entries if entry.role not in roles}
+    assert others == {type(network) for network in OURS.values()} - {DinoHead}
+
+
 def test_published_sizes():
     """The parameters of the networks of pytorch/examples at 64 pixels."""
     for name, image, expected in (
