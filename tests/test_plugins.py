@@ -27,7 +27,14 @@ def trained(tmp_path_factory):
     (folder / "my_config.py").write_text(CONFIG)
     flags = [f"--config.{key}={value}" for key, value in QUIET.items()]
     cli._dispatch(
-        ["train", "--config", str(folder / "my_config.py"), "--workdir", str(folder / "run"), *flags]
+        [
+            "train",
+            "--config",
+            str(folder / "my_config.py"),
+            "--workdir",
+            str(folder / "run"),
+            *flags,
+        ]
     )
     return folder
 

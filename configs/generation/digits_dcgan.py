@@ -32,11 +32,11 @@ def get_config(variant: str = "") -> ConfigDict:
     config.optimizer.groups = {"discriminator": {"optimizer": {"learning_rate": 3e-4}}}
     config.schedule.name = "constant"
     config.train.batch_size = 64
-    config.train.duration = "150 epochs"
+    config.train.duration = "100 epochs"
     config.train.log_every = 110
-    config.eval.every = "15 epochs"
+    config.eval.every = "20 epochs"
     config.eval.pictures = 64
-    config.checkpoint.every = "15 epochs"
+    config.checkpoint.every = "20 epochs"
     if variant == "smoke":
         config.data.train_transforms = config.data.eval_transforms = ()
         config.model.options = {"size": 8, "latent": 8, "width": 8}

@@ -31,10 +31,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.optimizer.weight_decay = 0.01
     config.schedule.warmup = "5%"
     config.train.batch_size = 64
-    config.train.duration = "12 epochs"
+    config.train.duration = "6 epochs"
     config.train.log_every = 94
-    config.eval.every = "2 epochs"
-    config.checkpoint.every = "2 epochs"
+    config.eval.every = "1 epoch"
     if variant == "smoke":
         config.data.options = {"size": 32, "train": 64, "test": 32}
         config.model.options = {"encoder": "resnet8_cifar", "hidden": 16}

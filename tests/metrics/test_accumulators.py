@@ -1,5 +1,7 @@
 """Accumulators against scikit-learn, and their exactness."""
 
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,8 @@ from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score, top
 
 from jaxvision import metrics
 from jaxvision.metrics import ConfusionMatrix, Mean, TopK
+from jaxvision.train import evaluation
+from jaxvision.train.evaluation import Evaluator
 
 
 @settings(max_examples=20, deadline=None)
@@ -74,28 +78,49 @@ def test_mean_is_weighted_and_merges():
     assert metrics.compute({"m": metrics.add(a, b)}) == {"m": pytest.approx(3.0)}
 
 
-def test_counts_stay_exact_beyond_32_bits():
-    from jaxvision.train.evaluation import evaluate
+class Fixed:
+    """A task that measures the same of every batch; its rows are the numbers of their batches."""
 
+    metrics: ClassVar[dict] = {}
+
+    def __init__(self, sums):
+        self.sums = sums
+
+    def evaluate(self, variables, batch, key):
+        rows = {"number": batch["number"]} if "number" in batch else {}
+        return self.sums, rows
+
+    def score(self, rows):
+        return {"rows": len(rows["number"]), "total": float(rows["number"].sum())}
+
+
+def test_counts_stay_exact_beyond_32_bits():
     big = ConfusionMatrix(counts=jnp.full((2, 2), 2**24 + 1, jnp.int32))
-    found = evaluate(lambda v, b: {"c": big}, None, iter([{}] * 200))
+    _, found = Evaluator(Fixed({"c": big}), 0)(None, iter([{}] * 200))
     assert found["c"].counts.dtype == np.int64
     assert (found["c"].counts == 200 * (2**24 + 1)).all()
 
 
 def test_large_batches_are_folded_before_counts_overflow(monkeypatch):
-    from jaxvision.train import evaluation
-
     monkeypatch.setattr(evaluation, "_FOLD_ABOVE", 100)
     nearly = ConfusionMatrix(counts=jnp.full((2, 2), 2**31 - 1, jnp.int32))
     batch = {"image": np.zeros(100)}
-    found = evaluation.evaluate(lambda v, b: {"c": nearly}, None, iter([batch] * 3))
+    _, found = Evaluator(Fixed({"c": nearly}), 0)(None, iter([batch] * 3))
     assert (found["c"].counts == 3 * (2**31 - 1)).all()
 
 
 def test_evaluation_can_be_cancelled():
-    from jaxvision.train.evaluation import evaluate
+    evaluator = Evaluator(Fixed({"m": Mean.of(jnp.ones(1), jnp.ones(1))}), 0)
+    assert evaluator(None, iter([{}] * 3), cancelled=lambda: True) is None
+    result, sums = evaluator(None, iter([{}] * 3))
+    assert jax.tree.leaves(sums) == [3.0, 3.0]
+    assert result == {"m": 1.0}
 
-    one = {"m": Mean.of(jnp.ones(1), jnp.ones(1))}
-    assert evaluate(lambda v, b: one, None, iter([{}] * 3), cancelled=lambda: True) is None
-    assert jax.tree.leaves(evaluate(lambda v, b: one, None, iter([{}] * 3))) == [3.0, 3.0]
+
+def test_rows_go_to_the_host_without_those_that_fill_a_batch():
+    batches = [
+        {"number": jnp.arange(4.0) + 4 * k, "valid": jnp.arange(4) < (4 if k < 2 else 1)}
+        for k in range(3)
+    ]
+    result, _ = Evaluator(Fixed({}), 0)(None, iter(batches))
+    assert result == {"rows": 9, "total": sum(range(9))}
