@@ -6,7 +6,7 @@ alone, and those import nothing heavy.
 """
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -184,7 +184,7 @@ def for_role(role: str) -> str:
     raise UserError(f"Networks for {role} have no task that works with published weights alone.")
 
 
-def require(task: Any, capability: str, what: str, names: Sequence[str] = ()) -> Callable[..., Any]:
+def require(task: Any, capability: str, what: str) -> Callable[..., Any]:
     """A method that only some tasks have.
 
     Args:
@@ -197,9 +197,11 @@ def require(task: Any, capability: str, what: str, names: Sequence[str] = ()) ->
     """
     method = getattr(task, capability, None)
     if method is None:
-        able = [name for name, entry in TASKS.items() if hasattr(entry.task(), capability)]
         kind = task if isinstance(task, type) else type(task)
+        names = {entry.task(): name for name, entry in TASKS.items()}
+        able = [name for one, name in names.items() if hasattr(one, capability)]
         raise UserError(
-            f"{what} is not for {kind.__name__.lower()}; it is for {' and '.join(able) or 'none'}."
+            f"{what} is not for {names.get(kind, kind.__name__)}; it is for "
+            f"{', '.join(able) or 'no task'}."
         )
     return method
