@@ -292,3 +292,43 @@ def test_photographs_and_volumes_by_tiles(tmp_path):
     np.testing.assert_array_equal(labels, found.outputs["segmentation"])
     assert Image.open(tmp_path / "out" / "scan.png").size == (22, 18)
     assert Image.open(tmp_path / "out" / "photo-classes.png").size == (50, 70)
+
+
+def test_masks_of_padded_images_fall_on_the_photograph(tmp_path):
+    """As the configurations of VOC and ADE20k prepare images: padded, and resized before."""
+    rng = np.random.default_rng(0)
+    truth = np.kron(rng.integers(0, 3, (5, 7)), np.ones((4, 4), int)).astype(np.int32)
+    assert truth.shape == (20, 28)
+    pixels = run_of("segmentation", ("a", "b", "c"))
+    for shrunk in (False, True):
+        geometry, labels = Geometry.identity((20, 28)), truth
+        if shrunk:
+            geometry, labels = Geometry.resize((20, 28), (10, 14)), truth[::2, ::2]
+        height, width = labels.shape
+        geometry = geometry.then(Geometry.pad((height, width), 6, 9, 33, 40))
+        seen = np.zeros((33, 40), np.int32)  # padding is taken for the first class
+        seen[6 : 6 + height, 9 : 9 + width] = labels
+        image = np.zeros((20, 28, 3), np.uint8)
+        outputs = {"segmentation": seen, "probability": np.ones((33, 40))}
+        one = Prediction(image, np.zeros((33, 40, 3), np.uint8), outputs, geometry, Path("p.jpg"))
+        runs.write_predictions(pixels, [one], tmp_path, [Path("p.jpg")])
+        stored = np.asarray(Image.open(tmp_path / "p-classes.png"))
+        np.testing.assert_array_equal(stored, truth)
+        (entry,) = json.loads((tmp_path / "predictions.json").read_text())
+        shares = {c["name"]: c["share"] for c in entry["classes"]}
+        expected = {name: (truth == k).mean() for k, name in enumerate("abc")}
+        assert shares == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_a_crop_leaves_out_is_of_no_class(tmp_path):
+    geometry = Geometry.crop((6, 9), 1, 2, 4, 5)
+    outputs = {"segmentation": np.ones((4, 5), np.int32), "probability": np.ones((4, 5))}
+    image = np.zeros((6, 9, 3), np.uint8)
+    one = Prediction(image, image[1:5, 2:7], outputs, geometry, Path("c.jpg"))
+    pixels = run_of("segmentation", ("a", "b"))
+    runs.write_predictions(pixels, [one], tmp_path, [Path("c.jpg")])
+    stored = np.asarray(Image.open(tmp_path / "c-classes.png"))
+    assert (stored[1:5, 2:7] == 1).all()
+    assert (stored == 255).sum() == 6 * 9 - 4 * 5
+    (entry,) = json.loads((tmp_path / "predictions.json").read_text())
+    assert entry["classes"] == [{"name": "b", "share": 1.0}]
