@@ -25,9 +25,10 @@ class Localizer(nn.Module):
         super().__init__()
         self.encoder = Maps(n)
         inputs = 64 * (size // 4) ** 2
-        self.class_head, self.box_head = head(inputs, hidden, classes), head(inputs, hidden, 4)
+        self.class_head, self.box_head = nn.Linear(64, classes), head(inputs, hidden, 4)
 
     def forward(self, image):
         # Places before channels, as arrays lie whose channels come last.
-        x = self.encoder(image).permute(0, 2, 3, 1).flatten(1)
-        return torch.cat([self.class_head(x), self.box_head(x)], 1)
+        x = self.encoder(image)
+        box = self.box_head(x.permute(0, 2, 3, 1).flatten(1))
+        return torch.cat([self.class_head(x.mean((2, 3))), box], 1)
