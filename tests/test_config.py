@@ -127,6 +127,10 @@ def test_differences_leave_out_what_a_resumed_run_may_change():
 def test_a_damaged_config_json_is_refused():
     with pytest.raises(UserError, match="not valid JSON"):
         configuration.from_json("{")
+    with pytest.raises(UserError, match=r"'plugins' is a list of names, got 3"):
+        configuration.from_json('{"plugins": 3}')
+    with pytest.raises(UserError, match="Did you mean 'segmentation'"):
+        configuration.from_json('{"task": "segmentatoin"}')
     stored = json.dumps({"train": {"batch_size": 5}, "gone": 3})
     assert (
         configuration.from_json(stored).train.batch_size == 5

@@ -127,7 +127,10 @@ def from_json(text: str, run: Path | None = None) -> ConfigDict:
         raise UserError(f"config.json is not valid JSON: {error}.") from error
     if not isinstance(stored, dict):
         raise UserError("config.json holds no configuration.")
-    plugins.load_stored(stored.get("plugins", []), run)
+    named = stored.get("plugins", [])
+    if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
+        raise UserError(f"config.json: 'plugins' is a list of names, got {named!r}.")
+    plugins.load_stored(named, run)
     task = stored.get("task", DEFAULT)
     config, keys = default_config(task), schema(task)
     old_paths = {new: old for old, new in keys.renamed.items()}

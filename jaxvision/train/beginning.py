@@ -184,15 +184,24 @@ def _check_facts(workdir: Path, old: Facts, new: Facts) -> None:
       UserError: saying what has changed.
     """
     for split, count in old.records.items():
-        if split in new.records and new.records[split] != count:
-            raise UserError(
-                f"The training split now has {new.records[split]} records; when {workdir} was "
-                f"begun it had {count}. Use another workdir."
-            )
+        _check_records(workdir, count, new.records.get(split, count))
     if old.class_names and old.class_names != new.class_names:
         raise UserError(
             f"The data now have the classes {', '.join(new.class_names[:10])}; when {workdir} was "
             f"begun they had {', '.join(old.class_names[:10])}. Use another workdir."
+        )
+
+
+def _check_records(workdir: Path, before: int, now: int) -> None:
+    """Refuses to go on with another number of training records.
+
+    Raises:
+      UserError: saying both numbers.
+    """
+    if before != now:
+        raise UserError(
+            f"The training split now has {now} records; when {workdir} was begun it had "
+            f"{before}. Use another workdir."
         )
 
 
@@ -209,13 +218,7 @@ def restored(
         return None
     state, meta = found
     progress = Progress.of_meta(meta)
-    count = data.train.stream.order.count
-    if progress.records != count:
-        workdir = checkpoints.folder.parent
-        raise UserError(
-            f"The training split now has {count} records; when {workdir} was begun it had "
-            f"{progress.records}. Use another workdir."
-        )
+    _check_records(checkpoints.folder.parent, progress.records, data.train.stream.order.count)
     return state, progress
 
 

@@ -58,7 +58,7 @@ class Network:
     def normalized(self, images: Any) -> jax.Array:
         """uint8 images, or one image, as the network takes them."""
         batch = jnp.asarray(images)
-        evaluate = self.run.task.inputs.evaluate  # type: ignore[attr-defined]
+        evaluate = self.run.task.inputs.evaluate
         return evaluate(batch) if batch.ndim == 4 else evaluate(batch[None])[0]
 
     def layer(self, path: str | None, first: bool = False) -> str:
