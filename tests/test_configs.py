@@ -16,9 +16,16 @@ from jaxvision.train import run
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
+# By default one runs of those that train one kind of network in one way: `folder` for the first
+# two, `shapes_unet`, `imagenet_swin` and `imagenet_resnet50` for the others.
+ALIKE = ("cityscapes", "voc", "camvid", "imagenet_deit", "imagenet_mobilenet_v2")
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=pytest.mark.slow) if p.stem in ALIKE else p for p in CONFIGS],
+    ids=lambda p: p.stem,
+)
 def test_the_reduced_form_runs(path, tmp_path):
     config = configuration.load(f"{path}:smoke")
     result = run(config, tmp_path / "run")

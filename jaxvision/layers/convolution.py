@@ -9,6 +9,7 @@ import numpy as np
 from flax.typing import Initializer
 from jaxtyping import Array, Float
 
+from jaxvision.layers.parameters import parameter
 from jaxvision.ops.convolution import Padding, Pair, conv2d, conv_transpose2d, pair
 from jaxvision.ops.convolution3d import Triple, conv3d, conv_transpose3d, triple
 from jaxvision.ops.linear import add_bias
@@ -41,10 +42,10 @@ def bilinear(key: Any, shape: Sequence[int], dtype: Any = jnp.float32) -> Float[
 
 def _with_parameters(layer: Any, x: Array, shape: tuple[int, ...]) -> tuple[Array, Array, Any]:
     """The input, the kernel of a shape, and the bias or None, in what the layer computes in."""
-    kernel = layer.param("kernel", layer.kernel_init, shape, jnp.float32)
+    kernel = parameter(layer, "kernel", layer.kernel_init, shape, jnp.float32)
     bias = None
     if layer.use_bias:
-        bias = layer.param("bias", layer.bias_init, (layer.features,), jnp.float32)
+        bias = parameter(layer, "bias", layer.bias_init, (layer.features,), jnp.float32)
     x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=layer.dtype)
     return x, kernel, bias
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from jaxvision.layers.parameters import parameter
 from jaxvision.ops.forms import channel_sum, channel_sums, vary_alike, weighted_sum
 
 
@@ -113,9 +114,9 @@ class BatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
         scale, bias = jnp.ones(shape, jnp.float32), jnp.zeros(shape, jnp.float32)
         if self.use_scale:
-            scale = self.param("scale", self.scale_init, shape, jnp.float32)
+            scale = parameter(self, "scale", self.scale_init, shape, jnp.float32)
         if self.use_bias:
-            bias = self.param("bias", self.bias_init, shape, jnp.float32)
+            bias = parameter(self, "bias", self.bias_init, shape, jnp.float32)
         x = x if self.dtype is None else x.astype(self.dtype)
         if not train:
             gain = scale * lax.rsqrt(running_var.value + self.epsilon)
@@ -198,7 +199,7 @@ class LayerNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
         shape = (x.shape[-1],)
-        scale = self.param("scale", nn.initializers.ones, shape, jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+        scale = parameter(self, "scale", nn.initializers.ones, shape, jnp.float32)
+        bias = parameter(self, "bias", nn.initializers.zeros, shape, jnp.float32)
         dtype = self.dtype or jnp.promote_types(x.dtype, jnp.float32)
         return layer_norm(x.astype(dtype), scale, bias, self.epsilon)

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from jaxvision.errors import UserError
 from jaxvision.layers.blocks import apply_blocks, kept_blocks
+from jaxvision.layers.parameters import parameter
 
 
 class PatchNetwork(nn.Module):
@@ -78,7 +79,7 @@ def prepend_tokens(
     normal = nn.initializers.normal(1e-6)
     if not names:
         return x
-    tokens = [module.param(name, normal, (1, 1, x.shape[-1])) for name in names]
+    tokens = [parameter(module, name, normal, (1, 1, x.shape[-1])) for name in names]
     tokens = [jnp.tile(token, (x.shape[0], 1, 1)).astype(x.dtype) for token in tokens]
     return jnp.concatenate([*tokens, x], axis=1)
 

@@ -8,6 +8,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from jaxvision.layers.parameters import parameter
 from jaxvision.ops.resize import resize_matrix
 
 Grid = tuple[int, int]
@@ -53,7 +54,7 @@ def learned_positions(
     shape = (1, prefix + grid[0] * grid[1], channels)
     if module.has_variable("params", name):
         shape = module.get_variable("params", name).shape
-    positions = jnp.asarray(module.param(name, nn.initializers.normal(0.02), shape))
+    positions = jnp.asarray(parameter(module, name, nn.initializers.normal(0.02), shape))
     return resample_positions(positions, grid, prefix)
 
 
@@ -161,6 +162,6 @@ def relative_bias(
     shape = ((2 * window[0] - 1) * (2 * window[1] - 1) + extra, heads)
     if module.has_variable("params", name):
         shape = module.get_variable("params", name).shape
-    table = jnp.asarray(module.param(name, nn.initializers.truncated_normal(0.02), shape))
+    table = jnp.asarray(parameter(module, name, nn.initializers.truncated_normal(0.02), shape))
     table = resize_relative_bias(table, window, class_token)
     return jnp.moveaxis(table[relative_index(window, class_token)], -1, 0)

@@ -18,6 +18,7 @@ from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.intermediates import asked, record
 from jaxvision.layers.linear import Dense
 from jaxvision.layers.normalization import LayerNorm
+from jaxvision.layers.parameters import parameter
 from jaxvision.layers.positions import Grid, relative_bias
 from jaxvision.ops.attention import dot_product_attention
 from jaxvision.ops.forms import computed_once
@@ -41,7 +42,7 @@ class LayerScale(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
-        gamma = self.param("gamma", nn.initializers.constant(self.initial), (x.shape[-1],))
+        gamma = parameter(self, "gamma", nn.initializers.constant(self.initial), (x.shape[-1],))
         return x * gamma.astype(x.dtype)
 
 
@@ -103,8 +104,8 @@ class Attention(nn.Module):
         if self.qkv_bias == "qv":
             by_head = (self.num_heads, head_dim)
             zeros = nn.initializers.zeros
-            q = q + self.param("q_bias", zeros, (inner,)).reshape(by_head).astype(q.dtype)
-            v = v + self.param("v_bias", zeros, (inner,)).reshape(by_head).astype(v.dtype)
+            q = q + parameter(self, "q_bias", zeros, (inner,)).reshape(by_head).astype(q.dtype)
+            v = v + parameter(self, "v_bias", zeros, (inner,)).reshape(by_head).astype(v.dtype)
         bias = mask
         if self.window is not None:
             bias = relative_bias(self, self.window, self.num_heads, self.class_token)[None]

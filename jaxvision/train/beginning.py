@@ -97,10 +97,12 @@ def facts_of(config: ConfigDict, loader: Loader) -> Facts:
 
 
 def spec_of(loader: Loader) -> Spec:
-    """A batch of the loader as shapes."""
+    """A batch of the loader as shapes, on the loader's devices."""
     batch = loader.stream.batch([0])
     return {
-        key: jax.ShapeDtypeStruct((loader.batch_size, *value.shape[1:]), jnp.dtype(value.dtype))
+        key: jax.ShapeDtypeStruct(
+            (loader.batch_size, *value.shape[1:]), jnp.dtype(value.dtype), sharding=loader.sharding
+        )
         for key, value in batch.items()
         if key != CORRUPT
     }

@@ -58,7 +58,9 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
         config, task, devices, data.spec, total=plan.total, steps_per_epoch=plan.per_epoch
     )
     evaluator = Evaluator(task, config.seed)
-    given = evaluator.names(setup.variables, beginning.spec_of(data.validation))
+    # As they will be placed: otherwise the evaluation is traced once more for its first batch.
+    placed = setup.state.variables(averaged=True)
+    given = evaluator.names(placed, beginning.spec_of(data.validation))
     watched = Watched.of(config, task, given)
     beginning.check_workdir(workdir, config, data.facts)
 

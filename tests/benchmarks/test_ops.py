@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
+@pytest.mark.slow
 def test_one_operation_is_measured_both_ways(tmp_path, monkeypatch):
     result = tmp_path / "ops.json"
     command = [sys.executable, "ops.py", "--only", "3x3 on 1x1", "--repeat", "3"]

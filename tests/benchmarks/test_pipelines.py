@@ -32,6 +32,7 @@ def markdown(monkeypatch):
     return lambda result: importlib.import_module(result["benchmark"]).markdown(result)
 
 
+@pytest.mark.slow
 def test_loader_measures_files_and_records_and_names_what_is_missing(tmp_path, markdown):
     measured = ("jaxvision Loader, folder", "jaxvision Loader, ArrayRecord", "no loader")
     (tmp_path / "images" / "train" / "photo").mkdir(parents=True)
@@ -52,6 +53,7 @@ def test_loader_measures_files_and_records_and_names_what_is_missing(tmp_path, m
     assert "not measured" in markdown(result)
 
 
+@pytest.mark.slow
 def test_first_step_is_faster_from_the_cache(tmp_path, markdown):
     small = ("--networks", "ResNet-8 for CIFAR", "--size", "32", "--cold", "1", "--cached", "1")
     result = run("first_step", tmp_path / "f.json", *small)
@@ -65,6 +67,7 @@ def test_first_step_is_faster_from_the_cache(tmp_path, markdown):
     assert "ResNet-8" in markdown(result)
 
 
+@pytest.mark.slow
 def test_checkpoint_says_what_a_save_costs(tmp_path, markdown):
     small = ("--model", "resnet8_cifar", "--size", "32", "--rounds", "1", "--dir", str(tmp_path))
     result = run("checkpoint", tmp_path / "c.json", *small)

@@ -14,7 +14,10 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 @pytest.mark.parametrize(
     ("script", "options"),
     [
-        ("training_step", ["--sides", "ours", "flax", "--batch", "4"]),
+        pytest.param(
+            *("training_step", ["--sides", "ours", "flax", "--batch", "4"]),
+            marks=pytest.mark.slow,
+        ),
         ("inference", ["--batches", "1"]),
     ],
 )

@@ -2,7 +2,6 @@
 
 from itertools import pairwise
 
-import jax
 import numpy as np
 import pytest
 import sklearn.cluster
@@ -23,7 +22,7 @@ def points():
 @pytest.mark.parametrize("block", [8192, 500])
 def test_equals_sklearn_from_the_same_start(points, block, monkeypatch):
     monkeypatch.setattr(module, "_BLOCK", block)
-    jax.clear_caches()
+    module.in_blocks.clear_cache()
     starts = points[:10]
     peer = sklearn.cluster.KMeans(10, init=starts.astype(float), n_init=1, tol=0.0).fit(
         points.astype(float)

@@ -44,7 +44,11 @@ def initialised(model, image):
 
 @pytest.mark.parametrize(
     ("name", "unit", "layer", "channel"),
-    [("vgg11", "logit", "", 3), ("vgg11", "unit", "features_11", 7), ("resnet18", "logit", "", 3)],
+    [
+        ("vgg11", "unit", "features_11", 7),
+        ("resnet18", "logit", "", 3),
+        pytest.param("vgg11", "logit", "", 3, marks=pytest.mark.slow),
+    ],
 )
 def test_saliency_is_captums(name, unit, layer, channel):
     case = CASES[name]

@@ -163,7 +163,20 @@ def test_branches_and_upsampling():
 
 # Lines that fvcore's count of the reference does not have: means that timm does not write as a
 # pooling (squeeze-and-excitation); and of those that ours lacks: poolings to the map's own size.
-@pytest.mark.parametrize("name", [n for n in FVCORE if n in models.names()])
+KINDS_OF_LAYERS = (
+    *("alexnet", "vgg16_bn", "squeezenet1_0", "resnet18", "legacy_xception", "shufflenet_v2_x1_0"),
+    *("vit_tiny_patch16_224", "mixer_s32_224", "beit_base_patch16_224"),
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        n if n in KINDS_OF_LAYERS else pytest.param(n, marks=pytest.mark.slow)
+        for n in FVCORE
+        if n in models.names()
+    ],
+)
 def test_multiply_adds_are_those_of_fvcore(name):
     side = {"legacy_xception": 299, "inception_v3": 299, "inception_v4": 299}.get(name, 224)
     found = layers(models.create(name), (side, side, 3))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,8 @@ class Case:
       features: layers of the reference whose outputs are our feature maps, finest first.
       gradients: whether a training step is compared too.
       variant: of the registry; None is the case's own name.
+      slow: what need not run by default, because a smaller case runs the same code: "all", or the
+        "training" step alone.
     """
 
     image: tuple[int, ...]
@@ -23,3 +25,4 @@ class Case:
     features: tuple[str, ...] = ()
     gradients: bool = False
     variant: str | None = None
+    slow: Literal["", "training", "all"] = ""

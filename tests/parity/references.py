@@ -54,3 +54,9 @@ def transformers() -> ModuleType:
     import transformers
 
     return transformers
+
+
+def first_blocks(resnet: torch.nn.Module) -> None:
+    """Leaves a ResNet of torchvision the first block of each stage, in place."""
+    for stage in range(1, 5):
+        setattr(resnet, f"layer{stage}", getattr(resnet, f"layer{stage}")[:1])

@@ -1,4 +1,4 @@
-"""The pure step: accumulation, averaging, determinism, remat, precision."""
+"""The pure step: accumulation, averaging, determinism, precision."""
 
 import jax
 import jax.numpy as jnp
@@ -32,15 +32,18 @@ def classification(name="mlp", augmentations=(), **options):
 
 
 def state_of(task, optimizer, ema=False, shape=(8, 8, 1)):
-    return init_state(init_variables(task, 0, image_spec(shape)), {"main": Group(optimizer)}, ema)
+    groups = {"main": Group(optimizer)}
+    return jax.jit(lambda: init_state(init_variables(task, 0, image_spec(shape)), groups, ema))()
+
+
+def step_of(task, group, seed=0, **options):
+    return jax.jit(make_train_step(task, {"main": group}, seed=seed, **options))
 
 
 def test_accumulation_gives_the_gradient_of_the_whole_batch():
     task, tx, batch = classification(hidden=(16,)), optax.sgd(0.1), batch_of()
-    whole, one = make_train_step(task, {"main": Group(tx)}, seed=0)(state_of(task, tx), batch)
-    parts, four = make_train_step(task, {"main": Group(tx, accumulate=4)}, seed=0)(
-        state_of(task, tx), batch
-    )
+    steps = (step_of(task, Group(tx)), step_of(task, Group(tx, accumulate=4)))
+    (whole, one), (parts, four) = (step(state_of(task, tx), batch) for step in steps)
     for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(parts.params)):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
     assert one["loss"].compute("l")["l"] == pytest.approx(four["loss"].compute("l")["l"], rel=1e-5)
@@ -50,7 +53,7 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch():
 def test_averaged_weights_follow_the_definition():
     task, tx, batch = classification(hidden=(4,)), optax.sgd(0.5), batch_of()
     state = state_of(task, tx, ema=True)
-    step = make_train_step(task, {"main": Group(tx)}, seed=0, ema=0.9)
+    step = step_of(task, Group(tx), ema=0.9)
     expected = state.params
     for _ in range(3):
         state, _ = step(state, batch)
@@ -67,7 +70,7 @@ def test_randomness_comes_from_seed_and_step_alone():
     tx, batch = optax.sgd(0.1), batch_of()
 
     def losses(seed, start):
-        step, state = make_train_step(task, {"main": Group(tx)}, seed=seed), state_of(task, tx)
+        step, state = step_of(task, Group(tx), seed=seed), state_of(task, tx)
         return float(step(state.replace(step=jnp.int32(start)), batch)[1]["loss"].total)
 
     assert losses(0, 0) == losses(0, 0)
@@ -77,9 +80,7 @@ def test_randomness_comes_from_seed_and_step_alone():
 
 def test_batch_statistics_are_updated_by_torch_s_rule():
     task, tx = classification("resnet8_cifar"), optax.sgd(0.0)
-    state, _ = jax.jit(make_train_step(task, {"main": Group(tx)}, seed=0))(
-        state_of(task, tx), batch_of()
-    )
+    state, _ = step_of(task, Group(tx))(state_of(task, tx), batch_of())
     mean = state.model_state["batch_stats"]["bn1"]["mean"]
     assert float(jnp.abs(mean).max()) > 0
     assert state.model_state["batch_stats"].keys() == {"bn1", *(f"layer{i}_0" for i in (1, 2, 3))}
@@ -87,7 +88,7 @@ def test_batch_statistics_are_updated_by_torch_s_rule():
 
 def test_rows_without_mask_do_not_count():
     task = classification(hidden=(8,))
-    variables = init_variables(task, 0, image_spec((8, 8, 1)))
+    variables = jax.jit(lambda: init_variables(task, 0, image_spec((8, 8, 1))))()
     batch = batch_of(8)
     padded = {**batch, "valid": jnp.arange(8) < 5}
     first = jax.tree.map(lambda x: x[:5], batch)
@@ -96,43 +97,16 @@ def test_rows_without_mask_do_not_count():
         assert a.compute(name)[name] == pytest.approx(b.compute(name)[name], rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "shape"),
-    [
-        ("resnet8_cifar", {}, (8, 8, 3)),
-        ("vit_mnist", {"depth": 2}, (8, 8, 1)),
-        ("unet", {"width": 4, "depth": 2}, (8, 8, 3)),
-    ],
-)
-def test_rematerialisation_changes_no_number(name, options, shape):
-    gradients = []
-    image = jnp.asarray(RNG.normal(size=(2, *shape)), jnp.float32)
-    for remat in (False, True):
-        model = models.create(name, 3, remat=remat, **options)
-        variables = jax.jit(model.init)(jax.random.key(0), image)
-        state = {k: v for k, v in variables.items() if k != "params"}
-
-        def loss(params, model=model, state=state):
-            out, _ = model.apply(
-                {"params": params, **state}, image, train=True, mutable=list(state)
-            )
-            return jnp.mean(out**2)
-
-        gradients.append(jax.jit(jax.grad(loss))(variables["params"]))
-    for a, b in zip(jax.tree.leaves(gradients[0]), jax.tree.leaves(gradients[1])):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", ["mlp", "lenet5", "resnet8_cifar", "vit_mnist", "unet_small"])
+@pytest.mark.parametrize("name", ["resnet8_cifar", "vit_mnist", "unet_small"])
 def test_bfloat16_computes_near_float32_with_float32_parameters(name):
     shape = (32, 32, 1)
     image = jnp.asarray(RNG.normal(size=(2, *shape)), jnp.float32)
     options = {"width": 8, "depth": 2} if name == "unet_small" else {}
     model = models.create(name, 5, dtype=jnp.bfloat16, **options)
-    variables = model.init(jax.random.key(0), image)
+    variables = jax.jit(model.init)(jax.random.key(0), image)
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    low = model.apply(variables, image)
-    high = models.create(name, 5, **options).apply(variables, image)
+    low = jax.jit(model.apply)(variables, image)
+    high = jax.jit(models.create(name, 5, **options).apply)(variables, image)
     assert low.dtype == jnp.bfloat16
     error = jnp.linalg.norm(low.astype(jnp.float32) - high) / jnp.linalg.norm(high)
     assert 0 < float(error) < 0.05
@@ -141,14 +115,17 @@ def test_bfloat16_computes_near_float32_with_float32_parameters(name):
 def test_segmentation_ignores_void_in_loss_and_metrics():
     model = models.create("unet", 3, width=4, depth=2)
     task = Segmentation(model, tuple("abc"), Inputs((0.5,), (0.25,), (), 3))
-    variables = init_variables(task, 0, image_spec((8, 8, 1)))
+    variables = jax.jit(lambda: init_variables(task, 0, image_spec((8, 8, 1))))()
+    evaluate = jax.jit(task.evaluate)
     truth = RNG.integers(0, 3, (4, 8, 8))
     image = jnp.asarray(RNG.integers(0, 256, (4, 8, 8, 1)), jnp.uint8)
     batch = {"image": image, "segmentation": jnp.asarray(truth), "valid": jnp.ones(4, bool)}
     void = {**batch, "segmentation": batch["segmentation"].at[:, :4].set(255)}
-    counts = task.evaluate(variables, void, KEY)[0]["confusion"].counts
+    counts = evaluate(variables, void, KEY)[0]["confusion"].counts
     assert int(counts.sum()) == 4 * 4 * 8
-    guess = np.asarray(task.predict(variables, {"image": image}, KEY)["segmentation"])[:, 4:]
+    guess = np.asarray(jax.jit(task.predict)(variables, {"image": image}, KEY)["segmentation"])[
+        :, 4:
+    ]
     for i in range(3):
         for j in range(3):
             assert counts[i, j] == ((truth[:, 4:] == i) & (guess == j)).sum()
@@ -156,6 +133,5 @@ def test_segmentation_ignores_void_in_loss_and_metrics():
         **void,
         "segmentation": jnp.where(void["segmentation"] == 255, 7, void["segmentation"]),
     }
-    assert float(task.evaluate(variables, other, KEY)[0]["loss"].total) == float(
-        task.evaluate(variables, void, KEY)[0]["loss"].total
-    )
+    one, two = (evaluate(variables, b, KEY)[0]["loss"].total for b in (other, void))
+    assert float(one) == float(two)

@@ -18,6 +18,7 @@ from jaxvision.layers.blocks import DropPath
 from jaxvision.layers.head import Head
 from jaxvision.layers.intermediates import record
 from jaxvision.layers.normalization import LayerNorm
+from jaxvision.layers.parameters import parameter
 from jaxvision.layers.patches import (
     PatchNetwork,
     as_map,
@@ -51,7 +52,7 @@ class BeitBlock(nn.Module):
     ) -> Float[Array, "b n c"]:
         def residual(branch: Array, name: str) -> Array:
             start = nn.initializers.constant(self.init_values)
-            gamma = self.param(name, start, (x.shape[-1],))
+            gamma = parameter(self, name, start, (x.shape[-1],))
             return x + DropPath(drop_path)(branch * gamma.astype(branch.dtype), train)
 
         norm = partial(LayerNorm, dtype=self.dtype)

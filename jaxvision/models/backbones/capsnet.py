@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Shaped
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.images import check_size
 from jaxvision.layers.linear import Dense
+from jaxvision.layers.parameters import parameter
 from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import global_average_pool
 
@@ -126,7 +127,7 @@ class Transform(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b i p"]) -> Float[Array, "b i k d"]:
         shape = (x.shape[1], self.capsules, x.shape[2], self.dimensions)
-        weight = self.param("weight", nn.initializers.normal(0.1), shape, jnp.float32)
+        weight = parameter(self, "weight", nn.initializers.normal(0.1), shape, jnp.float32)
         x, weight = nn.dtypes.promote_dtype(x, weight, dtype=self.dtype)
         return jnp.einsum("bip,ikpd->bikd", x, weight)
 

@@ -20,6 +20,7 @@ from jaxvision.errors import UserError
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.head import Head
 from jaxvision.layers.linear import Dense
+from jaxvision.layers.parameters import parameter
 from jaxvision.models.variant import Variant
 from jaxvision.ops.convolution import conv2d
 from jaxvision.ops.pooling import avg_pool2d
@@ -92,8 +93,8 @@ class SubSampling(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
-        scale = self.param("scale", nn.initializers.constant(0.25), x.shape[-1:], jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
+        scale = parameter(self, "scale", nn.initializers.constant(0.25), x.shape[-1:], jnp.float32)
+        bias = parameter(self, "bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
         x, scale, bias = nn.dtypes.promote_dtype(x, scale, bias, dtype=self.dtype)
         return 4 * avg_pool2d(x, 2) * scale + bias
 
@@ -114,8 +115,8 @@ class SparseConv(nn.Module):
         ends = np.repeat(np.eye(len(self.table)), [len(maps) for maps in self.table], axis=0)
         mean_fan_in = 25 * len(sources) / len(self.table)
         start = nn.initializers.normal(mean_fan_in**-0.5)
-        kernel = self.param("kernel", start, (5, 5, 1, len(sources)), jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (len(self.table),), jnp.float32)
+        kernel = parameter(self, "kernel", start, (5, 5, 1, len(sources)), jnp.float32)
+        bias = parameter(self, "bias", nn.initializers.zeros, (len(self.table),), jnp.float32)
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = conv2d(x[..., sources], kernel, groups=len(sources))
         return y @ jnp.asarray(ends, y.dtype) + bias

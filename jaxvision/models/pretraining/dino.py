@@ -10,6 +10,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from jaxvision.layers.linear import Dense
+from jaxvision.layers.parameters import parameter
 
 _NORMAL = nn.initializers.truncated_normal(0.02)
 
@@ -51,8 +52,8 @@ class _BatchStandardised(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b c"]) -> Float[Array, "b c"]:
         shape = x.shape[-1:]
-        scale = self.param("scale", nn.initializers.ones, shape)
-        bias = self.param("bias", nn.initializers.zeros, shape)
+        scale = parameter(self, "scale", nn.initializers.ones, shape)
+        bias = parameter(self, "bias", nn.initializers.zeros, shape)
         return scale * jax.nn.standardize(x, axis=0, epsilon=1e-5) + bias
 
 
@@ -64,7 +65,7 @@ class _UnitRows(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b i"]) -> Float[Array, "b o"]:
         shape = (self.features, x.shape[-1])
-        direction = self.param("weight_v", nn.initializers.lecun_normal(1, 0), shape)
+        direction = parameter(self, "weight_v", nn.initializers.lecun_normal(1, 0), shape)
         return x @ (direction / jnp.linalg.norm(direction, axis=1, keepdims=True)).T
 
 

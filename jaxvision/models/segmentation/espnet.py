@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from jaxvision.layers.convolution import Conv2d, ConvTranspose2d
 from jaxvision.layers.images import pad_to_multiple
 from jaxvision.layers.normalization import BatchNorm
+from jaxvision.layers.parameters import parameter
 from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import avg_pool2d
 from jaxvision.ops.resize import resize
@@ -35,7 +36,7 @@ class PReLU(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
-        slope = self.param("weight", nn.initializers.constant(0.25), x.shape[-1:], jnp.float32)
+        slope = parameter(self, "weight", nn.initializers.constant(0.25), x.shape[-1:], jnp.float32)
         x, slope = nn.dtypes.promote_dtype(x, slope, dtype=self.dtype)
         return jnp.where(x > 0, x, slope * x)
 

@@ -5,7 +5,9 @@ from parity.case import Case
 _SMALL = {"depths": (1, 1, 1, 1), "output_stride": 8}
 CASES = {
     "fcn_resnet50": Case((2, 3, 40, 24), 5, {"encoder_options": _SMALL}),
-    "deeplabv3_resnet50": Case((3, 3, 24, 16), 5, {"encoder_options": _SMALL}, gradients=True),
+    "deeplabv3_resnet50": Case(
+        (3, 3, 24, 16), 5, {"encoder_options": _SMALL}, gradients=True, slow="training"
+    ),
 }
 CLASSES = 21
 PARAMETERS = {

@@ -2,7 +2,13 @@
 
 from parity.case import Case
 
-CASES = {"deeplabv3plus_resnet18": Case((4, 3, 32, 48), 5, gradients=True)}
+_SHALLOW = {"encoder_options": {"depths": (1, 1, 1, 1)}}
+CASES = {
+    "deeplabv3plus_resnet18": Case((4, 3, 32, 48), 5, gradients=True, slow="all"),
+    "deeplabv3plus_resnet18_shallow": Case(
+        (4, 3, 32, 48), 5, _SHALLOW, gradients=True, variant="deeplabv3plus_resnet18"
+    ),
+}
 CLASSES = 21
 PARAMETERS = {
     "deeplabv3plus_resnet18": 12_334_437,
@@ -13,7 +19,11 @@ PARAMETERS = {
 
 
 def build(name, case):
-    from parity.references import segmentation_models
+    from parity.references import first_blocks, segmentation_models
 
-    encoder = name.removeprefix("deeplabv3plus_")
-    return segmentation_models().DeepLabV3Plus(encoder, encoder_weights=None, classes=case.classes)
+    encoder = (case.variant or name).removeprefix("deeplabv3plus_")
+    make = segmentation_models().DeepLabV3Plus
+    network = make(encoder, encoder_weights=None, classes=case.classes)
+    if case.options:
+        first_blocks(network.encoder)
+    return network

@@ -10,6 +10,7 @@ CASES = {
         options={"depths": (2, 2, 2, 2)},
         features=("features.relu0", *_BLOCKS, "features.relu5"),
         gradients=True,
+        slow="training",
     ),
     **{
         f"densenet{name}_cifar10": Case(

@@ -4,7 +4,9 @@ from parity.case import Case
 
 _BLOCKS = ("inception3b", "inception4e", "inception5b")
 CASES = {
-    "googlenet": Case((4, 3, 48, 41), features=("conv1", "conv3", *_BLOCKS), gradients=True),
+    "googlenet": Case(
+        (4, 3, 48, 41), features=("conv1", "conv3", *_BLOCKS), gradients=True, slow="training"
+    ),
     "googlenet_lrn": Case(
         (2, 3, 104, 88), options={"aux_logits": True}, features=("conv1", "conv3", *_BLOCKS)
     ),

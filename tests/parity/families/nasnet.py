@@ -11,7 +11,9 @@ _PYTORCHCV = (
     *("stage3.unit1.conv1x1.activ", "activ"),
 )
 CASES = {
-    "nasnetalarge": Case((2, 3, 67, 75), options={"cells": 2, "width": 192}, features=_TIMM),
+    "nasnetalarge": Case(
+        (2, 3, 67, 75), options={"cells": 2, "width": 192}, features=_TIMM, slow="all"
+    ),
     "nasnet_4a1056": Case(
         (2, 3, 64, 95),
         options={"cells": 1, "width": 192},

@@ -12,7 +12,7 @@ CASES = {
         gradients=True,
     ),
     "swin_base_patch4_window12_384": Case(
-        (1, 3, 96, 96), options={"depths": (1, 2, 1, 1), "width": 32}, features=_STAGES
+        (1, 3, 96, 96), options={"depths": (1, 2, 1, 1), "width": 32}, features=_STAGES, slow="all"
     ),
 }
 PARAMETERS = {

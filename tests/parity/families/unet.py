@@ -4,7 +4,9 @@ from parity.case import Case
 
 CASES = {
     "unet": Case((2, 3, 64, 48), 3, {"width": 8, "depth": 3}, gradients=True),
-    "unet_valid": Case((2, 1, 60, 44), 2, {"width": 8, "depth": 2}, gradients=True),
+    "unet_valid": Case(
+        (2, 1, 60, 44), 2, {"width": 8, "depth": 2}, gradients=True, slow="training"
+    ),
 }
 CLASSES = 2
 PARAMETERS = {"unet": 36_957_314, "unet_valid": 36_950_338, "unet_small": 9_243_202}

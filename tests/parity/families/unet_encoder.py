@@ -2,8 +2,12 @@
 
 from parity.case import Case
 
+_SHALLOW = {"encoder_options": {"depths": (1, 1, 1, 1)}}
 CASES = {
-    "unet_resnet18": Case((2, 3, 32, 48), 5, gradients=True),
+    "unet_resnet18": Case((2, 3, 32, 48), 5, gradients=True, slow="all"),
+    "unet_resnet18_shallow": Case(
+        (2, 3, 32, 48), 5, _SHALLOW, gradients=True, variant="unet_resnet18"
+    ),
     "unet_vgg16_bn": Case((1, 3, 32, 32), 5),
 }
 CLASSES = 21
@@ -17,7 +21,10 @@ PARAMETERS = {
 
 
 def build(name, case):
-    from parity.references import segmentation_models
+    from parity.references import first_blocks, segmentation_models
 
-    encoder = name.removeprefix("unet_")
-    return segmentation_models().Unet(encoder, encoder_weights=None, classes=case.classes)
+    encoder = (case.variant or name).removeprefix("unet_")
+    network = segmentation_models().Unet(encoder, encoder_weights=None, classes=case.classes)
+    if case.options:
+        first_blocks(network.encoder)
+    return network

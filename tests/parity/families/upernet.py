@@ -6,7 +6,16 @@ _SMALL = {"width": 16, "auxiliary_width": 8}
 _SWIN = {"depths": (1, 2, 1, 1), "width": 12, "num_heads": (1, 1, 2, 2), "window": 2}
 _BEIT = {"depth": 5, "width": 24, "num_heads": 2, "out_blocks": (0, 1, 2, 3)}
 CASES = {
-    "upernet_resnet18": Case((2, 3, 64, 96), 5, {**_SMALL, "auxiliary": False}, gradients=True),
+    "upernet_resnet18": Case(
+        (2, 3, 64, 96), 5, {**_SMALL, "auxiliary": False}, gradients=True, slow="all"
+    ),
+    "upernet_resnet18_shallow": Case(
+        (2, 3, 64, 96),
+        5,
+        {**_SMALL, "auxiliary": False, "encoder_options": {"depths": (1, 1, 1, 1)}},
+        gradients=True,
+        variant="upernet_resnet18",
+    ),
     "upernet_swin_tiny": Case((2, 3, 64, 96), 5, {**_SMALL, "encoder_options": _SWIN}),
     "upernet_beit_base": Case(
         (2, 3, 64, 64), 5, {"width": 24, "auxiliary_width": 8, "encoder_options": _BEIT}
@@ -28,11 +37,13 @@ PARAMETERS = {
 
 def build(name, case):
     from parity.networks.upernet import UPerNet, upsampled
-    from parity.references import torchvision, transformers
+    from parity.references import first_blocks, torchvision, transformers
 
     width, auxiliary = case.options["width"], case.options["auxiliary_width"]
     if "resnet" in name:
-        trunk = getattr(torchvision().models, name.removeprefix("upernet_"))()
+        trunk = getattr(torchvision().models, (case.variant or name).removeprefix("upernet_"))()
+        if "encoder_options" in case.options:
+            first_blocks(trunk)
         network = UPerNet(trunk, (64, 128, 256, 512), case.classes, width, auxiliary)
         del network.auxiliary_head  # has no part in the loss that is compared
         return network

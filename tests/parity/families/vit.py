@@ -5,7 +5,11 @@ from parity.case import Case
 _BLOCKS = tuple(f"blocks.{index}" for index in range(4))
 CASES = {
     "vit_tiny_patch16_224": Case(
-        (4, 3, 64, 48), options={"depth": 4}, features=_BLOCKS, gradients=True
+        (4, 3, 64, 48),
+        options={"depth": 4},
+        features=_BLOCKS,
+        gradients=True,
+        slow="training",
     ),
     "vit_scanned": Case(
         (2, 3, 64, 64),
