@@ -29,7 +29,8 @@ def _constant(peak: float, steps: int) -> Schedule:
 def _step(peak: float, steps: int, factor: float, milestones: list[int]) -> Schedule:
     if not milestones:
         raise UserError("schedule.name='step' needs schedule.milestones, e.g. ['50%', '75%'].")
-    return optax.piecewise_constant_schedule(peak, dict.fromkeys(milestones, factor))
+    scales = {milestone: factor ** milestones.count(milestone) for milestone in milestones}
+    return optax.piecewise_constant_schedule(peak, scales)
 
 
 def _polynomial(peak: float, steps: int, final: float, power: float) -> Schedule:
@@ -44,9 +45,21 @@ def _cosine(peak: float, steps: int, final: float) -> Schedule:
 def _one_cycle(peak: float, steps: int) -> Schedule:
     """Smith & Topin 2017, https://arxiv.org/abs/1708.07120; as torch's OneCycleLR.
 
-    It rises over 30 % from 1/25 and ends at 1/250000.
+    It rises from 1/25, reaches the peak one step before 30 % of the steps are done, and gives its
+    last step 1/250000. (Optax's reaches both a step later, and is not defined for few steps.)
     """
-    return optax.cosine_onecycle_schedule(max(steps, 1), peak)
+    start, final = peak / 25, peak / 250_000
+    top, last = 0.3 * steps - 1, steps - 1  # of four steps on, the peak lies within
+
+    def cosine(begin: float, end: float, share: Any) -> Any:
+        return end + (begin - end) / 2 * (1 + jnp.cos(jnp.pi * jnp.clip(share, 0.0, 1.0)))
+
+    def rate(step: Any) -> Any:
+        rising = cosine(start, peak, step / max(top, 1e-6))
+        falling = cosine(peak, final, (step - top) / (last - top))
+        return jnp.where(step <= top, rising, falling)
+
+    return rate
 
 
 # By name: the function, and the keys of `schedule` that it takes.

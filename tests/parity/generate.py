@@ -1,13 +1,15 @@
 """Runs the PyTorch references and writes what the tests compare with.
 
     python tests/parity/generate.py [CASE ...] [torch_files] [adapted] [segmentation] [saliency]
+        [schedules]
 
 A case (all of them, if none is named): tests/parity/golden/CASE.npz with logits and features in
 evaluation mode; for some, loss, gradients and running statistics of one training step.
 `torch_files`: tests/interop/data, one dict of many kinds of tensors in both formats of torch.save.
 `adapted`: adapted.npz, weights that timm fits to other images. `segmentation`: segmentation.npz,
 losses and metrics of label maps. `saliency`: saliency.npz, what captum 0.9.0 (which imports
-matplotlib) propagates back to images. See README.md for the environment.
+matplotlib) propagates back to images. `schedules`: schedules.npz, learning rates by step. See
+README.md for the environment.
 """
 
 import collections
@@ -49,6 +51,7 @@ COUNTED = (
     "beit_base_patch16_224",
 )
 FILES = Path(__file__).parents[1] / "interop" / "data"
+SCHEDULE_STEPS = (1, 2, 3, 10, 1000)
 
 
 def prepared(name: str, case: Case) -> torch.nn.Module:
@@ -391,7 +394,41 @@ def segmentation() -> None:
     print(f"segmentation.npz: {len(found)} arrays, {size} bytes")
 
 
+def schedules() -> None:
+    """Writes schedules.npz: at most 41 rates of torch's schedules over SCHEDULE_STEPS steps."""
+    from torch.optim import lr_scheduler
+
+    def rates(steps: int, make: Any) -> np.ndarray:
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+        schedule, found = make(optimizer, steps), []
+        for _ in range(steps):
+            found.append(schedule.get_last_lr()[0])
+            optimizer.step()
+            if len(found) < steps:
+                schedule.step()
+        return np.float32(found)[np.linspace(0, steps - 1, min(steps, 41)).round().astype(int)]
+
+    def part(steps: int, share: float) -> int:
+        return max(1, round(share * steps))  # as a duration in percent is read
+
+    kinds = {
+        "one_cycle": lambda o, n: lr_scheduler.OneCycleLR(o, 0.1, total_steps=n),
+        "cosine": lambda o, n: lr_scheduler.CosineAnnealingLR(o, n, eta_min=0.001),
+        "polynomial": lambda o, n: lr_scheduler.PolynomialLR(o, n, power=0.9),
+        "step": lambda o, n: lr_scheduler.MultiStepLR(o, [part(n, 0.5), part(n, 0.75)]),
+    }
+    found = {
+        f"{name}/{steps}": rates(steps, make)
+        for name, make in kinds.items()
+        for steps in SCHEDULE_STEPS
+    }
+    np.savez_compressed(GOLDEN.parent / "schedules.npz", **found)
+    size = (GOLDEN.parent / "schedules.npz").stat().st_size
+    print(f"schedules.npz: {len(found)} arrays, {size} bytes")
+
+
 OTHERS = {
+    "schedules": schedules,
     "torch_files": torch_files,
     "adapted": adapted,
     "operations": operations,

@@ -1,5 +1,7 @@
 """Optimisers, schedules, masks and freezing."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -158,7 +160,7 @@ def test_a_pattern_without_match_names_its_neighbours(key):
         ("polynomial", {"power": 0.9}, {0: 0.1, 50: 0.1 * 0.5**0.9, 100: 0.0}),
         ("cosine", {}, {0: 0.1, 50: 0.05, 100: 0.0}),
         ("cosine", {"final": 0.1, "warmup": "10%"}, {5: 0.05, 10: 0.1, 55: 0.055, 100: 0.01}),
-        ("one_cycle", {}, {0: 0.004, 30: 0.1, 100: 4e-7}),
+        ("one_cycle", {}, {0: 0.004, 29: 0.1, 99: 4e-7, 100: 4e-7}),
     ],
 )
 def test_schedules(name, changes, expected):
@@ -166,6 +168,24 @@ def test_schedules(name, changes, expected):
     rate = schedule.learning_rate(config, total=100, steps_per_epoch=10)
     for step, wanted in expected.items():
         assert float(rate(step)) == pytest.approx(wanted, rel=1e-4, abs=1e-9), step
+
+
+TORCH = np.load(Path(__file__).parents[1] / "parity" / "schedules.npz")
+
+
+@pytest.mark.parametrize("key", TORCH.files)
+def test_schedules_are_those_of_torch(key):
+    """Over 1, 2, 3, 10 and 1000 steps: golden file of tests/parity/generate.py."""
+    name, steps = key.split("/")
+    more = {
+        "cosine": {"schedule__final": 0.01},
+        "polynomial": {"schedule__power": 0.9},
+        "step": {"schedule__milestones": ("50%", "75%")},
+    }
+    config = configured(schedule__name=name, **more.get(name, {}))
+    rate = schedule.learning_rate(config, total=int(steps), steps_per_epoch=10)
+    at = np.linspace(0, int(steps) - 1, len(TORCH[key])).round().astype(int)
+    np.testing.assert_allclose(rate(jnp.asarray(at)), TORCH[key], 2e-5, 1e-7)
 
 
 def test_a_step_schedule_needs_milestones_and_warm_up_must_fit():
