@@ -1,5 +1,6 @@
 """The record at each position, read, decoded and moved: a pure function of seed and position."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -171,6 +172,8 @@ def open_stream(
     kinds = kinds_of.named(annotations)
     source = open_split(data, spec)
     settings = _settings(data, len(data.classes) or len(source.class_names))
+    if train:
+        _survey(source, kinds, settings)
     decoder = Decode(data.channels, kinds, settings)
     decode: Callable[..., dict[str, Any]] = decoder
     annotate: Callable[..., dict[str, Any]] = decoder.annotations_of
@@ -199,6 +202,28 @@ def open_stream(
     )
 
 
+def _survey(source: Source, kinds: Sequence[Kind], settings: Settings) -> None:
+    """Whether annotations that a run is to learn from suit the configuration, see `Kind.survey`.
+
+    Raises:
+      UserError: they do not.
+    """
+    if isinstance(source, Selection) and isinstance(source.source, Arrays):
+        return  # images and labels alone
+    # Evenly spaced, so that a split that is sorted by class shows them soon.
+    places = np.arange(len(source)) * _stride(len(source)) % max(len(source), 1)
+    for kind in kinds:
+        kind.survey(((source[int(i)], source.name(int(i))) for i in places), settings)
+
+
+def _stride(count: int) -> int:
+    """A step near the golden section of `count` that meets every place once."""
+    step = max(1, round(0.618 * count))
+    while math.gcd(step, count) > 1:
+        step += 1
+    return step
+
+
 def _settings(data: ConfigDict, classes: int) -> Settings:
     """What annotations have to be, by the configuration.
 
@@ -208,6 +233,10 @@ def _settings(data: ConfigDict, classes: int) -> Settings:
     values = tuple(data.mask_values)
     if values and len(values) != classes:
         raise UserError(f"data.mask_values has {len(values)} values for {classes} classes.")
+    if both := sorted(set(values) & set(data.void)):
+        raise UserError(
+            f"data.void and data.mask_values both have {both[0]}; a value is a class or none."
+        )
     limits = {}
     for key, usual in (("max_instances", 100), ("max_caption", 512)):
         limits[key] = data.get(key, usual)

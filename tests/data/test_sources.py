@@ -200,6 +200,70 @@ def test_mask_values_are_mapped_to_classes():
     np.testing.assert_array_equal(out, np.vectorize(expected.get)(mask))
 
 
+def test_void_is_of_stored_values():
+    settings = Settings(num_classes=3, void=(0,), mask_values=(1, 2, 3))
+    decode = Decode(3, named(["segmentation"]), settings)
+    mask = np.resize(np.arange(4, dtype=np.uint8), (6, 8))
+    out = decode({"image": png(9), "segmentation": encode_png(mask)}, "r")["segmentation"]
+    np.testing.assert_array_equal(out, np.array([255, 0, 1, 2])[mask])
+
+
+def two_classes(folder, masks):
+    """A folder of images and masks of two classes, opened for training."""
+    for index, mask in enumerate(masks):
+        for name, content in (("train", png(9)), ("trainannot", encode_png(mask))):
+            (folder / name).mkdir(exist_ok=True)
+            (folder / name / f"{index:02}.png").write_bytes(content)
+    return config("masks", folder, classes=("background", "cell"))
+
+
+def test_masks_of_0_and_255_are_met_at_the_door(tmp_path):
+    mask = np.zeros((6, 8), np.uint8)
+    mask[:3] = 255
+    data = two_classes(tmp_path, [mask] * 4)
+    message = (
+        r"There are 2 classes, but 4 masks of the split hold only one of them\. Values found: "
+        r"0 \(50\.0%\), 255 \(50\.0%\)\. Set data\.mask_values=\(0, 255\)"
+    )
+    with pytest.raises(UserError, match=message):
+        open_stream(data, "train", seed=0, train=True)
+    data.mask_values = (0, 255)
+    record = open_stream(data, "train", seed=0, train=True)[0]
+    np.testing.assert_array_equal(record["segmentation"], mask > 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"mask_values": (1, 2)},
+            r"none of them\. Values found: 0 \(100\.0%\)\. data\.mask_values",
+        ),
+        ({"void": (0,)}, r"none of them\. Values found: 0"),
+        ({}, r"only one of them\. Values found: 0 \(100\.0%\)\. data\.mask_values names"),
+    ],
+)
+def test_masks_of_fewer_than_two_classes(tmp_path, changes, message):
+    data = two_classes(tmp_path, [np.zeros((6, 8), np.uint8)] * 3)
+    data.update(changes)
+    with pytest.raises(UserError, match=message):
+        open_stream(data, "train", seed=0, train=True)
+
+
+def test_one_mask_with_the_rare_class_is_enough(tmp_path):
+    masks = np.zeros((20, 6, 8), np.uint8)
+    masks[:, 0] = 255
+    masks[13, 3, 3] = 1
+    open_stream(two_classes(tmp_path, masks), "train", seed=0, train=True)
+
+
+def test_a_stored_value_is_a_class_or_void(tmp_path):
+    data = two_classes(tmp_path, [np.zeros((6, 8), np.uint8)])
+    data.void, data.mask_values = (7, 3), (0, 3)
+    with pytest.raises(UserError, match=r"data\.void and data\.mask_values both have 3"):
+        open_stream(data, "train", seed=0, train=True)
+
+
 def test_volumes_are_numpy_files(tmp_path):
     rng = np.random.default_rng(0)
     volumes = rng.integers(0, 256, (2, 5, 6, 7), np.uint8)

@@ -1,7 +1,7 @@
 """What a kind of annotation is: everything that is asked of it between the disk and the loss."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ class Settings:
 
     Attributes:
       num_classes: labels are checked against it; 0: they are not.
-      void: values of masks that stand for no class.
+      void: values in masks, as they are stored, that stand for no class.
       mask_values: value of each class in masks, in order; none: 0, 1, ...
       max_instances: objects that a record has at most; shorter ones are padded to it.
       max_caption: bytes of a caption, alike.
@@ -58,6 +58,17 @@ class Kind(ABC):
           CorruptImageError: it cannot be decoded.
           UserError: it is wrong; `name` says whose it is.
         """
+
+    def survey(self, records: Iterable[tuple[Record, str]], settings: Settings) -> None:
+        """Looks whether a source's records as a whole suit the settings.
+
+        Args:
+          records: (record, name), as few as possible of which are read.
+
+        Raises:
+          UserError: they do not.
+        """
+        return None
 
     def check(self, found: dict[str, Any], size: tuple[int, ...], name: str) -> dict[str, Any]:
         """What `decode` gave, fitted to an image of `size`.

@@ -3,14 +3,15 @@
 It is uint8, or int32 where there are more classes than 255.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from jaxtyping import Array
 
 from jaxvision.data.annotations.kind import Kind, Record, Settings
-from jaxvision.data.codecs import decode_mask
+from jaxvision.data.codecs import CorruptImageError, decode_mask
 from jaxvision.data.geometry import IGNORE, Geometry
 from jaxvision.data.motion import Motion
 from jaxvision.errors import UserError
@@ -23,10 +24,27 @@ class Segmentation(Kind):
     placed = True
 
     def decode(self, record: Record, name: str, settings: Settings) -> dict[str, Any]:
-        mask = record["segmentation"]
-        if not isinstance(mask, np.ndarray):
-            mask = decode_mask(mask, name + " (mask)")
-        return {"segmentation": _checked(mask, name, settings)}
+        return {"segmentation": _checked(_stored(record, name), name, settings)}
+
+    def survey(self, records: Iterable[tuple[Record, str]], settings: Settings) -> None:
+        if settings.num_classes < 2:
+            return
+        pixels: Counter[int] = Counter()
+        masks = 0
+        for record, name in records:
+            if not self.present(record):
+                return
+            try:
+                mask = _stored(record, name)
+            except CorruptImageError:
+                continue
+            values, counts = np.unique(mask, return_counts=True)
+            pixels.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+            masks += 1
+            if len(_classes(pixels, settings)) > 1:
+                return
+        if masks:
+            raise UserError(_one_class(pixels, masks, settings))
 
     def check(self, found: dict[str, Any], size: tuple[int, ...], name: str) -> dict[str, Any]:
         return {"segmentation": fitted(found["segmentation"], size, name)}
@@ -61,6 +79,35 @@ def fitted(mask: np.ndarray, size: tuple[int, ...], name: str) -> np.ndarray:
     return mask
 
 
+def _stored(record: Record, name: str) -> np.ndarray:
+    """The values of a source's mask, as they are stored."""
+    mask = record["segmentation"]
+    return mask if isinstance(mask, np.ndarray) else decode_mask(mask, name + " (mask)")
+
+
+def _classes(stored: Iterable[int], settings: Settings) -> list[int]:
+    """Those of the stored values that are classes."""
+    if settings.mask_values:
+        return [value for value in stored if value in settings.mask_values]
+    return [value for value in stored if value != IGNORE and value not in settings.void]
+
+
+def _one_class(pixels: Mapping[int, int], masks: int, settings: Settings) -> str:
+    """What is said where masks hold fewer than two of several classes."""
+    total = sum(pixels.values())
+    shown = ", ".join(f"{value} ({pixels[value] / total:.1%})" for value in sorted(pixels)[:10])
+    count = len(_classes(pixels, settings))
+    text = (
+        f"There are {settings.num_classes} classes, but {masks} masks of the split hold "
+        f"{'only one of them' if count else 'none of them'}. Values found: {shown}."
+    )
+    values = [value for value in sorted(pixels) if value not in settings.void]
+    if len(values) == settings.num_classes:
+        mended = tuple(values)
+        return f"{text} Set data.mask_values={mended} if these are the classes, in this order."
+    return f"{text} data.mask_values names the stored value of each class."
+
+
 def _checked(mask: np.ndarray, name: str, settings: Settings) -> np.ndarray:
     """The mask with classes counted from 0, and 255 where there is none.
 
@@ -70,10 +117,11 @@ def _checked(mask: np.ndarray, name: str, settings: Settings) -> np.ndarray:
     classes = settings.num_classes
     if mask.min(initial=0) < 0 or mask.max(initial=0) > 0xFFFF:
         raise UserError(f"The mask of {name} has values outside 0 to 65535.")
-    if settings.mask_values:
-        table = np.full(0x10000, IGNORE, np.int32)
+    kept = np.int32 if classes > IGNORE else np.uint8
+    if settings.mask_values:  # void among them is refused at the door
+        table = np.full(0x10000, IGNORE, kept)
         table[list(settings.mask_values)] = np.arange(len(settings.mask_values))
-        mask = table[mask]
+        return table[mask]
     present = np.flatnonzero(np.bincount(mask.ravel()))
     void = [value for value in settings.void if value != IGNORE]
     for value in present if classes else ():
@@ -85,4 +133,4 @@ def _checked(mask: np.ndarray, name: str, settings: Settings) -> np.ndarray:
             )
     if np.isin(void, present).any():
         mask = np.where(np.isin(mask, void), IGNORE, mask)
-    return mask.astype(np.int32 if classes > IGNORE else np.uint8)
+    return mask.astype(kept)
