@@ -89,10 +89,11 @@ def test_all_test_frames(shared_data, reference, predict):
         pairs = 12 * truth.astype(int) + found
         confusion += np.bincount(pairs.ravel(), minlength=144).reshape(12, 12)
     expected = reference["confusion_rows_gt_cols_pred"]
-    # Of 40 million pixels, those whose two best scores are nearer than rounding.
+    # One in a million pixels at most, those whose two best scores are nearer than rounding, which
+    # processors do differently.
     moved = np.abs(confusion - expected).sum() // 2
     print(f"{moved} pixels differ from the reference's classes")
-    assert moved <= 20
+    assert moved <= confusion.sum() / 1_000_000
     np.testing.assert_allclose(scores(confusion), (55.649, 68.303), atol=1e-3)
 
 
