@@ -94,6 +94,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _dispatch(arguments: list[str]) -> None:
+    command = next((a for a in arguments if not a.startswith("-")), None)
+    if command is not None and command not in COMMANDS:
+        raise unknown("command", command, COMMANDS)
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     flags = [a.lstrip("-") for a in rest if a.startswith("-") and not a.startswith("--config.")]

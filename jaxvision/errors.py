@@ -8,9 +8,28 @@ class UserError(Exception):
     """Bad input, met at the door. The command line prints its text alone and exits with code 2."""
 
 
+# What other libraries call what is called thus here.
+_SYNONYMS = {
+    "betas": ("b1", "b2"),
+    "bs": ("batch_size",),
+    "epochs": ("duration",),
+    "lr": ("learning_rate",),
+    "max_epochs": ("duration",),
+    "max_steps": ("duration",),
+    "num_class": ("num_classes",),
+    "num_epochs": ("duration",),
+    "num_workers": ("workers",),
+    "steps": ("duration",),
+    "wd": ("weight_decay",),
+}
+
+
 def nearest(name: str, valid: Iterable[str], count: int = 5) -> list[str]:
-    """The valid names closest in spelling to `name`, best first (possibly none)."""
-    return difflib.get_close_matches(name, list(valid), n=count, cutoff=0.5)
+    """The valid names that mean the same as `name`, else those closest in spelling, best first."""
+    names = list(valid)
+    meant = _SYNONYMS.get(name.rpartition(".")[2], ())
+    found = [other for other in names if other.rpartition(".")[2] in meant]
+    return found[:count] or difflib.get_close_matches(name, names, n=count, cutoff=0.5)
 
 
 def unknown(kind: str, name: str, valid: Iterable[str]) -> UserError:

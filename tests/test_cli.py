@@ -143,6 +143,15 @@ def test_data_prepare_prepares_the_built_in_ones(tmp_path, capsys):
         (["train", "--config", "configs/classification/digts.py"], "Did you mean 'configs/class"),
         (["train", "--config", DIGITS, "--workdr", "x"], "Did you mean 'workdir'"),
         (["train", "--config", DIGITS, "--config.trian.duration=3"], "Unknown config key"),
+        (
+            ["train", "--config", DIGITS, "--config.optimizer.lr=1"],
+            "'optimizer.lr'. Did you mean 'optimizer.learning_rate'?",
+        ),
+        (
+            ["train", "--config", DIGITS, "--config.train.epochs=9"],
+            "'train.epochs'. Did you mean 'train.duration'?",
+        ),
+        (["trian", "--config", DIGITS], "Unknown command 'trian'. Did you mean 'train'"),
         (["train", "--config", DIGITS, "--config.seed"], "needs a value"),
         (["train", "--config", DIGITS, "stray"], "Unexpected argument 'stray'"),
         (["evaluate", "--workdir", "/nowhere"], "No run in /nowhere"),

@@ -6,6 +6,18 @@
 The paper's recipe (https://arxiv.org/abs/1511.06434), Adam with b1 = 0.5, at rates for small
 networks; the discriminator's is the lower one, since 1,437 images are soon known by heart. Samples
 are of averaged weights. `:smoke` trains a few steps.
+
+What the Fréchet distance of generated pixels is to be compared with: that of an untrained network
+(`--config.train.duration=1`), and that of as many training images:
+
+    from jaxvision.commands import features
+    from jaxvision.metrics import frechet_distance
+    from jaxvision.ops.resize import resize
+
+    config = features.configured("configs/generation/digits_dcgan.py", None, {})
+    both = [features.read_split(config, split).images[:360] for split in ("train", "test")]
+    pixels = [resize(x / 127.5 - 1, (8, 8)).reshape(360, -1) for x in both]
+    frechet_distance(*pixels)  # 0.417
 """
 
 from ml_collections import ConfigDict

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from jaxvision.errors import UserError
 from jaxvision.layers.parameters import parameter
 from jaxvision.ops.forms import channel_sum, channel_sums, vary_alike, weighted_sum
 
@@ -96,6 +97,9 @@ class BatchNorm(nn.Module):
         batch none is needed: the statistics are those of the whole batch.
       scale_init: of `scale`; zeros, in the last block of a residual branch, start as an identity.
       bias_init: of `bias`.
+
+    Raises:
+      UserError: training on one value a channel, whose variance is none. PyTorch refuses it too.
     """
 
     momentum: float = 0.9
@@ -123,12 +127,18 @@ class BatchNorm(nn.Module):
             return ((x - running_mean.value) * gain + bias).astype(x.dtype)
         # While the parameters are made there is no mapped axis yet.
         axis_name = None if self.is_initializing() else self.axis_name
+        count = x.size // x.shape[-1]
+        if axis_name is not None:
+            count *= lax.axis_size(axis_name)
+        if count == 1 and not self.is_initializing():
+            raise UserError(
+                f"Batch normalisation {'.'.join(self.path)!r} has one value a channel to take "
+                "statistics of; in training it needs two or more. Take a larger batch (of which "
+                "optimizer.accumulate makes smaller ones) or larger images."
+            )
         y, mean, var = batch_norm(x, scale, bias, self.epsilon, axis_name)
         if not self.is_initializing():
-            count = x.size // x.shape[-1]
-            if axis_name is not None:
-                count *= lax.axis_size(axis_name)
-            unbiased = var * (count / max(count - 1, 1))
+            unbiased = var * (count / (count - 1))
             keep = self.momentum
             running_mean.value = keep * running_mean.value + (1 - keep) * mean
             running_var.value = keep * running_var.value + (1 - keep) * unbiased

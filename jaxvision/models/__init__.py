@@ -185,8 +185,13 @@ def create(name: str, num_classes: int | None = None, **overrides: Any) -> nn.Mo
         _require(name, "pyramid")
     valid = options(name)
     for key in overrides:
+        if key == "pretrained":
+            raise UserError(
+                f"models.create makes a network without weights; pretrained.create({name!r}, ...) "
+                "of jaxvision.pretrained gives it trained ones."
+            )
         if key not in valid:
-            raise unknown(f"option of model {name!r}", key, valid)
+            raise unknown(f"option of model {name!r}", key, [*valid, "num_classes"])
     fields = {**entry.options, **overrides}
     if "encoder" in fields:
         fields["encoder"] = _encoder(entry, fields, overrides.get("encoder_options", {}))

@@ -4,9 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
+from jaxvision import models
+from jaxvision.errors import UserError
 from jaxvision.layers.normalization import BatchNorm, LayerNorm, batch_norm
 
 
@@ -34,6 +37,35 @@ def test_running_statistics_match_pytorch():
     np.testing.assert_allclose(state["batch_stats"]["var"], [0.9 + 0.1 * 38 / 3], 1e-6)
     y = module.apply(variables | state, x, train=False)
     np.testing.assert_allclose(y.ravel(), [0.407619, 1.086983, 2.445713, 5.842536], 1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 6), (1, 1, 1, 6)])
+def test_one_value_a_channel_has_no_variance(shape):
+    class Pooling(nn.Module):
+        @nn.compact
+        def __call__(self, x, train):
+            return BatchNorm(name="norm")(x, train)
+
+    x = normal(*shape)
+    variables = Pooling().init(jax.random.key(0), x, train=True)
+    with pytest.raises(UserError, match=r"Batch normalisation 'norm' has one value a channel"):
+        Pooling().apply(variables, x, train=True, mutable=["batch_stats"])
+    assert Pooling().apply(variables, x, train=False).shape == shape
+    both = jnp.concatenate([x, x + 1])
+    Pooling().apply(variables, both, train=True, mutable=["batch_stats"])
+
+
+def test_micro_batches_of_one_are_refused_before_the_first_step():
+    """The pooling branch of DeepLab sees one value of each image."""
+    network = models.create("deeplabv3_resnet50", 3, encoder_options={"depths": (1, 1, 1, 1)})
+    image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    variables = jax.eval_shape(lambda x: network.init(jax.random.key(0), x), image)
+
+    def train(variables, image):
+        return network.apply(variables, image, train=True, mutable=["batch_stats"])
+
+    with pytest.raises(UserError, match=r"'classifier\.\S+' has one value a channel"):
+        jax.eval_shape(train, variables, image)
 
 
 @pytest.mark.parametrize("shape", [(4, 3, 5, 6), (7, 6), (3, 5, 6)])

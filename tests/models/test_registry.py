@@ -141,6 +141,10 @@ def test_unknown_names_and_options_come_with_the_nearest():
         models.create("lenet5", dtypes=None)
     with pytest.raises(UserError, match="option of model"):
         models.create("lenet5", parent=None)
+    with pytest.raises(UserError, match=r"'num_class'\. Did you mean 'num_classes'\?"):
+        models.create("lenet5", num_class=3)
+    with pytest.raises(UserError, match=r"pretrained\.create\('lenet5', \.\.\.\)"):
+        models.create("lenet5", pretrained=True)
 
 
 def test_wrong_values_of_options():
