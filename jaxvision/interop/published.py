@@ -138,10 +138,12 @@ def hub_file(repository: str, revision: str | None = None) -> Path:
     )
 
     at = f"{repository}@{revision}" if revision else repository
-    reason = ""
+    reason, offline = "", not _hub_answers()
     for name in _FILES:
         try:
-            path = Path(hf_hub_download(repository, name, revision=revision))
+            path = Path(
+                hf_hub_download(repository, name, revision=revision, local_files_only=offline)
+            )
         except LocalEntryNotFoundError:
             reason = "not in the local cache, and the Hub cannot be reached (or HF_HUB_OFFLINE=1)"
             continue
@@ -159,6 +161,22 @@ def hub_file(repository: str, revision: str | None = None) -> Path:
             check_sha256(path, blob)
         return path
     raise UserError(f"Cannot fetch weights of {at} from the Hub: {reason}.")
+
+
+def _hub_answers() -> bool:
+    """Whether the Hub can be reached; its own client tries for a minute before it gives up."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    request = urllib.request.Request(constants.ENDPOINT, method="HEAD")
+    try:
+        urllib.request.urlopen(request, timeout=5).close()
+    except urllib.error.HTTPError:
+        return True
+    except (urllib.error.URLError, OSError):
+        return False
+    return True
 
 
 def cache_folder() -> Path:

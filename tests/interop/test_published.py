@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 
 import numpy as np
 import pytest
@@ -98,6 +99,19 @@ def test_revisions(offline_hub):
     assert resolve("hf:someone/network@v2")[0].name == "model.safetensors"
     with pytest.raises(UserError, match=r"someone/network from the Hub: not in the local cache"):
         resolve("someone/network")
+
+
+def test_without_a_network_the_cache_answers_at_once(offline_hub, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens
+    blob = offline_hub("someone/network")
+    begin = time.monotonic()
+    assert resolve("someone/network")[0].resolve() == blob
+    with pytest.raises(UserError, match=r"the Hub cannot be reached"):
+        resolve("someone/other")
+    assert time.monotonic() - begin < 5
 
 
 def test_a_damaged_file_of_the_hub(offline_hub):
