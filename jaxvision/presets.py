@@ -76,6 +76,7 @@ def reduce_to_shapes(config: ConfigDict, size: int = 32) -> None:
         {"name": "random_resized_crop", "size": size, "scale": (0.5, 1.0)},
     )
     config.data.eval_transforms = ()
+    # One operation of a policy: each further one is compiled once more.
     config.data.augment = tuple(
         {**entry, "num_ops": 1} if "num_ops" in entry else entry for entry in config.data.augment
     )

@@ -1,6 +1,5 @@
 """The record at each position, read, decoded and moved: a pure function of seed and position."""
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -173,7 +172,7 @@ def open_stream(
     source = open_split(data, spec)
     settings = _settings(data, len(data.classes) or len(source.class_names))
     if train:
-        _survey(source, kinds, settings)
+        _survey(source, kinds, settings, seed)
     decoder = Decode(data.channels, kinds, settings)
     decode: Callable[..., dict[str, Any]] = decoder
     annotate: Callable[..., dict[str, Any]] = decoder.annotations_of
@@ -202,26 +201,16 @@ def open_stream(
     )
 
 
-def _survey(source: Source, kinds: Sequence[Kind], settings: Settings) -> None:
-    """Whether annotations that a run is to learn from suit the configuration, see `Kind.survey`.
+def _survey(source: Source, kinds: Sequence[Kind], settings: Settings, seed: int) -> None:
+    """Looks whether the annotations of a split to train on suit the configuration.
 
     Raises:
-      UserError: they do not.
+      UserError: they do not, see `Kind.survey`.
     """
-    if isinstance(source, Selection) and isinstance(source.source, Arrays):
-        return  # images and labels alone
-    # Evenly spaced, so that a split that is sorted by class shows them soon.
-    places = np.arange(len(source)) * _stride(len(source)) % max(len(source), 1)
+    order = Order(len(source), seed)  # shuffled: a split that is sorted by class shows them soon
     for kind in kinds:
-        kind.survey(((source[int(i)], source.name(int(i))) for i in places), settings)
-
-
-def _stride(count: int) -> int:
-    """A step near the golden section of `count` that meets every place once."""
-    step = max(1, round(0.618 * count))
-    while math.gcd(step, count) > 1:
-        step += 1
-    return step
+        indices = (order(position)[1] for position in range(len(source)))
+        kind.survey(((source[index], source.name(index)) for index in indices), settings)
 
 
 def _settings(data: ConfigDict, classes: int) -> Settings:

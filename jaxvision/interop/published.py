@@ -174,7 +174,7 @@ def _hub_answers() -> bool:
         urllib.request.urlopen(request, timeout=5).close()
     except urllib.error.HTTPError:
         return True
-    except (urllib.error.URLError, OSError):
+    except OSError:
         return False
     return True
 

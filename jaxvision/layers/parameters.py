@@ -1,7 +1,7 @@
 """Parameters of Flax modules, without tracing how they start where they are there already.
 
 `flax.linen.Module.param` traces the initialiser of every parameter in every trace of the network,
-to compare shapes: a third of the time that it takes to trace a network for evaluation.
+to compare shapes.
 """
 
 from collections.abc import Sequence

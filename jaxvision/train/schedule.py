@@ -49,7 +49,7 @@ def _one_cycle(peak: float, steps: int) -> Schedule:
     last step 1/250000. (Optax's reaches both a step later, and is not defined for few steps.)
     """
     start, final = peak / 25, peak / 250_000
-    top, last = 0.3 * steps - 1, steps - 1  # of four steps on, the peak lies within
+    top, last = 0.3 * steps - 1, steps - 1  # with fewer than four steps it only falls
 
     def cosine(begin: float, end: float, share: Any) -> Any:
         return end + (begin - end) / 2 * (1 + jnp.cos(jnp.pi * jnp.clip(share, 0.0, 1.0)))

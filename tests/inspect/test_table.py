@@ -161,14 +161,15 @@ def test_branches_and_upsampling():
     assert head.multiply_adds == 8
 
 
-# Lines that fvcore's count of the reference does not have: means that timm does not write as a
-# pooling (squeeze-and-excitation); and of those that ours lacks: poolings to the map's own size.
+# Of each kind of layer one network by default.
 KINDS_OF_LAYERS = (
     *("alexnet", "vgg16_bn", "squeezenet1_0", "resnet18", "legacy_xception", "shufflenet_v2_x1_0"),
     *("vit_tiny_patch16_224", "mixer_s32_224", "beit_base_patch16_224"),
 )
 
 
+# Lines that fvcore's count of the reference does not have: means that timm does not write as a
+# pooling (squeeze-and-excitation); and of those that ours lacks: poolings to the map's own size.
 @pytest.mark.parametrize(
     "name",
     [

@@ -33,7 +33,7 @@ def variables(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["inception_v3", "googlenet_lrn", pytest.param("googlenet", marks=pytest.mark.slow)]
+    "name", [pytest.param(n, marks=pytest.mark.slow) if CASES[n].slow else n for n in CASES]
 )
 def test_training_gives_all_logits(name):
     golden = np.load(GOLDEN / f"{name}_auxiliary.npz")

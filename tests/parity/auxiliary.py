@@ -17,7 +17,7 @@ from parity.deterministic import image, sample
 
 _OPTIONS = {"aux_logits": True}
 CASES = {
-    "googlenet": Case((4, 3, 96, 96), options=_OPTIONS),
+    "googlenet": Case((4, 3, 96, 96), options=_OPTIONS, slow="training"),
     "googlenet_lrn": Case((2, 3, 96, 96), options=_OPTIONS),
     "inception_v3": Case((2, 3, 299, 427), options=_OPTIONS),
 }

@@ -97,7 +97,7 @@ def test_rows_without_mask_do_not_count():
         assert a.compute(name)[name] == pytest.approx(b.compute(name)[name], rel=1e-6)
 
 
-@pytest.mark.parametrize("name", ["resnet8_cifar", "vit_mnist", "unet_small"])
+@pytest.mark.parametrize("name", ["mlp", "lenet5", "resnet8_cifar", "vit_mnist", "unet_small"])
 def test_bfloat16_computes_near_float32_with_float32_parameters(name):
     shape = (32, 32, 1)
     image = jnp.asarray(RNG.normal(size=(2, *shape)), jnp.float32)
