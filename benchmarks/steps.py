@@ -98,7 +98,7 @@ def jax_side(
     start = time.perf_counter()
     if train:
         groups = {"main": Group(optax.sgd(LEARNING_RATE, MOMENTUM))}
-        state = init_state(variables, groups, ema=False)
+        state = init_state(variables, groups)
         step = jax.jit(
             make_train_step(task, groups, seed=0), donate_argnums=0, compiler_options=options
         )

@@ -189,9 +189,17 @@ COMMON: dict[str, Key] = {
         1.0, "factor on the learning rate from each layer to the one before it (fine-tuning)"
     ),
     "optimizer.freeze": Key([], "regexes of parameter paths that are not trained"),
+    "optimizer.freeze_statistics": Key(
+        [],
+        "regexes of batch norms that use and keep their running statistics; frozen layers' change "
+        "otherwise",
+    ),
     "optimizer.accumulate": Key(1, "micro-batches a step; the batch is split among them", least=1),
     "optimizer.ema": Key(
-        0.0, "decay of the averaged weights that evaluation uses (0: off)", least=0, below=1
+        0.0,
+        "decay of averaged weights and statistics, which evaluation uses (0: off); rises from 0",
+        least=0,
+        below=1,
     ),
     "optimizer.groups": Key(
         FREE,
@@ -214,8 +222,15 @@ COMMON: dict[str, Key] = {
     "schedule.min_delta": Key(1e-4, "plateau: the least change that counts as improvement"),
     # -- training -------------------------------------------------------------------------------
     "train.batch_size": Key(128, "images a step over all devices and processes", least=1),
-    "train.duration": Key("10 epochs", "length of the training, a duration", kinds=DURATION),
-    "train.log_every": Key(50, "steps between metric records", resumable=True, least=1),
+    "train.duration": Key(
+        "10 epochs", "length of the training, a duration", resumable=True, kinds=DURATION
+    ),
+    "train.log_every": Key(
+        50,
+        "steps between metric records; fewer where an epoch or a short training had none",
+        resumable=True,
+        least=1,
+    ),
     "train.stop_metric": Key("", "early stopping: validation metric to watch (empty: off)"),
     "train.stop_patience": Key(10, "early stopping: evaluations without improvement"),
     "train.profile": Key([], "(first, last) step of a profiler trace", resumable=True),

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxvision.commands import source
 from jaxvision.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", metavar="FILE[:VARIANT]", help="config file that names the data"
     )
     parser.add_argument("--features", metavar="WORKDIR", help="classify a trained run's features")
-    parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
+    source.add_checkpoint(parser)
     parser.add_argument("--train", type=int, default=0, metavar="N", help="fit on the first N only")
     parser.add_argument("--test", type=int, default=0, metavar="N", help="test on the first N only")
     parser.add_argument("--json", metavar="FILE", help="also write the result there")

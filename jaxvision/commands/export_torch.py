@@ -2,13 +2,14 @@
 
 import argparse
 
+from jaxvision.commands import source
 from jaxvision.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", help="file to write, ends in .safetensors")
     parser.add_argument("--workdir", help="folder of a run")
-    parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
+    source.add_checkpoint(parser)
     parser.add_argument("--model", help="name of a network, with --weights")
     parser.add_argument(
         "--weights", default="default", help="file, tag or Hub name (default: default)"
@@ -24,9 +25,7 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
     if bool(options.workdir) == bool(options.model):
         raise UserError("Give either --workdir, or --model and --weights.")
     if options.workdir:
-        from jaxvision import runs
-
-        chosen = runs.open(options.workdir, options.checkpoint)
+        chosen = source.open_stored(options.workdir, options.checkpoint)
         name, variables = chosen.config.model.name, chosen.variables
     else:
         name = options.model

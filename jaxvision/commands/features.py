@@ -10,6 +10,7 @@ from jaxtyping import Float, Int, UInt8
 from ml_collections import ConfigDict
 
 from jaxvision import runs, tasks
+from jaxvision.commands import source
 from jaxvision.data.loader import Share, host_batches, open_stream
 from jaxvision.errors import UserError
 from jaxvision.tasks import configuration
@@ -75,19 +76,19 @@ def pixels(images: UInt8[np.ndarray, "n h w c"]) -> Float[np.ndarray, "n f"]:
 
 
 def deep(
-    workdir: Path, images: UInt8[np.ndarray, "n h w c"], checkpoint: str = "best"
+    workdir: Path, images: UInt8[np.ndarray, "n h w c"], checkpoint: str = "tested"
 ) -> Float[np.ndarray, "n f"]:
     """A vector for each image: what the last layer of a trained classifier is given, for one.
 
     Args:
       workdir: of the run.
       images: as the run's network takes them.
-      checkpoint: `best`, `latest` or a step.
+      checkpoint: see `runs.open`.
 
     Raises:
       UserError: there is no run, its task has no features, or its images are of another shape.
     """
-    run = runs.open(workdir, checkpoint)
+    run = source.open_stored(str(workdir), checkpoint)
     features = tasks.require(run.task, "features", "Comparing features")
     channels = run.config.data.channels
     if images.shape[-1] != channels:

@@ -10,6 +10,7 @@ of another class are captioned in red.
 import argparse
 from pathlib import Path
 
+from jaxvision.commands import source
 from jaxvision.errors import UserError
 
 
@@ -18,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", metavar="FILE[:VARIANT]", help="config file that names the data"
     )
     parser.add_argument("--features", metavar="WORKDIR", help="compare a trained run's features")
-    parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
+    source.add_checkpoint(parser)
     parser.add_argument("--metric", default="l2", help="l1, l2 (default) or cosine")
     parser.add_argument("--k", type=int, default=6, help="neighbours of each (default 6)")
     parser.add_argument("--queries", type=int, default=5, help="test images (default 5)")

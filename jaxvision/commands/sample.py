@@ -8,12 +8,13 @@ Sample k is decided by the seed and k alone: more samples leave the first ones a
 import argparse
 from pathlib import Path
 
+from jaxvision.commands import source
 from jaxvision.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workdir", required=True, help="folder of a run")
-    parser.add_argument("--checkpoint", default="best", help="best (default), latest or a step")
+    source.add_checkpoint(parser)
     parser.add_argument("--count", type=int, default=64, help="how many (default 64)")
     parser.add_argument("--seed", type=int, default=0, help="decides them (default 0)")
     parser.add_argument("--output", default="samples", help="folder (default samples)")
@@ -22,7 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
     from PIL import Image
 
-    from jaxvision import runs
     from jaxvision.data.codecs import encode_png
     from jaxvision.tasks import pictures
 
@@ -30,7 +30,7 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
         raise UserError(f"--count={options.count} must be at least 1.")
     if options.seed < 0:
         raise UserError(f"--seed={options.seed} must be at least 0.")
-    chosen = runs.open(options.workdir, options.checkpoint, overrides)
+    chosen = source.open_stored(options.workdir, options.checkpoint, overrides)
     images = chosen.sample(options.count, options.seed)
     folder = Path(options.output)
     folder.mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,7 @@ class Facts:
         return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> "Facts":
+    def from_json(cls, text: str | bytes) -> "Facts":
         """The facts of `to_json`.
 
         Raises:

@@ -17,6 +17,7 @@ from jaxvision.data.decode import Decode, as_decoded, in_memory
 from jaxvision.data.geometry import Geometry
 from jaxvision.data.order import Order, record_generator
 from jaxvision.data.sources import Arrays, Selection, Source, open_split
+from jaxvision.data.sources.splits import labels_of
 from jaxvision.errors import UserError
 
 CORRUPT = "corrupt"  # record index of a replaced record, -1 elsewhere; never leaves the loader
@@ -71,6 +72,24 @@ class Stream:
     def name(self, record: Mapping[str, Any]) -> str:
         """The name of a record that this stream gave."""
         return self.source.name(int(record["image_id"]))
+
+    def describe(self) -> str:
+        """`1,437 records of 'train'`, and how many of each class where that needs no reading."""
+        text = f"{self.order.count:,} records of {self.spec!r}"
+        labels = labels_of(self.source)
+        if labels is None:
+            return text
+        names = self.source.class_names
+        counts = np.bincount(labels, minlength=len(names))
+        order = np.argsort(counts, kind="stable")
+        if len(names) <= 12:
+            each = ", ".join(f"{name} {count}" for name, count in zip(names, counts))
+            return f"{text} ({each})"
+        few, many = order[0], order[-1]
+        return (
+            f"{text}, {len(names)} classes of {counts[few]} ({names[few]}) to {counts[many]} "
+            f"({names[many]})"
+        )
 
     def _prepare(self, position: int) -> dict[str, Any] | None:
         """The record ready to be batched, or None if it is corrupt and may be skipped."""

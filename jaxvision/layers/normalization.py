@@ -1,5 +1,8 @@
 """Normalisation with statistics in float32, whatever the activations are in."""
 
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -143,6 +146,28 @@ class BatchNorm(nn.Module):
             running_mean.value = keep * running_mean.value + (1 - keep) * mean
             running_var.value = keep * running_var.value + (1 - keep) * unbiased
         return y
+
+
+@contextlib.contextmanager
+def frozen_statistics(patterns: Sequence[str]) -> Iterator[None]:
+    """Batch norms of the networks applied inside use and keep their running statistics.
+
+    In training too, as those of a PyTorch module in `eval()`; scale and bias still learn.
+
+    Args:
+      patterns: regular expressions, searched in paths of batch norms like `layer1_0/bn1`.
+    """
+
+    def intercept(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        module = context.module
+        if isinstance(module, BatchNorm) and context.method_name == "__call__":
+            path = "/".join(module.path)
+            if any(re.search(pattern, path) for pattern in patterns):
+                return call(args[0], train=False)
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(intercept) if patterns else contextlib.nullcontext():
+        yield
 
 
 def _row_mean(x: Array, weights: Array) -> Array:

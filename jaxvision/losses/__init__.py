@@ -13,10 +13,10 @@ from typing import Any
 from jaxvision.losses.classification import (
     cross_entropy,
     margin_loss,
-    masked_mean,
     multiclass_hinge,
     penalty,
 )
+from jaxvision.losses.objective import Objective, Ratio, masked_mean, masked_ratio
 from jaxvision.losses.segmentation import dice, focal, hard_examples, lovasz, soft_iou, tversky
 from jaxvision.registry import Registry
 
@@ -38,6 +38,8 @@ REGIONS: Registry[Callable[..., Any]] = Registry(
 __all__ = [
     "PER_SAMPLE",
     "REGIONS",
+    "Objective",
+    "Ratio",
     "cross_entropy",
     "dice",
     "focal",
@@ -45,6 +47,7 @@ __all__ = [
     "lovasz",
     "margin_loss",
     "masked_mean",
+    "masked_ratio",
     "multiclass_hinge",
     "penalty",
     "soft_iou",

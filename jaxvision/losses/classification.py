@@ -128,14 +128,6 @@ def margin_loss(
     return jnp.sum(loss * weights, -1), weight
 
 
-def masked_mean(
-    values: Float[Array, "*b"], weights: Float[Array, "*b"], mask: Shaped[Array, "*b"]
-) -> Float[Array, ""]:
-    """`sum(values) / sum(weights)` over the entries where `mask`; 0 where there are none."""
-    total = jnp.sum(jnp.where(mask, weights, 0.0))
-    return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.where(total == 0, 1.0, total)
-
-
 def penalty(params: Any, *, l1: float = 0.0, l2: float = 0.0) -> Float[Array, ""]:
     """`l1 * sum|w| + l2 * sum w^2 / 2` over all kernels; biases and norms are free.
 

@@ -18,6 +18,7 @@ from jaxvision.errors import UserError
 from jaxvision.tasks import configuration
 from jaxvision.tasks.base import Task, image_spec
 from jaxvision.train import compilation, weights
+from jaxvision.train import workdir as stored
 from jaxvision.train.step import SAMPLING, init_variables, stream
 
 
@@ -135,7 +136,7 @@ def stored_config(folder: Path, overrides: Mapping[str, Any] | None = None) -> C
     Raises:
       UserError: there is no run, or an override is wrong.
     """
-    config = weights.stored_config(folder)
+    config = stored.stored_config(folder)
     for key, value in (overrides or {}).items():
         configuration.override(config, key, value)
     if overrides:
@@ -144,13 +145,15 @@ def stored_config(folder: Path, overrides: Mapping[str, Any] | None = None) -> C
 
 
 def open(
-    folder: str | Path, checkpoint: str = "best", overrides: Mapping[str, Any] | None = None
+    folder: str | Path,
+    checkpoint: str = weights.TESTED,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Run:
     """The run in a folder.
 
     Args:
       folder: the workdir that it was trained in.
-      checkpoint: best, latest or a step.
+      checkpoint: `tested`, `best`, `latest` or a step; see `train.weights.step_of`.
       overrides: of its configuration, as on the command line.
 
     Raises:
@@ -158,9 +161,9 @@ def open(
     """
     folder = Path(folder)
     config = stored_config(folder, overrides)
-    facts = weights.stored_facts(folder, config)
+    facts = stored.stored_facts(folder, config)
     with weights.checkpoints_of(folder) as checkpoints:
-        step = weights.step_of(checkpoints, checkpoint)
+        step = weights.step_of(checkpoints, config, checkpoint)
     return Run(config, facts, folder, step)
 
 

@@ -27,6 +27,7 @@ from flax import linen as nn
 
 from jaxvision import models, pretrained
 from jaxvision.errors import UserError
+from jaxvision.losses import Objective
 from jaxvision.tasks.inputs import Inputs
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ Batch = dict[str, jax.Array]
 Variables = dict[str, Any]
 Spec = Mapping[str, jax.ShapeDtypeStruct]  # a batch as shapes
 Sums = dict[str, Any]  # accumulators of `jaxvision.metrics` by name
-Loss = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, Any]]
+Loss = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array | Objective, Any]]
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class Update(Protocol):
         """(gradient, (new model_state, sums)) of `loss(params, model_state, batch, key)`.
 
         The loss takes the group's parameters. It sees the whole batch, or micro-batches one after
-        another where the group accumulates.
+        another where the group accumulates. It is an `Objective`, whose gradient is the same either
+        way and whose value is added to the sums as `loss`; or a number, which is averaged.
         """
 
     def __call__(self, group: str, gradient: Any, state: Any) -> Any:
@@ -121,7 +123,7 @@ class Task(Protocol):
         return dict(self.model.init(key, image, train=False))
 
     def loss(self, params: Any, model_state: Any, batch: Batch, key: jax.Array):
-        """(scalar, (new model_state, sums)) of a training batch."""
+        """(objective, (new model_state, sums)) of a training batch; see `Update.gradients`."""
         raise NotImplementedError
 
     def step(self, state: Any, batch: Batch, key: jax.Array, update: Update) -> tuple[Any, Sums]:
@@ -143,6 +145,10 @@ class Task(Protocol):
     def score(self, rows: Mapping[str, Any]) -> dict[str, float]:
         """Metrics of the rows of all records, NumPy arrays [n, ...]."""
         return {}
+
+    def notes(self, config: "ConfigDict") -> list[str]:
+        """What a user should be told when a training begins; a line each."""
+        return []
 
     def names_weights(self, config: "ConfigDict") -> bool:
         """Whether the configuration names weights to start from."""
@@ -222,8 +228,14 @@ def image_spec(shape: tuple[int, ...]) -> Spec:
 
 
 def moving_average(average: Any, new: Any, decay: jax.Array | float) -> Any:
-    """`decay * average + (1 - decay) * new`, leaf by leaf."""
-    return jax.tree.map(lambda a, n: decay * a + (1 - decay) * n, average, new)
+    """`decay * average + (1 - decay) * new`, leaf by leaf; integers are taken as they are."""
+
+    def of(old: jax.Array, now: jax.Array) -> jax.Array:
+        if not jnp.issubdtype(now.dtype, jnp.floating):
+            return now
+        return (decay * old + (1 - decay) * now).astype(now.dtype)
+
+    return jax.tree.map(of, average, new)
 
 
 def cosine(start: float, end: float, part: jax.Array | float) -> jax.Array:

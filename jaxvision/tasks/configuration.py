@@ -109,7 +109,7 @@ def _encoded(value: Any) -> Any:
     return list(value)
 
 
-def from_json(text: str, run: Path | None = None) -> ConfigDict:
+def from_json(text: str | bytes, run: Path | None = None) -> ConfigDict:
     """The configuration that `to_json` wrote.
 
     Configurations that were written before a key was renamed get its present name.
@@ -123,7 +123,7 @@ def from_json(text: str, run: Path | None = None) -> ConfigDict:
     """
     try:
         stored = json.loads(text)
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise UserError(f"config.json is not valid JSON: {error}.") from error
     if not isinstance(stored, dict):
         raise UserError("config.json holds no configuration.")

@@ -1,9 +1,8 @@
-"""How a run begins: its data, its durations, its folder, the state that it starts from."""
+"""How a run begins: its data, its durations, the state that it starts from."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,15 +16,14 @@ from jaxvision.data.facts import Facts
 from jaxvision.data.loader import Loader
 from jaxvision.data.stream import CORRUPT, open_stream
 from jaxvision.errors import UserError
-from jaxvision.tasks import configuration
 from jaxvision.tasks.base import Spec, Task
 from jaxvision.train import mesh
-from jaxvision.train.checkpoint import Checkpoints, committed_steps
+from jaxvision.train.checkpoint import Checkpoints
 from jaxvision.train.progress import Progress
 from jaxvision.train.setup import Setup
 from jaxvision.train.state import TrainState
-from jaxvision.train.weights import initial_variables, stored_facts
-from jaxvision.train.writers import write_atomically
+from jaxvision.train.weights import initial_variables
+from jaxvision.train.workdir import check_records, with_classes
 
 
 def open_loader(config: ConfigDict, split: str, devices: Mesh, *, train: bool) -> Loader:
@@ -108,15 +106,6 @@ def spec_of(loader: Loader) -> Spec:
     }
 
 
-def with_classes(config: ConfigDict, facts: Facts) -> ConfigDict:
-    """The configuration with the class names that the data gave, where it names none."""
-    if config.data.classes or not facts.class_names:
-        return config
-    config = config.copy_and_resolve_references()
-    config.data.classes = tuple(facts.class_names)
-    return config
-
-
 @dataclass(frozen=True)
 class Plan:
     """The durations of a run in steps; 0 is never."""
@@ -125,6 +114,7 @@ class Plan:
     per_epoch: int
     evaluate_every: int
     save_every: int
+    log_every: int
 
     @classmethod
     def of(cls, config: ConfigDict, data: Data) -> "Plan":
@@ -141,70 +131,10 @@ class Plan:
             steps_of(duration, steps_per_epoch=per_epoch, total=total)
             for duration in (config.eval.every, config.checkpoint.every)
         )
-        return cls(total, per_epoch, evaluate, save)
-
-
-def check_workdir(workdir: Path, config: ConfigDict, facts: Facts) -> None:
-    """Checks that a run in the workdir, if there is one, is of this configuration and these data.
-
-    Raises:
-      UserError: it holds another experiment (which keys differ is listed), or its data have
-        changed.
-    """
-    stored = workdir / "config.json"
-    begun = committed_steps(workdir / "checkpoints")
-    if stored.exists() and begun:  # what failed before its first checkpoint may be put right
-        old = configuration.from_json(stored.read_text(), run=workdir)
-        _check_facts(workdir, stored_facts(workdir, old), facts)
-        different = configuration.differences(with_classes(old, facts), with_classes(config, facts))
-        if different and not config.train.allow_changed_config:
-            lines = [f"  {key}: {was!r} -> {now!r}" for key, (was, now) in different.items()]
-            raise UserError(
-                f"{workdir} holds a run with another configuration:\n"
-                + "\n".join(lines)
-                + "\nUse another --workdir, or --config.train.allow_changed_config=true."
-            )
-    configuration.to_json(config)  # what cannot be stored is met here
-
-
-def write_workdir(workdir: Path, config: ConfigDict, facts: Facts) -> None:
-    """Writes `config.json` and `facts.json`, once the run is known to begin or to go on.
-
-    Raises:
-      OSError: they cannot be written.
-    """
-    if jax.process_index() == 0:
-        workdir.mkdir(parents=True, exist_ok=True)
-        write_atomically(workdir / "config.json", configuration.to_json(config) + "\n")
-        write_atomically(workdir / "facts.json", facts.to_json() + "\n")
-
-
-def _check_facts(workdir: Path, old: Facts, new: Facts) -> None:
-    """Refuses to go on with other data.
-
-    Raises:
-      UserError: saying what has changed.
-    """
-    for split, count in old.records.items():
-        _check_records(workdir, count, new.records.get(split, count))
-    if old.class_names and old.class_names != new.class_names:
-        raise UserError(
-            f"The data now have the classes {', '.join(new.class_names[:10])}; when {workdir} was "
-            f"begun they had {', '.join(old.class_names[:10])}. Use another workdir."
-        )
-
-
-def _check_records(workdir: Path, before: int, now: int) -> None:
-    """Refuses to go on with another number of training records.
-
-    Raises:
-      UserError: saying both numbers.
-    """
-    if before != now:
-        raise UserError(
-            f"The training split now has {now} records; when {workdir} was begun it had "
-            f"{before}. Use another workdir."
-        )
+        log = min(config.train.log_every, per_epoch)
+        if total < 4 * log:  # a short training has a curve all the same
+            log = max(1, total // 10)
+        return cls(total, per_epoch, evaluate, save, log)
 
 
 def restored(
@@ -220,7 +150,7 @@ def restored(
         return None
     state, meta = found
     progress = Progress.of_meta(meta)
-    _check_records(checkpoints.folder.parent, progress.records, data.train.stream.order.count)
+    check_records(checkpoints.folder.parent, progress.records, data.train.stream.order.count)
     return state, progress
 
 
@@ -234,13 +164,18 @@ def starting_state(setup: Setup, config: ConfigDict, task: Task, data: Data) -> 
     return None if variables is None else setup.state_of(variables)
 
 
-def describe(config: ConfigDict, task: Task, setup: Setup) -> str:
-    """A line about network and task."""
+def describe(config: ConfigDict, task: Task, setup: Setup, data: Data, plan: Plan) -> Iterator[str]:
+    """Lines about the data that were found, network, task, devices and what is to be known."""
+    for split, loader in (("training", data.train), ("validation", data.validation)):
+        yield f"{split}: {loader.stream.describe()}"
     sizes = [leaf.size for leaf in jax.tree.leaves(setup.state.params)]
     classes = f"{len(task.class_names)} classes, " if task.class_names else ""
     shapes: Mapping[str, Any] = setup.spec
     image = next((key for key in shapes if key == "image" or key.startswith("views")), "image")
-    return (
+    yield (
         f"{config.model.name}: {sum(sizes):,} parameters ({4 * sum(sizes) / 2**20:.1f} MiB), "
         f"{config.task}, {classes}images {'x'.join(map(str, shapes[image].shape[1:]))}"
     )
+    size = config.train.batch_size
+    yield f"{mesh.describe(setup.devices)}; batch {size}, {plan.per_epoch} steps an epoch"
+    yield from task.notes(config)

@@ -1,9 +1,11 @@
 """Checkpoints: Orbax, asynchronous, sealed with checksums, never half-written.
 
 A step's folder holds `state` (the TrainState), `meta` (progress, configuration, shapes) and
-`seal.json`, the size and CRC-32 of every file. Orbax commits a folder by renaming it, so a killed
-run leaves none half-written; the seal finds what a disk or a copy truncated or damaged later. A
-damaged checkpoint is moved aside with a warning, and the one before it is used.
+`seal.json`: step, run, and the size and CRC-32 of every file. Orbax commits a folder by renaming
+it, so a killed run leaves none half-written; the seal finds what a disk or a copy truncated or
+damaged later, and folders that were exchanged or come from another run. A checkpoint that fails its
+seal is moved aside with a warning, and the one before it is used. One without a seal is used only
+where none is sealed.
 """
 
 import contextlib
@@ -20,12 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxvision.errors import UserError
 from jaxvision.train.writers import write_atomically
 
 _SEAL = "seal.json"
-FORMAT = 2  # of checkpoints; the first had no number, and one optimiser state without a name
+# Of checkpoints. The first had no number, and one optimiser state without a name; the second had
+# averages of parameters alone, and seals without step and run.
+FORMAT = 3
+_STEP = re.compile(r"0|[1-9][0-9]{0,17}")  # names of folders
 logger = logging.getLogger(__name__)
 
 
@@ -47,10 +53,11 @@ class Checkpoints:
     Args:
       folder: where they live; created by the first save.
       keep: how many of the newest are kept, besides the best.
+      run: identifies the run; checkpoints of another are damaged. "" takes any.
     """
 
-    def __init__(self, folder: Path, keep: int = 2):
-        self.folder = folder.absolute()
+    def __init__(self, folder: Path, keep: int = 2, run: str = ""):
+        self.folder, self.run = folder.absolute(), run
         self._policy = _KeepNewestAndBest(keep)
         self._open: Any = None
         self._sealing: threading.Thread | None = None
@@ -93,7 +100,7 @@ class Checkpoints:
             return
         self._finish_sealing()
         self._policy.best = best
-        full = {**meta, "format": FORMAT, "shapes": shapes(state)}
+        full = {**meta, "format": FORMAT, "run": self.run, "shapes": shapes(state)}
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(full))
         with _disk_errors(self.folder):
             self._manager.save(step, args=items)
@@ -116,18 +123,28 @@ class Checkpoints:
             have = ", ".join(map(str, self.steps())) or "none"
             raise UserError(f"No checkpoint of step {step} in {self.folder} (there: {have}).")
         for candidate in [step] if step is not None else reversed(self.steps()):
-            damage = damaged(self.folder / str(candidate))
+            damage = self._damage(candidate)
             if not damage:
                 try:
                     return self._read(candidate, like)
                 except UserError:
                     raise
                 except Exception as error:  # whatever a damaged file makes the reader raise
-                    damage = str(error).splitlines()[0][:200]
+                    damage = (str(error).splitlines() or [type(error).__name__])[0][:200]
             if step is not None:
                 raise UserError(f"The checkpoint of step {step} is damaged: {damage}.")
             self._put_aside(candidate, damage)
         return None
+
+    def _damage(self, step: int) -> str:
+        """What is wrong with the checkpoint of a step, "" if nothing is found."""
+        folder = self.folder / str(step)
+        if sealed(folder):
+            return damaged(folder, self.run)
+        if any(sealed(self.folder / str(other)) for other in self.steps()):
+            return "it has no seal, and others have"
+        logger.warning("Checkpoint of step %d has no seal: its files cannot be checked.", step)
+        return ""
 
     def _read(self, step: int, like: Any) -> tuple[Any, dict[str, Any]]:
         """(state, meta) of an intact checkpoint.
@@ -144,14 +161,21 @@ class Checkpoints:
         if number > FORMAT:
             raise UserError(f"The checkpoint {where} is of a newer jaxvision (format {number}).")
         stored_like = like
-        if number == 1 and len(like.opt_state) == 1:
-            stored_like = like.replace(opt_state=next(iter(like.opt_state.values())))
+        if number < 2 and len(like.opt_state) == 1:
+            stored_like = stored_like.replace(opt_state=next(iter(like.opt_state.values())))
+        if number < 3 and like.ema is not None:
+            stored_like = stored_like.replace(ema=like.ema["params"])
         check_shapes(meta["shapes"], shapes(stored_like), where)
         state = self._manager.restore(
             step, args=ocp.args.Composite(state=ocp.args.StandardRestore(stored_like))
         ).state
-        if stored_like is not like:
+        if int(state.step) != step:
+            raise ValueError(f"it holds the state of step {int(state.step)}")
+        if stored_like.opt_state is not like.opt_state:
             state = state.replace(opt_state=dict.fromkeys(like.opt_state, state.opt_state))
+        if stored_like.ema is not like.ema:
+            own = {kind: state.model_state[kind] for kind in like.ema if kind != "params"}
+            state = state.replace(ema={"params": state.ema, **jax.tree.map(jnp.copy, own)})
         return state, meta
 
     def variables(self, step: int, like: dict[str, Any], averaged: bool = True) -> dict[str, Any]:
@@ -167,18 +191,22 @@ class Checkpoints:
         """
         import orbax.checkpoint as ocp
 
-        stored = self.meta(step)["shapes"]
-        source = "ema" if averaged and any(p.startswith(".ema") for p in stored) else "params"
+        meta = self.meta(step)
+        stored = meta["shapes"]
+        averaged = averaged and any(path.startswith(".ema") for path in stored)
         collections = {kind: tree for kind, tree in like.items() if kind != "params"}
-        wanted = {source: like["params"]}
-        if jax.tree.leaves(collections):
+        together = averaged and meta.get("format", 1) > 2  # averages have statistics, too
+        source = "ema" if averaged else "params"
+        wanted = {source: like if together else like["params"]}
+        inside = tuple(f".ema['{kind}']" for kind in like) if together else (f".{source}[",)
+        if not together and jax.tree.leaves(collections):
             wanted["model_state"] = collections
+            inside += tuple(f".model_state['{kind}']" for kind in collections)
         names = {
             f".{kind}{path}": shape
             for kind, tree in wanted.items()
             for path, shape in shapes(tree).items()
         }
-        inside = (f".{source}[", *(f".model_state['{kind}']" for kind in collections))
         there = {path: shape for path, shape in stored.items() if path.startswith(inside)}
         check_shapes(there, names, str(self.folder / str(step)))
         arguments = ocp.args.PyTreeRestore(
@@ -188,6 +216,8 @@ class Checkpoints:
         )
         with contextlib.closing(ocp.PyTreeCheckpointer()) as reader:
             found = reader.restore(self.folder / str(step) / "state", args=arguments)
+        if together:
+            return found[source]
         return {"params": found[source], **found.get("model_state", collections)}
 
     def meta(self, step: int) -> dict[str, Any]:
@@ -198,10 +228,17 @@ class Checkpoints:
         """
         import orbax.checkpoint as ocp
 
-        if damage := damaged(self.folder / str(step)):
+        if damage := damaged(self.folder / str(step), self.run):
             raise UserError(f"The checkpoint of step {step} is damaged: {damage}.")
-        item = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
-        return item.meta
+        try:
+            arguments = ocp.args.Composite(meta=ocp.args.JsonRestore())
+            meta = self._manager.restore(step, args=arguments).meta
+            if not isinstance(meta["shapes"], dict) or not isinstance(meta["progress"], dict):
+                raise TypeError("its metadata are of another shape")
+        except Exception as error:  # whatever a damaged file makes the reader raise
+            text = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            raise UserError(f"The checkpoint of step {step} is damaged: {text}.") from error
+        return meta
 
     def wait(self) -> None:
         """Until everything is on disk.
@@ -241,7 +278,7 @@ class Checkpoints:
             if self._finished.wait(0.02) and step not in self.steps():
                 return  # it could not be saved
         try:
-            seal(folder)
+            seal(folder, self.run)
         except FileNotFoundError:
             return  # newer ones have replaced it meanwhile
         except OSError as error:
@@ -285,7 +322,7 @@ def committed_steps(folder: Path) -> list[int]:
     """Steps whose checkpoint Orbax has committed, oldest first; [] if there is no such folder."""
     if not folder.is_dir():
         return []
-    found = (p for p in folder.iterdir() if p.name.isdigit())
+    found = (p for p in folder.iterdir() if _STEP.fullmatch(p.name))
     return sorted(int(p.name) for p in found if (p / "_CHECKPOINT_METADATA").exists())
 
 
@@ -301,19 +338,48 @@ def _crc(path: Path) -> int:
     return crc
 
 
-def seal(folder: Path) -> None:
-    """Writes `seal.json`: size and CRC-32 of every file in a checkpoint's folder."""
+def seal(folder: Path, run: str = "") -> None:
+    """Writes `seal.json`: step, run, size and CRC-32 of every file in a checkpoint's folder."""
     sums = {str(p.relative_to(folder)): [p.stat().st_size, _crc(p)] for p in _files(folder)}
-    write_atomically(folder / _SEAL, json.dumps(sums))
+    content = {"step": int(folder.name), "run": run, "files": sums}
+    write_atomically(folder / _SEAL, json.dumps(content))
 
 
-def damaged(folder: Path) -> str:
-    """What is wrong with a checkpoint's files ("" if nothing, or if it was never sealed)."""
+def sealed(folder: Path) -> bool:
+    """Whether a checkpoint's folder has a seal."""
+    return (folder / _SEAL).is_file()
+
+
+def owner(folder: Path) -> str:
+    """The run that a checkpoint's seal names; "" if it names none."""
     try:
-        sums = json.loads((folder / _SEAL).read_text())
+        return str(json.loads((folder / _SEAL).read_bytes())["run"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
+
+
+def damaged(folder: Path, run: str = "") -> str:
+    """What is wrong with a checkpoint's files ("" if nothing, or if it was never sealed).
+
+    Args:
+      folder: of the checkpoint.
+      run: that it must be of; "" takes any.
+    """
+    try:
+        content = json.loads((folder / _SEAL).read_bytes())
+        if "files" not in content:  # of an older format: the files alone
+            content = {"step": int(folder.name), "run": "", "files": content}
+        step, other = content["step"], content["run"]
+        sums = {name: (int(size), int(crc)) for name, (size, crc) in content["files"].items()}
     except FileNotFoundError:
         return ""
-    except (OSError, json.JSONDecodeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return "its seal is unreadable"
+    if step != int(folder.name):
+        return f"its seal is of step {step}"
+    if run and other and run != other:
+        return "it belongs to another run"
+    if any(Path(name).is_absolute() or ".." in Path(name).parts for name in sums):
         return "its seal is unreadable"
     for name, (size, crc) in sums.items():
         path = folder / name

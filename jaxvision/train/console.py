@@ -1,7 +1,8 @@
 """What a run prints: a header, a progress bar (plain lines without a terminal), results."""
 
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 from rich.console import Console
@@ -9,7 +10,9 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    SpinnerColumn,
     TextColumn,
+    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Column
@@ -83,13 +86,30 @@ class RunConsole:
         if self._bar is not None:
             self._bar.stop()
 
+    @contextlib.contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """Says what takes its time, and how long it has taken so far; without a terminal, once."""
+        if not self._console.is_terminal or self._console.quiet:
+            self.say(f"{what} ...")
+            yield
+            return
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        with Progress(*columns, console=self._console, transient=True) as spinner:
+            spinner.add_task(what, total=None)
+            yield
+
+    def step(self, step: int) -> None:
+        """Moves the bar."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step)
+
     def progress(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Moves the bar; without a terminal, a line."""
+        """Shows metrics beside the bar; without a terminal, in a line."""
         if self._bar is not None:
             brief = {k: v for k, v in metrics.items() if k in self._first}
             speed = metrics.get("images_per_second", 0)
             text = f"{format_metrics(brief, self._first)}  {speed:.0f} images/s"
-            self._bar.update(self._task, completed=step, metrics=text)
+            self._bar.update(self._task, metrics=text)
             return
         shown = {k: v for k, v in metrics.items() if not k.startswith("gradient_norm")}
         text = format_metrics(shown, self._first)

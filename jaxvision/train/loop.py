@@ -1,5 +1,6 @@
 """The training loop: begin, train, evaluate, save, test. The only place with side effects."""
 
+import contextlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from jaxvision import tasks
 from jaxvision.errors import UserError
 from jaxvision.tasks import configuration
 from jaxvision.train import beginning, compilation, mesh, optimizer
+from jaxvision.train import workdir as folder
 from jaxvision.train.beginning import Data, Plan
 from jaxvision.train.checkpoint import Checkpoints
 from jaxvision.train.console import RunConsole, format_metrics
@@ -23,7 +25,7 @@ from jaxvision.train.preemption import Preemption
 from jaxvision.train.progress import Progress, Watched, react
 from jaxvision.train.setup import Setup, prepare
 from jaxvision.train.state import TrainState
-from jaxvision.train.weights import spec_to_json
+from jaxvision.train.weights import chooses, spec_to_json
 from jaxvision.train.writers import Writers
 
 
@@ -44,8 +46,10 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
       UserError: anything that a user can put right: see the message.
     """
     configuration.validate(config)
+    configuration.to_json(config)  # what cannot be stored is met here
     optimizer.check_names(config)
     workdir = Path(workdir).absolute()
+    folder.check_config(workdir, config)
     compilation.use_cache(config.compilation_cache)
     jax.config.update("jax_debug_nans", config.train.debug_nans)
     devices = mesh.make(config)
@@ -62,16 +66,17 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     placed = setup.state.variables(averaged=True)
     given = evaluator.names(placed, beginning.spec_of(data.validation))
     watched = Watched.of(config, task, given)
-    beginning.check_workdir(workdir, config, data.facts)
+    folder.check_facts(workdir, data.facts)
 
-    checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep)
-    try:
-        training = _Training(workdir, config, data, plan, setup, evaluator, watched, checkpoints)
-        if not training.until_the_end():
-            return {}
-        return training.test()
-    finally:
-        checkpoints.close()
+    with folder.locked(workdir):
+        folder.check_config(workdir, config)  # another may have begun there meanwhile
+        name = folder.identity(workdir)
+        checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep, name)
+        with contextlib.closing(checkpoints):
+            training = _Training(
+                workdir, config, data, plan, setup, evaluator, watched, checkpoints
+            )
+            return training.test() if training.until_the_end() else {}
 
 
 class _Training:
@@ -97,19 +102,20 @@ class _Training:
             self.state, self.progress = found
         else:
             self.state = beginning.starting_state(setup, config, self.task, data)
-        beginning.write_workdir(workdir, config, data.facts)
+        self.extended = folder.extended(workdir, config)
+        folder.write(workdir, config, data.facts)
         self.step = self.start = 0 if self.state is None else int(self.state.step)
         data.train.corrupt.update(self.progress.corrupt)
         first = jax.process_index() == 0
         self.console = RunConsole(plan.total, self.start, tuple(self.task.metrics), active=first)
         self.pictures = Pictures(config, self.task)
         self.log = TrainLog(
-            self.task, setup.groups, config.train.batch_size, config.train.log_every, self.step
+            self.task, setup.groups, config.train.batch_size, plan.log_every, self.step
         )
         self.writers = Writers(workdir, config, self.start, active=first)
 
     def until_the_end(self) -> bool:
-        """Trains; False if SIGTERM cut it short."""
+        """Trains; False if SIGTERM or Ctrl-C cut it short."""
         total, save_every = self.plan.total, self.plan.save_every
         batches = self.data.train.batches(self.start, total)
         batch = next(batches, None)
@@ -125,13 +131,15 @@ class _Training:
                     new_best = owed and self.progress.best_step == self.step
                     save_due = save_every and not self.step % save_every
                     if self.step > self.start and (ending or new_best or save_due):
-                        self._save()
+                        with stop.writing():
+                            self._save()
                     if ending or train_step is None:
                         break
                     trace.before(self.step + 1, self._state)
                     self.state, sums = train_step.call(self.state, batch)
                     self.step += 1
                     self.log.add(self.step, sums)
+                    self.console.step(self.step)
                     batch = next(batches, None)
                     self._record(self.step - 1)
                 trace.end(self._state)
@@ -141,9 +149,10 @@ class _Training:
                 self.writers.close()
                 raise
             finally:
-                batches.close()
-                self.checkpoints.wait()
-        return not leaving or self._stopped()
+                with stop.writing():
+                    batches.close()
+                    self.checkpoints.wait()
+        return not leaving or self._stopped(stop)
 
     @property
     def _state(self) -> TrainState:
@@ -153,19 +162,22 @@ class _Training:
     def _compiled(self, batch: Any) -> compilation.Compiled | None:
         """The training step, None if no batch is left; draws the state where there is none yet."""
         say, size = self.console.say, self.config.train.batch_size
-        say(beginning.describe(self.config, self.task, self.setup))
-        devices = mesh.describe(self.setup.devices)
-        say(f"{devices}; batch {size}, {self.plan.per_epoch} steps an epoch")
+        for line in beginning.describe(self.config, self.task, self.setup, self.data, self.plan):
+            say(line)
         step = None
-        if self.state is None:
-            self.state, step = self.setup.begin(batch)
-        elif batch is not None and not self.progress.stopped:
-            step = self.setup.compile_step(batch)
+        if batch is not None and not self.progress.stopped:
+            with self.console.waiting("Compiling the training step"):
+                if self.state is None:
+                    self.state, step = self.setup.begin(batch)
+                else:
+                    step = self.setup.compile_step(batch)
         if step is not None:
             flops = f", {step.flops / size / 1e9:.3g} GFLOP an image"
             say(f"Compiled the training step in {step.seconds:.1f} s{flops}")
         if self.start:
             say(f"Resumed {self.workdir} at step {self.start} of {self.plan.total}")
+        if self.extended:
+            say(self.extended)
         return step
 
     def _owes_evaluation(self) -> bool:
@@ -179,7 +191,7 @@ class _Training:
             self.console.progress(upto, record)
 
     def _validate(self, stop: Preemption) -> bool:
-        """Evaluates and reacts to the result; False if SIGTERM cut it short."""
+        """Evaluates and reacts to the result; False if it was cut short."""
         self._record(self.step)
         variables = self._state.variables(averaged=True)
         with self.log.pause():
@@ -222,18 +234,22 @@ class _Training:
         kept = f"step {last[-1]} in {self.checkpoints.folder}" if last else "none"
         return UserError(f"{error} Last good checkpoint: {kept}.")
 
-    def _stopped(self) -> bool:
+    def _stopped(self, stop: Preemption) -> bool:
+        """False; or, after Ctrl-C, its KeyboardInterrupt."""
         self.writers.close()
+        cause = "Ctrl-C" if stop.interrupted else "SIGTERM"
         self.console.say(
-            f"Stopped by SIGTERM after step {self.step} of {self.plan.total}; saved. "
+            f"Stopped by {cause} after step {self.step} of {self.plan.total}; saved. "
             "Run again to resume."
         )
+        if stop.interrupted:
+            raise KeyboardInterrupt
         return False
 
     # -- the end ------------------------------------------------------------------------------
 
     def test(self) -> dict[str, float]:
-        """Metrics of the test split, which is evaluated once; {} if SIGTERM cut it short."""
+        """Metrics of the test split, which is evaluated once; {} if it was cut short."""
         result: dict[str, float] = {}
         skipped = self.data.train.corrupt | self.data.validation.corrupt
         if self.config.data.test:
@@ -243,12 +259,12 @@ class _Training:
                 variables = self._state.variables(averaged=True)
                 found = self.evaluator(variables, loader.batches(), stop.asked_here)
             if found is None:
-                self._stopped()
+                self._stopped(stop)
                 return {}
             result, _ = found
-            self.writers.scalars(self.step, "test", result)
+            self.writers.scalars(int(self._state.step), "test", result)
             shown = format_metrics(result, tuple(self.task.metrics), everything=True)
-            self.console.say(f"test: {shown}")
+            self.console.say(f"test, step {int(self._state.step)}: {shown}")
             if self.pictures.wanted:
                 self._draw(loader, "test", f"{self.pictures.name}.png")
             skipped |= loader.corrupt
@@ -261,13 +277,11 @@ class _Training:
         return result
 
     def _choose_best(self) -> None:
-        """Goes back to the best checkpoint, where validation is another split than the test.
-
-        Where it is the test split itself, choosing by it would be choosing by the answer.
-        """
+        """Goes back to the best checkpoint, where validation may choose one."""
         best = self.progress.best_step
-        chosen = bool(self.config.data.validation) and best not in (-1, self.step)
-        if chosen and best in self.checkpoints.steps():
+        if best in (-1, self.step) or not chooses(self.config):
+            return
+        if best in self.checkpoints.steps():
             restored = self.checkpoints.restore(self.setup.state, best)
             assert restored is not None  # a given step is restored or refused
             self.state = restored[0]
@@ -277,5 +291,5 @@ class _Training:
         data = self.config.data
         if data.test == (data.validation or data.test):
             return self.data.validation
-        named = beginning.with_classes(self.config, self.data.facts)
+        named = folder.with_classes(self.config, self.data.facts)
         return beginning.open_loader(named, data.test, self.setup.devices, train=False)

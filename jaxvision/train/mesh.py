@@ -85,9 +85,15 @@ def state_shardings(state: Any, mesh: Mesh) -> Any:
         largest = max(axes, key=lambda axis: leaf.shape[axis])
         return NamedSharding(mesh, PartitionSpec(*([None] * largest), "fsdp"))
 
+    def whole(tree: Any) -> Any:
+        return jax.tree.map(lambda _: replicated(mesh), tree)
+
     shardings = jax.tree.map(split, state)
-    fixed = jax.tree.map(lambda _: replicated(mesh), state.model_state)
-    return shardings.replace(model_state=fixed)
+    ema = state.ema and {
+        kind: shardings.ema[kind] if kind == "params" else whole(tree)
+        for kind, tree in state.ema.items()
+    }
+    return shardings.replace(model_state=whole(state.model_state), ema=ema)
 
 
 def describe(mesh: Mesh) -> str:

@@ -11,7 +11,7 @@ comes after it, and weight decay, which is then decoupled:
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -43,20 +43,21 @@ def map_paths(function: Callable[[str], Any], params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(lambda path, _: function(_path(path)), params)
 
 
-def check_pattern(pattern: str, params: Any, key: str) -> None:
-    """Refuses a regular expression that is malformed or matches no parameter.
+def check_pattern(pattern: str, paths: Collection[str], key: str, what: str = "parameter") -> None:
+    """Refuses a regular expression that is malformed or matches no path.
 
     Raises:
-      UserError: naming the config key, the pattern and parameters near it.
+      UserError: naming the config key, the pattern and paths near it.
     """
-    paths = parameter_paths(params)
     try:
         if any(re.search(pattern, path) for path in paths):
             return
     except re.error as error:
         raise UserError(f"{key}: {pattern!r} is no regular expression: {error}.") from error
-    close = nearest(pattern, paths, count=3) or paths[:3]
-    raise UserError(f"{key}: {pattern!r} matches no parameter. Near it: {', '.join(close)}.")
+    if not paths:
+        raise UserError(f"{key}: {pattern!r} matches no {what}; the network has none.")
+    close = nearest(pattern, paths, count=3) or list(paths)[:3]
+    raise UserError(f"{key}: {pattern!r} matches no {what}. Near it: {', '.join(close)}.")
 
 
 _INDEXED = re.compile(r"(_|block|layer|stage)\d+$")
@@ -106,6 +107,21 @@ def check_names(config: ConfigDict) -> None:
     for name, registry in ((config.optimizer.name, OPTIMIZERS), (config.schedule.name, SCHEDULES)):
         if not callable(name):
             registry[name]
+
+
+def check_statistics(config: ConfigDict, task: Task, variables: Mapping[str, Any]) -> None:
+    """Checks that the patterns of `optimizer.freeze_statistics` have batch norms.
+
+    Raises:
+      UserError: one has none, or the task trains several networks.
+    """
+    key, patterns = "optimizer.freeze_statistics", config.optimizer.freeze_statistics
+    if patterns and len(task.groups) > 1:
+        raise UserError(f"{key} is for a task with one network; {config.task} trains several.")
+    paths = parameter_paths(variables.get("batch_stats", {}))
+    norms = dict.fromkeys(path.rpartition("/")[0] for path in paths)
+    for pattern in patterns:
+        check_pattern(pattern, norms, key, "batch norm")
 
 
 def groups_of(
@@ -257,7 +273,7 @@ def build(
 def _weight_decay(optimizer: ConfigDict, params: Any) -> Parts:
     if not optimizer.weight_decay:
         return []
-    check_pattern(optimizer.decay_mask, params, "optimizer.decay_mask")
+    check_pattern(optimizer.decay_mask, parameter_paths(params), "optimizer.decay_mask")
 
     # A function, since frozen parameters are masked out of the tree that it is given.
     def mask(tree: Any) -> Any:
@@ -272,7 +288,7 @@ def _freeze(
     if not patterns:
         return rule
     for pattern in patterns:
-        check_pattern(pattern, params, "optimizer.freeze")
+        check_pattern(pattern, parameter_paths(params), "optimizer.freeze")
     labels = map_paths(
         lambda path: "frozen" if any(re.search(p, path) for p in patterns) else "trained", params
     )
@@ -284,7 +300,7 @@ def _multiply(
 ) -> optax.GradientTransformation:
     """Scales the update of each parameter by the factor of the first pattern that it matches."""
     for pattern, _ in multipliers:
-        check_pattern(pattern, params, "optimizer.lr_multipliers")
+        check_pattern(pattern, parameter_paths(params), "optimizer.lr_multipliers")
 
     return _scale_by_path(
         lambda path: next((f for pattern, f in multipliers if re.search(pattern, path)), 1.0)

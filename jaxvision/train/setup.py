@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -73,13 +74,25 @@ class Setup:
             seed=self.config.seed,
             total=self.total,
             ema=self.config.optimizer.ema,
+            freeze_statistics=self.config.optimizer.freeze_statistics,
         )
         return compilation.compile_now(
             step, self.state, batch, donate=(0,), out_shardings=(self.shardings, None)
         )
 
     def _fresh(self, variables: dict[str, Any]) -> TrainState:
-        return init_state(variables, self.groups, ema=self.config.optimizer.ema > 0)
+        return _fresh_state(self.config, self.task, self.groups, variables)
+
+
+def _fresh_state(
+    config: ConfigDict, task: Task, groups: Mapping[str, Group], variables: dict[str, Any]
+) -> TrainState:
+    return init_state(
+        variables,
+        groups,
+        ema=config.optimizer.ema > 0,
+        training_collections=task.training_collections,
+    )
 
 
 @garbage_waits()
@@ -96,10 +109,11 @@ def prepare(
     """
     init = jax.jit(lambda: init_variables(task, config.seed, spec))
     variables = jax.eval_shape(init)
+    optimizer.check_statistics(config, task, variables)
     groups = optimizer.groups_of(
         config, task, variables["params"], spec, total=total, steps_per_epoch=steps_per_epoch
     )
-    state = jax.eval_shape(lambda v: init_state(v, groups, config.optimizer.ema > 0), variables)
+    state = jax.eval_shape(partial(_fresh_state, config, task, groups), variables)
     placed = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         state,

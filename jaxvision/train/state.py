@@ -14,7 +14,7 @@ class TrainState(struct.PyTreeNode):
       params: parameter tree, float32.
       model_state: the other collections (`{"batch_stats": ...}`), possibly empty; a teacher too.
       opt_state: state of the optimiser of each group of parameters, by its name.
-      ema: exponential moving average of `params`, or None.
+      ema: exponential moving averages of the variables that evaluation takes, or None.
     """
 
     step: jax.Array
@@ -24,6 +24,6 @@ class TrainState(struct.PyTreeNode):
     ema: Any = None
 
     def variables(self, averaged: bool = False) -> dict[str, Any]:
-        """What `module.apply` takes; with `averaged`, the averaged weights where there are any."""
-        params = self.ema if averaged and self.ema is not None else self.params
-        return {"params": params, **self.model_state}
+        """What `module.apply` takes; with `averaged`, averages where there are any."""
+        averages = self.ema if averaged and self.ema is not None else {}
+        return {"params": self.params, **self.model_state, **averages}

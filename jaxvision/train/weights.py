@@ -10,54 +10,47 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jaxvision import pretrained, tasks
-from jaxvision.data.facts import Facts
 from jaxvision.errors import UserError, unknown
 from jaxvision.interop import torch_weights
 from jaxvision.pretrained import Weights
-from jaxvision.tasks import configuration
 from jaxvision.tasks.base import Spec, Task
 from jaxvision.train.checkpoint import Checkpoints
 from jaxvision.train.step import init_variables
+from jaxvision.train.workdir import stored_config, stored_facts, stored_identity
 
 RUN = "run:"  # how weights begin that are another run's
-
-
-def stored_config(folder: Path) -> ConfigDict:
-    """The configuration of the run in a folder.
-
-    Raises:
-      UserError: there is no run, or a plugin of it is missing.
-    """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise UserError(f"No run in {folder}: it has no config.json.")
-    return configuration.from_json(path.read_text(), run=folder)
-
-
-def stored_facts(folder: Path, config: ConfigDict) -> Facts:
-    """The facts of the data that the run in a folder keeps.
-
-    Raises:
-      UserError: they are damaged.
-    """
-    path = folder / "facts.json"
-    if path.is_file():
-        return Facts.from_json(path.read_text())
-    return Facts(class_names=tuple(config.data.classes))  # of a run older than facts
 
 
 @contextlib.contextmanager
 def checkpoints_of(folder: Path) -> Iterator[Checkpoints]:
     """The checkpoints of the run in a folder, to be read."""
-    checkpoints = Checkpoints(folder / "checkpoints")
+    checkpoints = Checkpoints(folder / "checkpoints", run=stored_identity(folder))
     try:
         yield checkpoints
     finally:
         checkpoints.close()
 
 
-def step_of(checkpoints: Checkpoints, wanted: str = "best") -> int:
-    """The step that `best`, `latest` or a number stands for.
+TESTED = "tested"  # the checkpoint that a training tests at its end
+
+
+def chooses(config: ConfigDict) -> bool:
+    """Whether validation chooses the checkpoint that is tested and used: the best, not the last.
+
+    It does where it is another split than the test; by the test split itself, choosing would be
+    choosing by the answer.
+    """
+    return config.data.validation not in ("", config.data.test)
+
+
+def step_of(checkpoints: Checkpoints, config: ConfigDict, wanted: str = TESTED) -> int:
+    """The step that a name or a number stands for.
+
+    Args:
+      checkpoints: of a run.
+      config: of the run.
+      wanted: `tested` (see `chooses`), `best` by the metric whatever split it is of, `latest`, or
+        a step.
 
     Raises:
       UserError: there is no such checkpoint.
@@ -65,6 +58,8 @@ def step_of(checkpoints: Checkpoints, wanted: str = "best") -> int:
     steps = checkpoints.steps()
     if not steps:
         raise UserError(f"No checkpoint in {checkpoints.folder}.")
+    if wanted == TESTED:
+        wanted = "best" if chooses(config) else "latest"
     if wanted == "latest":
         return steps[-1]
     if wanted == "best":
@@ -77,7 +72,7 @@ def step_of(checkpoints: Checkpoints, wanted: str = "best") -> int:
                 f"No checkpoint of step {wanted} in {checkpoints.folder} (there: {have})."
             )
         return int(wanted)
-    raise unknown("checkpoint", wanted, ["best", "latest", *map(str, steps)])
+    raise unknown("checkpoint", wanted, [TESTED, "best", "latest", *map(str, steps)])
 
 
 def spec_to_json(spec: Spec) -> dict[str, Any]:
@@ -144,7 +139,7 @@ def read(weights: str, name: str, preferred: str = "") -> Weights:
     config = stored_config(folder)
     task = tasks.create(config, stored_facts(folder, config))
     with checkpoints_of(folder) as checkpoints:
-        step = step_of(checkpoints)
+        step = step_of(checkpoints, config)
     parts_of = tasks.require(task, "parts", "Starting from a run")
     parts = parts_of(run_variables(folder, task, step, config.seed))
     if part and part not in parts:

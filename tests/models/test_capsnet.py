@@ -83,7 +83,7 @@ def test_the_task_adds_the_errors_of_the_reconstruction():
         config.classification.reconstruction_weight = weight
         task = tasks.create(config, Facts(tuple("abcd")))
         variables = task.init(jax.random.key(0), image_spec((18, 18, 1)))
-        loss = jax.jit(lambda params: task.loss(params, {}, batch, jax.random.key(1))[0])
+        loss = jax.jit(lambda params: task.loss(params, {}, batch, jax.random.key(1))[0].value)
         return task, variables, loss(variables["params"])
 
     _, _, without = loss(0.0)

@@ -140,7 +140,9 @@ def test_arrays_and_files_are_predicted_in_their_order(trained, tmp_path):
     assert opened.predict([]) == []
 
 
-@pytest.mark.parametrize(("checkpoint", "step"), [("latest", 12), ("best", 4), ("8", 8)])
+@pytest.mark.parametrize(
+    ("checkpoint", "step"), [("latest", 12), ("best", 4), ("8", 8), ("tested", 4)]
+)
 def test_the_checkpoint_asked_for_is_the_one_used(trained, checkpoint, step):
     import orbax.checkpoint as ocp
 
@@ -148,7 +150,9 @@ def test_the_checkpoint_asked_for_is_the_one_used(trained, checkpoint, step):
     with ocp.StandardCheckpointer() as reader:
         stored = reader.restore(trained / "checkpoints" / str(step) / "state")
     kernel = found["params"]["0"]["kernel"]
-    np.testing.assert_array_equal(kernel, stored["ema"]["0"]["kernel"])  # the averaged ones
+    np.testing.assert_array_equal(
+        kernel, stored["ema"]["params"]["0"]["kernel"]
+    )  # the averaged ones
     assert not np.array_equal(kernel, stored["params"]["0"]["kernel"])
 
 

@@ -107,8 +107,11 @@ def classifier(tmp_path_factory):
     return config, workdir
 
 
-def as_first_format(workdir):
-    """Writes the checkpoint of step 2 as it was written before optimisers had groups."""
+def as_format(workdir, number):
+    """Writes the checkpoint of step 2 as it was written before.
+
+    In the first format optimisers had no groups; in the second averages were of parameters alone.
+    """
     folder = workdir / "checkpoints"
     shutil.rmtree(folder / "4")
     checkpoints = Checkpoints(folder)
@@ -117,11 +120,17 @@ def as_first_format(workdir):
     reader = ocp.PyTreeCheckpointer()
     state = reader.restore(folder / "2" / "state")
     reader.close()
-    state["opt_state"] = state["opt_state"]["main"]
-    shapes = {p.replace(".opt_state['main']", ".opt_state"): s for p, s in meta["shapes"].items()}
-    spec = meta.pop("spec")
-    meta |= {"shapes": shapes, "image_shape": spec["image"][0][1:]}
-    del meta["format"], meta["facts"]
+    state["ema"] = state["ema"]["params"]
+    shapes = {p.replace(".ema['params']", ".ema"): s for p, s in meta["shapes"].items()}
+    meta |= {"format": number}
+    del meta["run"]
+    (workdir / "run.json").unlink()
+    if number == 1:
+        state["opt_state"] = state["opt_state"]["main"]
+        shapes = {p.replace(".opt_state['main']", ".opt_state"): s for p, s in shapes.items()}
+        meta |= {"image_shape": meta.pop("spec")["image"][0][1:]}
+        del meta["format"], meta["facts"]
+    meta["shapes"] = shapes
     shutil.rmtree(folder / "2")
     manager = ocp.CheckpointManager(folder, item_names=("state", "meta"))
     manager.save(
@@ -130,6 +139,8 @@ def as_first_format(workdir):
     )
     manager.wait_until_finished()
     manager.close()
+    if number > 1:
+        return
     (workdir / "facts.json").unlink()
     stored = json.loads((workdir / "config.json").read_text())
     own = stored.pop("classification")
@@ -139,10 +150,11 @@ def as_first_format(workdir):
     (workdir / "config.json").write_text(json.dumps(stored))
 
 
-def test_a_run_of_the_first_format_goes_on_with_the_same_bits(classifier, tmp_path):
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_run_of_an_older_format_goes_on_with_the_same_bits(classifier, tmp_path, number):
     config, workdir = classifier
     shutil.copytree(workdir, tmp_path / "old")
-    as_first_format(tmp_path / "old")
+    as_format(tmp_path / "old", number)
     opened = runs.open(tmp_path / "old", "2")
     assert opened.facts.class_names == tuple("0123456789")
     expected = runs.open(workdir, "2").variables
@@ -159,8 +171,8 @@ def test_a_run_of_the_first_format_goes_on_with_the_same_bits(classifier, tmp_pa
 def test_a_checkpoint_of_a_newer_format_is_refused(classifier, tmp_path, monkeypatch):
     config, workdir = classifier
     shutil.copytree(workdir, tmp_path / "new")
-    monkeypatch.setattr("jaxvision.train.checkpoint.FORMAT", 1)
-    with pytest.raises(UserError, match=r"of a newer jaxvision \(format 2\)"):
+    monkeypatch.setattr("jaxvision.train.checkpoint.FORMAT", 2)
+    with pytest.raises(UserError, match=r"of a newer jaxvision \(format 3\)"):
         run(config, tmp_path / "new")
 
 

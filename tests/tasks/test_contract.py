@@ -116,7 +116,7 @@ def sgd(task, rate=1.0):
 def test_the_generator_learns_from_the_updated_discriminator():
     task = gan()
     groups = sgd(task, 0.5)
-    state = init_state(init_variables(task, 0, base.image_spec((8, 8, 1))), groups, ema=False)
+    state = init_state(init_variables(task, 0, base.image_spec((8, 8, 1))), groups)
     batch = {"image": images(), "valid": jnp.ones(8, bool)}
     used = {}
 
@@ -158,7 +158,7 @@ def test_groups_have_rules_of_their_own_and_accumulate():
     )
     assert [float(g.schedule(0)) for g in groups.values()] == [0.5, 0.25]
     assert [g.accumulate for g in groups.values()] == [2, 1]
-    state = init_state(variables, groups, ema=False)
+    state = init_state(variables, groups)
     assert state.opt_state.keys() == {"discriminator", "generator"}
     step = jax.jit(make_train_step(task, groups, seed=0))
     _, sums = step(state, {"image": images(), "valid": jnp.ones(8, bool)})
@@ -185,7 +185,7 @@ def test_the_teacher_follows_the_student_by_a_schedule():
     task = dino(teacher_momentum=0.5)
     groups = sgd(task, 0.1)
     spec = {GLOBAL: jax.ShapeDtypeStruct((4, 2, 8, 8, 1), jnp.uint8)}
-    state = init_state(init_variables(task, 0, spec), groups, ema=False)
+    state = init_state(init_variables(task, 0, spec), groups)
     expected = state.model_state["teacher"]
     center = np.zeros(6)
     step = jax.jit(make_train_step(task, groups, seed=0, total=4))

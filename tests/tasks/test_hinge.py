@@ -31,11 +31,11 @@ def test_the_loss_is_the_hinge_and_predictions_stay_probabilities():
         "valid": jnp.ones(6, bool),
     }
     variables = task.init(jax.random.key(0), image_spec((8, 8, 1)))
-    loss, _ = task.loss(variables["params"], {}, batch, jax.random.key(1))
+    objective, _ = task.loss(variables["params"], {}, batch, jax.random.key(1))
     scores = np.asarray(task.logits(variables, batch["image"]))
     true = np.take_along_axis(scores, np.asarray(batch["label"])[:, None], 1)
     expected = (np.maximum(scores - true + 1, 0).sum(-1) - 1).mean()
-    assert float(loss) == pytest.approx(expected, rel=1e-5)
+    assert float(objective.value) == pytest.approx(expected, rel=1e-5)
     found = metrics.compute(jax.device_get(task.evaluate(variables, batch, KEY)[0]))
     assert found["loss"] == pytest.approx(expected, rel=1e-5)
     predicted = task.predict(variables, batch, KEY)["probabilities"]

@@ -81,8 +81,8 @@ def test_loss_and_metrics_by_hand():
     assert sums["iou"].compute("i")["i"] == pytest.approx(0.5)
     assert sums["accuracy"].compute("a")["a"] == 0.5
     assert sums["localization_accuracy"].compute("a")["a"] == 0.5
-    loss, _ = task.loss(variables["params"], {}, batch(), KEY)
-    assert float(loss) == pytest.approx((sum(nll) + 3 * error) / 2, rel=1e-5)
+    objective, _ = task.loss(variables["params"], {}, batch(), KEY)
+    assert float(objective.value) == pytest.approx((sum(nll) + 3 * error) / 2, rel=1e-5)
 
 
 def test_boxes_go_back_to_the_photograph(tmp_path):

@@ -43,8 +43,8 @@ class Pixelwise(nn.Module):
 def loss_of(**options):
     task = Segmentation(Pixelwise(auxiliary=options.pop("auxiliary", False)), NAMES, **options)
     variables = task.init(jax.random.key(0), image_spec((8, 10, 3)))
-    value, _ = task.loss(variables["params"], {}, BATCH, jax.random.key(1))
-    return float(value), task.logits(variables, BATCH["image"])
+    objective, _ = task.loss(variables["params"], {}, BATCH, jax.random.key(1))
+    return float(objective.value), task.logits(variables, BATCH["image"])
 
 
 def cross_entropy(logits):

@@ -40,8 +40,8 @@ def loss_of(outputs, **options):
         "label": LABELS,
         "valid": jnp.array([True] * 5 + [False]),
     }
-    loss, (state, metrics) = task.loss(params, variables, batch, jax.random.key(1))
-    return float(loss), state, metrics
+    objective, (state, metrics) = task.loss(params, variables, batch, jax.random.key(1))
+    return float(objective.value), state, metrics
 
 
 def ce(logits, labels=LABELS):
@@ -93,7 +93,7 @@ def test_the_teacher_gets_no_gradient_and_the_student_does():
     }
 
     def loss(params, model_state):
-        return task.loss(params, model_state, batch, jax.random.key(1))[0]
+        return task.loss(params, model_state, batch, jax.random.key(1))[0].value
 
     student, taught = jax.grad(loss, (0, 1))(params, variables)
     assert float(student["one"]) != 0

@@ -1,6 +1,8 @@
 """Checkpoints: sealed, found damaged, put aside; never of another model."""
 
+import contextlib
 import logging
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -88,13 +90,93 @@ def test_a_damaged_newest_one_is_put_aside_with_a_warning(saved, harm, caplog):
     checkpoints.close()
 
 
-def test_damage_without_a_seal_is_met_by_the_reader(saved, caplog):
+def test_one_without_a_seal_gives_way_to_those_that_have_one(saved, caplog):
     (saved / "3" / "seal.json").unlink()
-    victim = largest_file(saved / "3")
-    victim.write_bytes(victim.read_bytes()[:10])
     state, _ = Checkpoints(saved).restore(like())
     assert int(state.step) == 2
-    assert "damaged" in caplog.text
+    assert "step 3 is damaged (it has no seal, and others have)" in caplog.text
+
+
+def test_where_none_has_a_seal_the_newest_is_used_with_a_warning(saved, caplog):
+    for step in (1, 2, 3):
+        (saved / str(step) / "seal.json").unlink()
+    assert int(Checkpoints(saved).restore(like())[0].step) == 3
+    assert "step 3 has no seal: its files cannot be checked" in caplog.text
+    victim = largest_file(saved / "3")
+    victim.write_bytes(victim.read_bytes()[:10])
+    assert int(Checkpoints(saved).restore(like())[0].step) == 2  # met by the reader
+
+
+def test_folders_that_were_exchanged_are_found(saved, caplog):
+    (saved / "3").rename(saved / "aside")
+    (saved / "2").rename(saved / "3")
+    (saved / "aside").rename(saved / "2")
+    assert int(Checkpoints(saved).restore(like())[0].step) == 1
+    assert "its seal is of step 2" in caplog.text
+    assert "its seal is of step 3" in caplog.text
+
+
+def test_exchanged_folders_without_a_seal_are_found_by_their_state(saved, caplog):
+    for step in (1, 2, 3):
+        (saved / str(step) / "seal.json").unlink()
+    shutil.rmtree(saved / "3")
+    shutil.copytree(saved / "2", saved / "3")
+    assert int(Checkpoints(saved).restore(like())[0].step) == 2
+    assert "it holds the state of step 2" in caplog.text
+
+
+def test_a_checkpoint_of_another_run_is_not_resumed(tmp_path, caplog):
+    for name, steps in (("a", (1, 2)), ("b", (3,))):
+        with contextlib.closing(Checkpoints(tmp_path / name, run=name * 32)) as checkpoints:
+            for step in steps:
+                checkpoints.save(state_at(step), {})
+    shutil.copytree(tmp_path / "b" / "3", tmp_path / "a" / "3")
+    state, _ = Checkpoints(tmp_path / "a", run="a" * 32).restore(like())
+    assert int(state.step) == 2
+    assert "step 3 is damaged (it belongs to another run)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[]", b"3", b'{"a": 1}', b'{"a": [1]}', b"\xff\xfe", b'{"files": []}', b"", b"null",
+     b'{"step": 3, "run": "", "files": {"../../secret": [1, 2]}}'],
+)  # fmt: skip
+def test_a_seal_of_another_shape_is_damage(saved, content, caplog):
+    (saved / "3" / "seal.json").write_bytes(content)
+    assert int(Checkpoints(saved).restore(like())[0].step) == 2
+    assert "its seal is unreadable" in caplog.text
+
+
+def test_other_folders_among_checkpoints_are_left_alone(saved):
+    others = ("backup", "3 (copy)", "03", "٤", "-1", "4.orbax-checkpoint-tmp")
+    for name in others:
+        shutil.copytree(saved / "1", saved / name)
+    checkpoints = Checkpoints(saved, keep=3)
+    assert checkpoints.steps() == [1, 2, 3]
+    assert int(checkpoints.restore(like())[0].step) == 3
+    checkpoints.save(state_at(4), {})
+    checkpoints.close()
+    assert Checkpoints(saved).steps() == [2, 3, 4]
+    assert all((saved / name).is_dir() for name in others[:-1])
+
+
+def test_averages_of_the_second_format_get_the_statistics_of_now(tmp_path, monkeypatch):
+    stats = {"batch_stats": {"bn": {"mean": jnp.arange(3.0)}}}
+    state = state_at(5).replace(model_state=stats, ema=state_at(9).params)
+    monkeypatch.setattr("jaxvision.train.checkpoint.FORMAT", 2)
+    with contextlib.closing(Checkpoints(tmp_path / "c")) as checkpoints:
+        checkpoints.save(state, {"progress": {}})
+    monkeypatch.undo()
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    wanted = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        state.replace(ema={"params": state.ema, **stats}),
+    )
+    with contextlib.closing(Checkpoints(tmp_path / "c")) as checkpoints:
+        restored, _ = checkpoints.restore(wanted)
+        read = checkpoints.variables(5, {"params": wanted.params, **wanted.model_state})
+    for found in (restored.ema, read):
+        jax.tree.map(np.testing.assert_array_equal, found, {"params": state.ema, **stats})
 
 
 def test_all_damaged_means_none(saved):

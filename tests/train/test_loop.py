@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxvision import cli, runs
 from jaxvision.errors import UserError
 from jaxvision.tasks import configuration
-from jaxvision.train import evaluation, log, run
+from jaxvision.train import evaluation, log, run, workdir
+from jaxvision.train.checkpoint import Checkpoints, damaged
 from jaxvision.train.writers import read_metrics
 
 ROOT = Path(__file__).parents[2]
@@ -145,19 +147,34 @@ def test_a_plateau_lowers_the_rate(tmp_path):
     assert rates[70] == pytest.approx(2.5e-10)
 
 
-def test_the_best_checkpoint_by_validation_is_the_one_tested(tmp_path, capsys):
+@pytest.mark.parametrize(("validation", "step"), [("train[80%:]", 17), ("", 51), ("test", 51)])
+def test_one_checkpoint_is_tested_and_used(tmp_path, capsys, validation, step):
+    """The best by validation, where that is another split than the test; else the last."""
     # A rate that explodes after the first epoch makes the first checkpoint the best.
     config = small(
-        data__train="train[:80%]", data__validation="train[80%:]", train__duration="3 epochs",
+        data__train="train[:80%]", data__validation=validation, train__duration="3 epochs",
         optimizer__name="sgd", optimizer__learning_rate=0.05, schedule__name="step",
         schedule__milestones=(18,), schedule__factor=400.0, checkpoint__keep=1,
     )  # fmt: skip
     result = run(config, tmp_path / "run")
     accuracies = [r["accuracy"] for r in records(tmp_path / "run", "validation")]
     assert accuracies[0] == max(accuracies) > accuracies[-1]
-    assert "Testing the best checkpoint, of step 17" in capsys.readouterr().out
-    assert result["accuracy"] == pytest.approx(accuracies[0], abs=0.1)
+    shown = capsys.readouterr().out
+    assert f"test, step {step}: " in shown
+    assert ("Testing the best checkpoint, of step 17" in shown) == (step == 17)
+    assert [r["step"] for r in records(tmp_path / "run", "test")] == [step]
+    assert result["accuracy"] == pytest.approx(accuracies[0 if step == 17 else -1], abs=0.1)
     assert {p.name for p in (tmp_path / "run" / "checkpoints").iterdir()} == {"17", "51"}
+    opened = runs.open(tmp_path / "run")
+    assert opened.step == step
+    assert opened.evaluate()[0]["accuracy"] == result["accuracy"]
+    if validation == "":
+        with pytest.raises(SystemExit) as done:
+            cli.main(["evaluate", "--workdir", str(tmp_path / "run")])
+        assert done.value.code == 0
+        shown = capsys.readouterr().out
+        assert "checkpoint of step 51" in shown
+        assert f"accuracy {result['accuracy']:.4g}" in shown
 
 
 @pytest.mark.parametrize(
@@ -187,7 +204,6 @@ def test_bad_input_is_one_clear_message(tmp_path, changes, message):
 
 
 def test_fine_tuning_starts_from_given_weights_and_freezes(tmp_path, trained):
-    from jaxvision import runs
     from jaxvision.interop import torch_weights
 
     workdir, _ = trained
@@ -218,7 +234,58 @@ def test_sigterm_during_the_test_ends_the_run_as_during_training(tmp_path, monke
     assert "Stopped by SIGTERM after step 4 of 4; saved" in capsys.readouterr().out
     monkeypatch.undo()
     assert run(config, tmp_path / "run")["accuracy"] > 0
-    assert [r["step"] for r in records(tmp_path / "run", "train")] == [2, 4]
+    assert [r["step"] for r in records(tmp_path / "run", "train")] == [1, 2, 3, 4]
+
+
+def interrupt_while_saving(monkeypatch, times):
+    """Ctrl-C, so many times, while the first checkpoint is being written."""
+    save, left = Checkpoints.save, [times]
+
+    def saving(self, *args, **kwargs):
+        save(self, *args, **kwargs)
+        while left[0]:
+            left[0] -= 1
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Checkpoints, "save", saving)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_ctrl_c_finishes_the_checkpoint_and_then_leaves(tmp_path, monkeypatch, capsys, times):
+    with monkeypatch.context() as patch:
+        interrupt_while_saving(patch, times)
+        with pytest.raises(KeyboardInterrupt):
+            run(small(train__duration=30, checkpoint__every=3), tmp_path / "run")
+    if times == 1:
+        assert "Stopped by Ctrl-C after step 4 of 30; saved" in capsys.readouterr().out
+    assert damaged(tmp_path / "run" / "checkpoints" / "3") == ""
+    assert (tmp_path / "run" / "checkpoints" / "3" / "seal.json").is_file()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    run(small(train__duration=30, checkpoint__every=3), tmp_path / "run")
+    assert records(tmp_path / "run", "test")
+
+
+def test_two_trainings_do_not_share_a_workdir(tmp_path):
+    with workdir.locked(tmp_path / "run"):
+        with pytest.raises(UserError, match=rf"in use by process {os.getpid()} on .*--workdir"):
+            run(small(train__duration=2), tmp_path / "run")
+        assert [p.name for p in (tmp_path / "run").iterdir()] == [".lock"]
+    assert run(small(train__duration=2), tmp_path / "run")["loss"] > 0
+
+
+def test_a_finished_run_may_be_given_more_steps(tmp_path, capsys):
+    run(small(train__duration=10), tmp_path / "run")
+    run(small(train__duration=20), tmp_path / "run")
+    assert "train.duration 10 -> 20: the learning rate follows" in capsys.readouterr().out
+    steps = [r["step"] for r in records(tmp_path / "run", "train")]
+    assert (steps[:10], steps[-1]) == (list(range(1, 11)), 20)
+
+
+def test_a_changed_configuration_is_refused_before_data_are_read(trained, monkeypatch):
+    workdir, _ = trained
+    monkeypatch.setattr("jaxvision.train.beginning.open_data", pytest.fail)
+    with pytest.raises(UserError, match=r"optimizer.learning_rate: 0.004 -> 0.5"):
+        run(small(optimizer__learning_rate=0.5), workdir)
 
 
 def test_the_trace_covers_the_steps_asked_for(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Optimisers, schedules, masks and freezing."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -148,6 +149,19 @@ def test_a_pattern_without_match_names_its_neighbours(key):
     value = ("(",) if key.endswith("freeze") else (("(", 0.1),)
     with pytest.raises(UserError, match="no regular expression"):
         run(configured(**{key: value}), [])
+
+
+def test_batch_norms_to_freeze_must_exist():
+    config = default_config()
+    stats = {"batch_stats": {"layer1_0": {"bn1": {"mean": 0, "var": 0}}}}
+    task = SimpleNamespace(groups={"main": ()})
+    config.optimizer.freeze_statistics = ("bn1$",)
+    optimizer.check_statistics(config, task, stats)
+    with pytest.raises(UserError, match="matches no batch norm; the network has none"):
+        optimizer.check_statistics(config, task, {})
+    config.optimizer.freeze_statistics = ("layer1_0/bn2",)
+    with pytest.raises(UserError, match=r"matches no batch norm. Near it: layer1_0/bn1\."):
+        optimizer.check_statistics(config, task, stats)
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,15 @@ class Selection:
         return self.source.name(int(self.indices[index]))
 
 
+def labels_of(source: Source) -> np.ndarray | None:
+    """The class index of every record, int [n]; None where records would have to be read for it."""
+    if isinstance(source, Selection):
+        labels = labels_of(source.source)
+        return None if labels is None else labels[np.asarray(source.indices)]
+    labels = getattr(source, "labels", None)
+    return None if labels is None or not len(labels) else np.asarray(labels, np.int64)
+
+
 def base_splits(spec: str) -> list[str]:
     """Names of the whole splits that a spec like `"train[:90%]+extra"` draws from."""
     return [part.split("[")[0].strip() for part in spec.split("+")]

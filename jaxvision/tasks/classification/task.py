@@ -15,7 +15,7 @@ from flax import linen as nn
 
 from jaxvision import losses, models, pretrained
 from jaxvision.errors import UserError
-from jaxvision.losses import cross_entropy, masked_mean, penalty
+from jaxvision.losses import Objective, Ratio, cross_entropy, masked_ratio, penalty
 from jaxvision.metrics import ConfusionMatrix, Mean, TopK
 from jaxvision.tasks import base
 from jaxvision.tasks.base import Batch, Metric, Sums, Variables
@@ -159,24 +159,24 @@ class Classification(base.Task):
         if self.teacher is None:
             outputs["logits"] = (outputs["logits"] + distilled) / 2
         logits = outputs["logits"]
-        loss = jnp.zeros(())
+        means: dict[str, Ratio] = {}
         for name, output in outputs.items():
             values, weights = self._losses(output, targets, self.label_smoothing)
             share = 1.0 if name == "logits" else self.auxiliary_weight
-            loss += share * masked_mean(values, weights, valid)
+            means[name] = masked_ratio(values, weights, valid).scaled(share)
         if reconstruction is not None:
             squares = jnp.square((reconstruction - image).astype(jnp.float32)).sum((1, 2, 3))
-            loss += self.reconstruction_weight * masked_mean(squares, jnp.ones_like(squares), valid)
+            mean = masked_ratio(squares, jnp.ones_like(squares), valid)
+            means["reconstruction"] = mean.scaled(self.reconstruction_weight)
         if self.teacher is not None:
             taught = self.teacher.loss(model_state["teacher"], image, distilled)
-            taught = masked_mean(taught, jnp.ones_like(taught), valid)
-            loss = (1 - self.teacher.weight) * loss + self.teacher.weight * taught
+            mean = masked_ratio(taught, jnp.ones_like(taught), valid)
+            means = {name: one.scaled(1 - self.teacher.weight) for name, one in means.items()}
+            means["distilled"] = mean.scaled(self.teacher.weight)
         labels = targets.argmax(-1) if targets.ndim == 2 else targets
-        sums = {
-            "loss": Mean.of(loss, jnp.ones(())),
-            "accuracy": TopK.of(logits, labels, valid, k=1),
-        }
-        return loss + penalty(params, l1=self.l1, l2=self.l2), (model_state, sums)
+        sums = {"accuracy": TopK.of(logits, labels, valid, k=1)}
+        objective = Objective(means, penalty(params, l1=self.l1, l2=self.l2))
+        return objective, (model_state, sums)
 
     def _losses(self, logits: jax.Array, targets: jax.Array, label_smoothing: float = 0.0):
         """(loss, weight) of each sample."""

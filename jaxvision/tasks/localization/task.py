@@ -13,7 +13,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxvision.errors import UserError
-from jaxvision.losses import cross_entropy, masked_mean
+from jaxvision.losses import Objective, cross_entropy, masked_ratio
 from jaxvision.metrics import Mean, TopK
 from jaxvision.ops import boxes
 from jaxvision.tasks import base
@@ -104,9 +104,8 @@ class Localization(base.Task):
             self.model, params, model_state, batch["image"], dropout_key
         )
         losses = self._losses(outputs, label, box, self.label_smoothing)
-        loss = masked_mean(losses, jnp.ones_like(losses), counted)
-        sums = {"loss": Mean.of(loss, jnp.ones(())), **self._measured(outputs, label, box, counted)}
-        return loss, (model_state, sums)
+        objective = Objective({"loss": masked_ratio(losses, jnp.ones_like(losses), counted)})
+        return objective, (model_state, self._measured(outputs, label, box, counted))
 
     def _measured(self, outputs: Any, label: jax.Array, box: jax.Array, counted: jax.Array) -> Sums:
         overlap = boxes.iou(outputs["box"].astype(jnp.float32), box)

@@ -18,7 +18,7 @@ from flax import linen as nn
 from jaxvision import losses, models
 from jaxvision.errors import UserError, unknown
 from jaxvision.layers.images import center_crop
-from jaxvision.losses import hard_examples, masked_mean, penalty
+from jaxvision.losses import Objective, Ratio, hard_examples, masked_ratio, penalty
 from jaxvision.metrics import BoundaryF1, ConfusionMatrix, Mean
 from jaxvision.tasks import base
 from jaxvision.tasks.base import Batch, Metric, Sums, Variables
@@ -110,6 +110,15 @@ class Segmentation(base.Task):
             encoder_place=place,
         )
 
+    def notes(self, config: "ConfigDict") -> list[str]:
+        parts = config.optimizer.accumulate
+        whole = [str(t) for t in terms_of(self.criterion) if t in losses.REGIONS]
+        whole += ["hard pixels"] * bool(self.hard_share)
+        if parts == 1 or not whole:
+            return []
+        what = " and ".join(whole)
+        return [f"optimizer.accumulate={parts}: {what} of each micro-batch, not of the batch"]
+
     def _truth(self, batch: Batch, size: Sequence[int]) -> tuple[jax.Array, jax.Array]:
         """(class indices, which count), each [b, *size]: what the logits are compared with."""
         if "segmentation" not in batch:
@@ -128,9 +137,11 @@ class Segmentation(base.Task):
             more["label_smoothing"] = smoothing
         return losses.PER_SAMPLE[name](logits, targets, class_weights=weights, **more)
 
-    def _criterion(self, logits: jax.Array, truth: jax.Array, counted: jax.Array) -> jax.Array:
-        """The sum of the configured terms."""
-        targets, total = jnp.where(counted, truth, 0), jnp.zeros(())
+    def _criterion(
+        self, logits: jax.Array, truth: jax.Array, counted: jax.Array
+    ) -> dict[str, Ratio]:
+        """The configured terms."""
+        targets, terms = jnp.where(counted, truth, 0), {}
         kept = counted
         if self.hard_share:
             nll, _ = losses.cross_entropy(logits, targets)
@@ -138,11 +149,12 @@ class Segmentation(base.Task):
         for name in terms_of(self.criterion):
             if callable(name) or name in losses.PER_SAMPLE:
                 values, weights = self._pixel_loss(name, logits, targets, self.label_smoothing)
-                total += masked_mean(values, weights, kept)
+                terms[str(name)] = masked_ratio(values, weights, kept)
             else:
                 more = self.loss_options.get(name, {})
-                total += losses.REGIONS[name](logits, targets, counted, **more)
-        return total
+                value = losses.REGIONS[name](logits, targets, counted, **more)
+                terms[name] = Ratio(value, counted.any().astype(jnp.float32))
+        return terms
 
     def loss(self, params: Any, model_state: Any, batch: Batch, key: jax.Array):
         augment_key, dropout_key = jax.random.split(key)
@@ -151,17 +163,16 @@ class Segmentation(base.Task):
             self.model, params, model_state, batch["image"], dropout_key
         )
         outputs = outputs if isinstance(outputs, dict) else {"logits": outputs}
-        loss = jnp.zeros(())
+        means: dict[str, Ratio] = {}
         for name, logits in outputs.items():
             share = 1.0 if name == "logits" else self.auxiliary_weight
-            loss += share * self._criterion(logits, *self._truth(batch, logits.shape[1:-1]))
+            terms = self._criterion(logits, *self._truth(batch, logits.shape[1:-1]))
+            means |= {f"{name}/{term}": mean.scaled(share) for term, mean in terms.items()}
         logits = outputs["logits"]
         truth, counted = self._truth(batch, logits.shape[1:-1])
-        sums = {
-            "loss": Mean.of(loss, jnp.ones(())),
-            "pixel_accuracy": Mean.of(logits.argmax(-1) == truth, counted),
-        }
-        return loss + penalty(params, l1=self.l1, l2=self.l2), (model_state, sums)
+        sums = {"pixel_accuracy": Mean.of(logits.argmax(-1) == truth, counted)}
+        objective = Objective(means, penalty(params, l1=self.l1, l2=self.l2))
+        return objective, (model_state, sums)
 
     def logits(self, variables: Any, image: jax.Array) -> jax.Array:
         """float32 [b, h, w, k] for uint8 images, or the logarithm of several views' mean."""

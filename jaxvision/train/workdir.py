@@ -1,0 +1,212 @@
+"""The folder of a run: whose it is, who trains in it, and what must agree with it."""
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxvision.data.facts import Facts
+from jaxvision.errors import UserError
+from jaxvision.tasks import configuration
+from jaxvision.train.checkpoint import committed_steps, owner
+from jaxvision.train.writers import write_atomically
+
+logger = logging.getLogger(__name__)
+
+_EXTENDED = "train.duration"  # a finished run may be given more of it
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+
+
+@contextlib.contextmanager
+def locked(workdir: Path) -> Iterator[None]:
+    """Creates the workdir and keeps other trainings out of it until the process is done with it.
+
+    The system releases the lock when the process ends, however it ends.
+
+    Raises:
+      UserError: another process trains there.
+      OSError: the folder cannot be created.
+    """
+    if jax.process_index() != 0:
+        yield
+        return
+    import fcntl
+
+    workdir.mkdir(parents=True, exist_ok=True)
+    path = workdir / ".lock"
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            who = file.read(200).strip() or "another process"
+            raise UserError(
+                f"{workdir} is in use by {who}. Wait until it ends, or use another --workdir."
+            ) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            logger.warning("%s cannot be locked (%s); train there once at a time.", workdir, error)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+def identity(workdir: Path) -> str:
+    """What tells a run from every other, kept in `run.json`; the same on every process.
+
+    Raises:
+      UserError: the file is damaged.
+      OSError: it cannot be written.
+    """
+    name = stored_identity(workdir)
+    if jax.process_index() == 0 and not name:
+        steps = reversed(committed_steps(workdir / "checkpoints"))
+        owners = (owner(workdir / "checkpoints" / str(step)) for step in steps)
+        name = next(filter(None, owners), "") or uuid.uuid4().hex
+        write_atomically(workdir / "run.json", json.dumps({"id": name}) + "\n")
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        own = np.frombuffer(bytes.fromhex(name) if name else bytes(16), np.uint8)
+        name = bytes(np.asarray(multihost_utils.broadcast_one_to_all(own))).hex()
+    return name
+
+
+def stored_identity(workdir: Path) -> str:
+    """What `run.json` says; "" if there is none.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    path = workdir / "run.json"
+    if not path.is_file():
+        return ""
+    try:
+        name = json.loads(path.read_bytes())["id"]
+        if len(bytes.fromhex(name)) != 16:
+            raise ValueError(f"{name!r} is no identity")
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} is damaged: {error}.") from error
+    return name
+
+
+def stored_config(folder: Path) -> ConfigDict:
+    """The configuration of the run in a folder.
+
+    Raises:
+      UserError: there is no run, or a plugin of it is missing.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(f"No run in {folder}: it has no config.json.")
+    return configuration.from_json(path.read_bytes(), run=folder)
+
+
+def stored_facts(folder: Path, config: ConfigDict) -> Facts:
+    """The facts of the data that the run in a folder keeps.
+
+    Raises:
+      UserError: they are damaged.
+    """
+    path = folder / "facts.json"
+    if path.is_file():
+        return Facts.from_json(path.read_bytes())
+    return Facts(class_names=tuple(config.data.classes))  # of a run older than facts
+
+
+def check_config(workdir: Path, config: ConfigDict) -> None:
+    """Checks that a run in the workdir, if there is one, has this configuration.
+
+    Raises:
+      UserError: it is of another experiment; the keys that differ are listed.
+    """
+    if not _begun(workdir):
+        return
+    old = stored_config(workdir)
+    facts = stored_facts(workdir, old)
+    different = configuration.differences(with_classes(old, facts), with_classes(config, facts))
+    if different and not config.train.allow_changed_config:
+        lines = [f"  {key}: {was!r} -> {now!r}" for key, (was, now) in different.items()]
+        raise UserError(
+            f"{workdir} holds a run with another configuration:\n"
+            + "\n".join(lines)
+            + "\nUse another --workdir, or --config.train.allow_changed_config=true."
+        )
+
+
+def check_facts(workdir: Path, facts: Facts) -> None:
+    """Checks that a run in the workdir, if there is one, has these data.
+
+    Raises:
+      UserError: saying what has changed.
+    """
+    if not _begun(workdir):
+        return
+    old = stored_facts(workdir, stored_config(workdir))
+    for split, count in old.records.items():
+        check_records(workdir, count, facts.records.get(split, count))
+    if old.class_names and old.class_names != facts.class_names:
+        raise UserError(
+            f"The data now have the classes {', '.join(facts.class_names[:10])}; when {workdir} "
+            f"was begun they had {', '.join(old.class_names[:10])}. Use another workdir."
+        )
+
+
+def check_records(workdir: Path, before: int, now: int) -> None:
+    """Refuses to go on with another number of training records.
+
+    Raises:
+      UserError: saying both numbers.
+    """
+    if before != now:
+        raise UserError(
+            f"The training split now has {now} records; when {workdir} was begun it had "
+            f"{before}. Use another workdir."
+        )
+
+
+def extended(workdir: Path, config: ConfigDict) -> str:
+    """A line on a duration that is not the one that the run was begun with; "" if it is."""
+    if not _begun(workdir):
+        return ""
+    before, now = stored_config(workdir).train.duration, config.train.duration
+    if before == now:
+        return ""
+    return f"{_EXTENDED} {before!r} -> {now!r}: the learning rate follows the new schedule"
+
+
+def _begun(workdir: Path) -> bool:
+    # What failed before its first checkpoint may be put right.
+    stored = (workdir / "config.json").exists()
+    return stored and bool(committed_steps(workdir / "checkpoints"))
+
+
+def with_classes(config: ConfigDict, facts: Facts) -> ConfigDict:
+    """The configuration with the class names that the data gave, where it names none."""
+    if config.data.classes or not facts.class_names:
+        return config
+    config = config.copy_and_resolve_references()
+    config.data.classes = tuple(facts.class_names)
+    return config
+
+
+def write(workdir: Path, config: ConfigDict, facts: Facts) -> None:
+    """Writes `config.json` and `facts.json`, once the run is known to begin or to go on.
+
+    Raises:
+      OSError: they cannot be written.
+    """
+    if jax.process_index() == 0:
+        write_atomically(workdir / "config.json", configuration.to_json(config) + "\n")
+        write_atomically(workdir / "facts.json", facts.to_json() + "\n")
