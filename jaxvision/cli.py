@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import logging
 import os
 import sys
@@ -32,6 +33,9 @@ _OVERRIDES = "--config.KEY=VALUE sets any configuration key (`jaxvision info con
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs the command and exits: 0 when done, 2 on bad input (a message, no stack trace)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for output in (sys.stdout, sys.stderr):
+        if isinstance(output, io.TextIOWrapper):  # names of files need not be valid text
+            output.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger("absl").setLevel(logging.ERROR)
     traceback = "--traceback" in arguments or bool(os.environ.get("JAXVISION_TRACEBACK"))
@@ -60,6 +64,8 @@ _EXPLAINED = {
     errno.EFBIG: "The file would be too large for this file system",
     errno.ENOTDIR: "A file stands where a folder is needed",
     errno.EEXIST: "A file stands where a folder is needed",
+    errno.ENAMETOOLONG: "The name is too long for this file system",
+    errno.ELOOP: "The links go round in a circle",
 }
 
 

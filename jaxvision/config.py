@@ -35,7 +35,8 @@ class Key:
       resumable: a resumed run may change it without becoming another experiment.
       kinds: accepted types besides that of the default.
       choices: the values it may have; empty: any.
-      least: the smallest number it may be.
+      least: the smallest number it may be; where a key takes a list, each of them.
+      above: numbers must be larger than this.
       below: numbers must be smaller than this.
       part: it names a part of the program; a function may stand there in its place.
     """
@@ -46,6 +47,7 @@ class Key:
     kinds: tuple[type, ...] = ()
     choices: tuple[str, ...] = ()
     least: float | None = None
+    above: float | None = None
     below: float | None = None
     part: bool = False
 
@@ -90,22 +92,38 @@ class Key:
         self.typed(path, value)
         if self.choices and value not in self.choices:
             raise unknown(f"value of {path}", value, self.choices)
-        if self.least is not None and self.below is not None:
-            if not self.least <= value < self.below:
-                raise UserError(
-                    f"Config key {path!r} is from {self.least:g} to below {self.below:g}, "
-                    f"got {value}."
-                )
-        elif self.least is not None and value < self.least:
-            raise UserError(f"Config key {path!r} must be at least {self.least:g}, got {value}.")
+        for number in value if isinstance(value, (list, tuple)) else (value,):
+            self._check_number(path, number)
         if self.is_duration:
             steps_of(value, steps_per_epoch=10, total=100, key=path)
+
+    def _check_number(self, path: str, value: Any) -> None:
+        bounds = {"at least": self.least, "above": self.above, "below": self.below}
+        given = {word: bound for word, bound in bounds.items() if bound is not None}
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"Config key {path!r} is a finite number, got {value}.")
+        if not given or not (is_number or isinstance(self.default, list)):
+            return
+        if (
+            not is_number
+            or not given.get("at least", value) <= value
+            or ("above" in given and value <= given["above"])
+            or ("below" in given and value >= given["below"])
+        ):
+            limits = " and ".join(f"{word} {bound}" for word, bound in given.items())
+            raise UserError(f"Config key {path!r} is a number {limits}, got {value!r}.")
 
 
 COMMON: dict[str, Key] = {
     "task": Key("", "what is optimised; `jaxvision info tasks` lists the tasks"),
     "plugins": Key([], "packages and files ('./my_net.py') that register parts of your own"),
-    "seed": Key(0, "the one seed: initial weights, order of records, augmentation, dropout"),
+    "seed": Key(
+        0,
+        "the one seed: initial weights, order of records, augmentation, dropout",
+        least=0,
+        below=2**32,
+    ),
     # -- data -----------------------------------------------------------------------------------
     "data.source": Key("tfds", "tfds, folder (split/class/*.jpg), masks (images + masks) or idx"),
     "data.name": Key("digits", "tfds: data set name, built-in or any prepared as ArrayRecord"),
@@ -123,13 +141,18 @@ COMMON: dict[str, Key] = {
     "data.max_instances": Key(100, "objects an image may have; fewer are padded to it", least=1),
     "data.max_caption": Key(512, "bytes a caption may have, UTF-8", least=1),
     "data.balance": Key(
-        0.0, "repeat records of classes that fewer than this share of records have (0: off)"
+        0.0,
+        "repeat records of classes that fewer than this share of records have (0: off)",
+        least=0,
+        below=1,
     ),
     "data.train_transforms": Key([], "host transforms in order, [{'name': ..., ...}]"),
     "data.eval_transforms": Key([], "the same for evaluation and prediction; no randomness"),
     "data.augment": Key([], "augmentation on the device in order, [{'name': ..., ...}]"),
-    "data.mean": Key([0.5], "per-channel mean of images in 0..1, subtracted on the device"),
-    "data.std": Key([0.25], "per-channel standard deviation, divided by on the device"),
+    "data.mean": Key(
+        [0.5], "per-channel mean of images in 0..1, subtracted on the device", least=-(2**31)
+    ),
+    "data.std": Key([0.25], "per-channel standard deviation, divided by on the device", above=0),
     "data.on_corrupt": Key(
         "error", "unreadable image: error, or skip (counted, reported)", choices=("error", "skip")
     ),
@@ -143,7 +166,7 @@ COMMON: dict[str, Key] = {
         resumable=True,
         least=0,
     ),
-    "data.prefetch": Key(2, "batches held ready on the device", resumable=True),
+    "data.prefetch": Key(2, "batches held ready on the device", resumable=True, least=1),
     # -- model ----------------------------------------------------------------------------------
     "model.name": Key("resnet8_cifar", "a name of `jaxvision info models`"),
     "model.options": Key(FREE, "fields of the model to override, e.g. {'dropout': 0.1}"),
@@ -170,23 +193,29 @@ COMMON: dict[str, Key] = {
         part=True,
     ),
     "optimizer.options": Key(FREE, "arguments of an optimiser of your own"),
-    "optimizer.learning_rate": Key(1e-3, "peak learning rate"),
+    "optimizer.learning_rate": Key(1e-3, "peak learning rate", least=0),
     "optimizer.weight_decay": Key(
-        0.0, "coupled (as PyTorch) for sgd, adam, rmsprop; decoupled for the others"
+        0.0, "coupled (as PyTorch) for sgd, adam, rmsprop; decoupled for the others", least=0
     ),
     "optimizer.decay_mask": Key(
         "kernel$", "regex of the parameter paths that weight decay acts on"
     ),
-    "optimizer.momentum": Key(0.9, "sgd, rmsprop: momentum"),
+    "optimizer.momentum": Key(0.9, "sgd, rmsprop: momentum", least=0, below=1),
     "optimizer.nesterov": Key(False, "sgd: Nesterov's momentum"),
-    "optimizer.b1": Key(0.9, "adam, adamw, lamb, lion: decay of the first moment"),
-    "optimizer.b2": Key(0.999, "adam, adamw, lamb, lion, rmsprop: decay of the second moment"),
-    "optimizer.eps": Key(1e-8, "adam, adamw, lamb, rmsprop: added to the denominator"),
-    "optimizer.clip_norm": Key(0.0, "clip the global norm of the gradient (0: off)"),
-    "optimizer.clip_value": Key(0.0, "clip each entry of the gradient (0: off)"),
+    "optimizer.b1": Key(
+        0.9, "adam, adamw, lamb, lion: decay of the first moment", least=0, below=1
+    ),
+    "optimizer.b2": Key(
+        0.999, "adam, adamw, lamb, lion, rmsprop: decay of the second moment", least=0, below=1
+    ),
+    "optimizer.eps": Key(1e-8, "adam, adamw, lamb, rmsprop: added to the denominator", least=0),
+    "optimizer.clip_norm": Key(0.0, "clip the global norm of the gradient (0: off)", least=0),
+    "optimizer.clip_value": Key(0.0, "clip each entry of the gradient (0: off)", least=0),
     "optimizer.lr_multipliers": Key([], "[(regex, factor)] on parameter paths; first match wins"),
     "optimizer.layer_decay": Key(
-        1.0, "factor on the learning rate from each layer to the one before it (fine-tuning)"
+        1.0,
+        "factor on the learning rate from each layer to the one before it (fine-tuning)",
+        above=0,
     ),
     "optimizer.freeze": Key([], "regexes of parameter paths that are not trained"),
     "optimizer.freeze_statistics": Key(
@@ -214,12 +243,16 @@ COMMON: dict[str, Key] = {
     ),
     "schedule.warmup": Key(0, "linear warm-up from zero, a duration", kinds=DURATION),
     "schedule.milestones": Key([], "step: durations at which the rate is multiplied by factor"),
-    "schedule.factor": Key(0.1, "step, plateau: the multiplier"),
-    "schedule.power": Key(0.9, "polynomial: the exponent"),
-    "schedule.final": Key(0.0, "polynomial, cosine: final rate as a fraction of the peak"),
+    "schedule.factor": Key(0.1, "step, plateau: the multiplier", least=0),
+    "schedule.power": Key(0.9, "polynomial: the exponent", least=0),
+    "schedule.final": Key(0.0, "polynomial, cosine: final rate as a fraction of the peak", least=0),
     "schedule.metric": Key("loss", "plateau: validation metric to watch"),
-    "schedule.patience": Key(5, "plateau: evaluations without improvement before a reduction"),
-    "schedule.min_delta": Key(1e-4, "plateau: the least change that counts as improvement"),
+    "schedule.patience": Key(
+        5, "plateau: evaluations without improvement before a reduction", least=0
+    ),
+    "schedule.min_delta": Key(
+        1e-4, "plateau: the least change that counts as improvement", least=0
+    ),
     # -- training -------------------------------------------------------------------------------
     "train.batch_size": Key(128, "images a step over all devices and processes", least=1),
     "train.duration": Key(
@@ -232,21 +265,27 @@ COMMON: dict[str, Key] = {
         least=1,
     ),
     "train.stop_metric": Key("", "early stopping: validation metric to watch (empty: off)"),
-    "train.stop_patience": Key(10, "early stopping: evaluations without improvement"),
+    "train.stop_patience": Key(10, "early stopping: evaluations without improvement", least=1),
     "train.profile": Key([], "(first, last) step of a profiler trace", resumable=True),
     "train.debug_nans": Key(False, "find the operation behind a NaN (slow)", resumable=True),
     "train.allow_changed_config": Key(
         False, "resume although keys differ that make it another experiment", resumable=True
     ),
     "eval.every": Key("1 epoch", "duration between evaluations", kinds=DURATION),
-    "eval.batch_size": Key(0, "images an evaluation step (0: as train)"),
-    "eval.pictures": Key(8, "images in the picture of predictions (0: none)", resumable=True),
+    "eval.batch_size": Key(0, "images an evaluation step (0: as train)", least=0),
+    "eval.pictures": Key(
+        8, "images in the picture of predictions (0: none)", resumable=True, least=0
+    ),
     # -- checkpoints, devices, logs -------------------------------------------------------------
     "checkpoint.every": Key("1 epoch", "duration between", kinds=DURATION, resumable=True),
     "checkpoint.keep": Key(2, "newest checkpoints kept, besides the best", resumable=True, least=1),
     "checkpoint.best_metric": Key("", "validation metric of the best (empty: the task's main one)"),
-    "mesh.data": Key(-1, "devices along which the batch is split; -1 = the rest", resumable=True),
-    "mesh.fsdp": Key(1, "devices along which batch and parameters are split", resumable=True),
+    "mesh.data": Key(
+        -1, "devices along which the batch is split; -1 = the rest", resumable=True, least=-1
+    ),
+    "mesh.fsdp": Key(
+        1, "devices along which batch and parameters are split", resumable=True, least=1
+    ),
     "log.tensorboard": Key(True, "write TensorBoard event files", resumable=True),
     "log.wandb": Key("", "Weights & Biases project (empty: off)", resumable=True),
     "compilation_cache": Key("auto", "folder of compiled programs; off = none", resumable=True),
@@ -386,16 +425,31 @@ def _check_common(values: Mapping[str, Any]) -> None:
             f"train.batch_size={values['train.batch_size']} cannot be split into "
             f"optimizer.accumulate={values['optimizer.accumulate']} equal micro-batches."
         )
-    if not 0 < values["optimizer.layer_decay"] <= 1:
+    if values["optimizer.layer_decay"] > 1:
         raise UserError(
-            "optimizer.layer_decay is above 0 and at most 1, "
-            f"got {values['optimizer.layer_decay']}."
+            f"optimizer.layer_decay is at most 1, got {values['optimizer.layer_decay']}."
         )
+    for entry in values["optimizer.lr_multipliers"]:
+        if not _is_multiplier(entry):
+            raise UserError(
+                f"optimizer.lr_multipliers holds pairs (regex, factor), such as ('head', 10.0), "
+                f"got {entry!r}."
+            )
     span = values["train.profile"]
     if span and not (len(span) == 2 and all(isinstance(s, int) for s in span) and span[0] > 0):
         raise UserError(f"Config key 'train.profile' is (first, last) step from 1, got {span}.")
     for milestone in values["schedule.milestones"]:
         steps_of(milestone, steps_per_epoch=10, total=100, key="schedule.milestones")
+
+
+def _is_multiplier(entry: Any) -> bool:
+    return (
+        isinstance(entry, (list, tuple))
+        and len(entry) == 2
+        and isinstance(entry[0], str)
+        and isinstance(entry[1], (int, float))
+        and 0 <= entry[1] < math.inf
+    )
 
 
 def parse_value(text: str) -> Any:

@@ -41,7 +41,7 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> UserError:
       valid: every name that would have been accepted.
     """
     names = sorted(valid)
-    close = nearest(name, names)
+    close = nearest(str(name), names)
     if close:
         hint = "Did you mean " + " or ".join(repr(c) for c in close) + "?"
     else:

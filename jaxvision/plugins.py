@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -87,7 +88,7 @@ def import_file(path: Path, again: bool = False) -> ModuleType:
       again: execute it even where it has been imported before.
 
     Raises:
-      UserError: it is no Python file, or fails with an ImportError or SyntaxError.
+      UserError: it is no Python file, or fails.
     """
     path = path.resolve()
     if path in _files and not again:
@@ -101,11 +102,27 @@ def import_file(path: Path, again: bool = False) -> ModuleType:
     sys.modules[name] = module  # dataclasses look their module up there
     try:
         spec.loader.exec_module(module)
-    except (ImportError, SyntaxError) as error:
+    except Exception as error:
         del sys.modules[name]
-        raise UserError(f"{path} cannot be imported: {error}") from error
+        if isinstance(error, UserError):
+            raise
+        raise failure(path, error) from error
     _files[path] = module
     return module
+
+
+def failure(path: Path, error: Exception) -> UserError:
+    """What a user's file failed with, and the line of it where that happened."""
+    kind, line = type(error).__name__, None
+    if isinstance(error, SyntaxError):
+        source = (error.text or "").strip()
+        return UserError(f"{error.filename}, line {error.lineno}: {error.msg}: {source}")
+    for frame in traceback.extract_tb(error.__traceback__):
+        if Path(frame.filename).resolve() == path.resolve():
+            line = frame  # the innermost of its own
+    if line is None:
+        return UserError(f"{path} cannot be used: {kind}: {error}")
+    return UserError(f"{path}, line {line.lineno}: {kind}: {error}\n  {line.line}")
 
 
 def _import_module(name: str) -> ModuleType:

@@ -153,6 +153,10 @@ def test_data_prepare_prepares_the_built_in_ones(tmp_path, capsys):
         ),
         (["trian", "--config", DIGITS], "Unknown command 'trian'. Did you mean 'train'"),
         (["train", "--config", DIGITS, "--config.seed"], "needs a value"),
+        (["train", "--config", DIGITS, "--config.seed=-1"], "'seed' is a number at least 0"),
+        (["train", "--config", DIGITS, "--workdir", "gs://bucket/run"], "a folder of this machine"),
+        (["train", "--config", DIGITS, "--workdir", ""], "--workdir is empty"),
+        (["train", "--config", DIGITS, "--workdir", "a\udcff"], "is not UTF-8"),
         (["train", "--config", DIGITS, "stray"], "Unexpected argument 'stray'"),
         (["evaluate", "--workdir", "/nowhere"], "No run in /nowhere"),
         (["evaluate", "--config", DIGITS], "--weights"),
@@ -176,12 +180,17 @@ def test_errors_exit_with_2_without_a_stack_trace_unless_asked_for():
     assert "Traceback" in done.stderr
 
 
-def test_a_folder_that_cannot_be_made_is_one_message(tmp_path):
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [("file/run", "A file stands where a folder is needed"), ("x" * 300, "name is too long")],
+)
+def test_a_folder_that_cannot_be_made_is_one_message(tmp_path, capsys, monkeypatch, place, message):
+    monkeypatch.setattr("os._exit", sys.exit)
     (tmp_path / "file").write_text("")
-    done = command("train", "--config", DIGITS + ":smoke", "--workdir", tmp_path / "file" / "run")
-    assert done.returncode == 2
-    assert "A file stands where a folder is needed" in done.stderr
-    assert "Traceback" not in done.stderr
+    with pytest.raises(SystemExit) as done:
+        cli.main(["train", "--config", DIGITS + ":smoke", "--workdir", str(tmp_path / place)])
+    assert done.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_full_disk_is_one_message_and_loses_nothing(tmp_path):

@@ -2,10 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from jaxvision import tasks
 from jaxvision.config import steps_of
+from jaxvision.data.facts import Facts
 from jaxvision.errors import UserError
 from jaxvision.tasks import configuration
 
@@ -41,6 +43,17 @@ def test_every_key_has_a_meaning_and_survives_json():
         ("    config.data.test = ''\n", ["data.test", "data.validation"]),
         ("    config.optimizer.accumulate = 3\n", ["batch_size=128", "accumulate=3"]),
         ("    config.optimizer.ema = 1.0\n", ["optimizer.ema", "below 1", "1.0"]),
+        ("    config.seed = -1\n", ["'seed'", "at least 0", "-1"]),
+        ("    config.seed = 2**32\n", ["'seed'", "below 4294967296"]),
+        ("    config.optimizer.learning_rate = -0.1\n", ["learning_rate", "at least 0", "-0.1"]),
+        ("    config.optimizer.learning_rate = float('nan')\n", ["a finite number", "nan"]),
+        ("    config.data.std = (0.2, 0.0, 0.2)\n", ["data.std", "above 0", "got 0.0"]),
+        ("    config.data.mean = (0.2, 'x', 0.2)\n", ["data.mean", "a number", "'x'"]),
+        (
+            "    config.optimizer.lr_multipliers = ('head', 3)\n",
+            ["pairs (regex, factor)", "'head'"],
+        ),
+        ("    config.classification.class_weights = (1, -1)\n", ["class_weights", "got -1"]),
         ("    config.train.profile = (5,)\n", ["train.profile", "(first, last)", "(5,)"]),
     ],
 )
@@ -48,6 +61,54 @@ def test_mistakes_in_a_config_file_name_the_key_and_the_remedy(tmp_path, body, n
     with pytest.raises(UserError) as error:
         configuration.load(write(tmp_path, body))
     assert all(part in str(error.value) for part in named), str(error.value)
+
+
+def test_numbers_have_limits():
+    """A negative rate or a weight below zero is met at the door, in every group of keys."""
+    others = {"data.channels"}  # 1 or 3
+    for task in tasks.TASKS:
+        for path, key in tasks.schema(task).keys.items():
+            number = type(key.default) in (int, float) and not key.is_duration
+            if number and path not in others:
+                assert key.least is not None or key.above is not None, path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_config(variant):\n    x = = 3\n", r"mine\.py, line 2: .*: x = = 3"),
+        ("import nothing_of_that_name\n", r"mine\.py, line 1: ModuleNotFoundError: .*\n  import"),
+        ("x = 1 / 0\n", r"mine\.py, line 1: ZeroDivisionError: division by zero\n  x = 1 / 0"),
+        (
+            "def get_config(variant):\n    return nme\n",
+            r"line 2: NameError: name 'nme'.*\n  return",
+        ),
+        ("def get_config(variant=''):\n    pass\n", "get_config returns NoneType; expected"),
+        ("def get_config(variant=''):\n    return {}\n", "get_config returns dict; expected"),
+        ("x = 3\n", r"defines no get_config\(variant\)"),
+        ("get_config = 3\n", r"defines no get_config\(variant\)"),
+        (
+            "from ml_collections import ConfigDict\n"
+            "def get_config(variant=''):\n    return ConfigDict({'task': 'segmentation'})\n",
+            r"lacks keys; start from default_config\('segmentation'\)",
+        ),
+    ],
+)
+def test_a_config_file_that_fails_names_the_line(tmp_path, text, message):
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(UserError, match=message):
+        configuration.load(str(tmp_path / "mine.py"))
+
+
+def test_get_config_needs_no_argument(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from jaxvision.tasks import default_config\n"
+        "def get_config():\n    return default_config()\n"
+    )
+    assert configuration.load(str(path)).task == "classification"
+    with pytest.raises(UserError, match="has no variants, so none is 'small'"):
+        configuration.load(f"{path}:small")
 
 
 def test_overrides_are_parsed_by_the_type_of_the_key(tmp_path):
@@ -135,3 +196,44 @@ def test_a_damaged_config_json_is_refused():
     assert (
         configuration.from_json(stored).train.batch_size == 5
     )  # older and newer keys are no error
+
+
+def mutations(text, count):
+    """The text with bytes changed, cut off or doubled, and with values of other types."""
+    rng, raw = np.random.default_rng(0), text.encode()
+    for _ in range(count):
+        kind, place = int(rng.integers(4)), int(rng.integers(len(raw)))
+        if kind == 0:
+            yield raw[:place] + bytes([int(rng.integers(256))]) + raw[place + 1 :]
+        elif kind == 1:
+            yield raw[:place]
+        elif kind == 2:
+            yield raw[:place] + raw[place // 2 :]
+        else:
+            tree = json.loads(text)
+            node, key = tree, rng.choice(sorted(tree))
+            while isinstance(node[key], dict) and node[key] and rng.integers(3):
+                node, key = node[key], rng.choice(sorted(node[key]))
+            values = [None, 3, -1.5, "x", [], {}, [[1]], {"a": None}, True, 10**30]
+            node[key] = values[int(rng.integers(len(values)))]
+            yield json.dumps(tree).encode()
+
+
+CONFIG = configuration.to_json(tasks.default_config())
+FACTS = Facts(("a", "b"), {"train": 3}, ("l", "r"), ((0, 1),), {"words": ["a"]}).to_json()
+PARSERS = {
+    "config": (CONFIG, configuration.from_json),
+    "facts": (FACTS, Facts.from_json),
+}
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_damaged_files_of_a_run_are_read_or_refused(name):
+    text, parse = PARSERS[name]
+    refused = 0
+    for content in mutations(text, 300):
+        try:
+            parse(content)
+        except UserError:
+            refused += 1
+    assert refused > 50

@@ -123,6 +123,6 @@ def test_a_task_of_ones_own(monkeypatch):
     assert config.task == "depth"
     assert config.depth.largest == 10.0
     config.depth.largest = -1.0
-    with pytest.raises(UserError, match=r"'depth.largest' must be at least 0"):
+    with pytest.raises(UserError, match=r"'depth.largest' is a number at least 0"):
         configuration.validate(config)
     assert tasks.TASKS["depth"].task() is Depth

@@ -30,8 +30,9 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
     distributed.initialize(options.coordinator, options.num_processes, options.process_id)
     if options.workdir is None and jax.process_count() > 1:
         raise UserError("With several processes give them all the same --workdir.")
-    stem = Path(options.config.partition(":")[0]).stem
-    workdir = options.workdir or f"runs/{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    if options.workdir is None:
+    workdir = options.workdir
+    if workdir is None:
+        stem = Path(options.config.partition(":")[0]).stem
+        workdir = f"runs/{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
         print(f"Workdir: {workdir}")
     train.run(config, workdir)

@@ -3,6 +3,7 @@
 What is done here needs the keys of the configured task; see `jaxvision.config` for the machinery.
 """
 
+import inspect
 import json
 import re
 from collections.abc import Mapping
@@ -53,22 +54,7 @@ def load(spec: str, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
     path = Path(name)
     if not path.is_file():
         raise UserError(f"No config file {name!r}.{_nearest_file(path)}")
-    module = plugins.import_file(path, again=True)
-    if not hasattr(module, "get_config"):
-        raise UserError(f"{name} defines no get_config(variant).")
-    try:
-        config = module.get_config(variant)
-    except (AttributeError, KeyError, TypeError) as error:
-        # What ConfigDict says of setting and of reading an attribute that does not exist.
-        inner: Any = error
-        while isinstance(inner, Exception) and inner.args:
-            inner = inner.args[0]
-        text = str(inner)
-        misspelt = re.search(r"""Key "(\w+)" does not exist|^["']+(\w+)['"]""", text)
-        if misspelt is None:
-            raise UserError(f"{name}: {text}") from error
-        task = _task_of(path)
-        raise schema(task).unknown_leaf(misspelt[1] or misspelt[2], where=name) from error
+    config = _configured(path, variant)
     if overrides and "task" in overrides and overrides["task"] != config.task:
         raise UserError(
             f"{name} is of task {config.task!r}; another task has other keys. Start from "
@@ -78,6 +64,48 @@ def load(spec: str, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
         override(config, key, value)
     config.plugins = plugins.load(config.plugins, path.parent)
     validate(config)
+    return config
+
+
+def _configured(path: Path, variant: str) -> ConfigDict:
+    """What `get_config` of a config file returns.
+
+    Raises:
+      UserError: there is none, it fails, or it returns something else than a configuration.
+    """
+    module = plugins.import_file(path, again=True)
+    function = getattr(module, "get_config", None)
+    if not callable(function):
+        raise UserError(f"{path} defines no get_config(variant).")
+    takes_variant = bool(inspect.signature(function).parameters)
+    if variant and not takes_variant:
+        raise UserError(f"{path} has no variants, so none is {variant!r}.")
+    try:
+        config = function(variant) if takes_variant else function()
+    except UserError:
+        raise
+    except Exception as error:
+        # What ConfigDict says of setting and of reading an attribute that does not exist.
+        inner: Any = error
+        while isinstance(inner, Exception) and inner.args:
+            inner = inner.args[0]
+        misspelt = re.search(r"""Key "(\w+)" does not exist|^["']+(\w+)['"]""", str(inner))
+        if misspelt is None or not isinstance(error, (AttributeError, KeyError, TypeError)):
+            raise plugins.failure(path, error) from error
+        leaf = misspelt[1] or misspelt[2]
+        raise schema(_task_of(path)).unknown_leaf(leaf, where=str(path)) from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(
+            f"{path}: get_config returns {type(config).__name__}; expected the configuration that "
+            "it got from default_config(task)."
+        )
+    try:
+        flatten(config)
+    except KeyError as error:
+        raise UserError(
+            f"{path}: get_config returns a configuration that lacks keys; start from "
+            f"default_config({config.get('task', DEFAULT)!r})."
+        ) from error
     return config
 
 
@@ -132,6 +160,8 @@ def from_json(text: str | bytes, run: Path | None = None) -> ConfigDict:
         raise UserError(f"config.json: 'plugins' is a list of names, got {named!r}.")
     plugins.load_stored(named, run)
     task = stored.get("task", DEFAULT)
+    if not isinstance(task, str):
+        raise UserError(f"config.json: 'task' is a name, got {task!r}.")
     config, keys = default_config(task), schema(task)
     old_paths = {new: old for old, new in keys.renamed.items()}
     for path, key in keys.keys.items():

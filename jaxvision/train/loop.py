@@ -48,7 +48,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     configuration.validate(config)
     configuration.to_json(config)  # what cannot be stored is met here
     optimizer.check_names(config)
-    workdir = Path(workdir).absolute()
+    workdir = folder.checked(workdir)
     folder.check_config(workdir, config)
     compilation.use_cache(config.compilation_cache)
     jax.config.update("jax_debug_nans", config.train.debug_nans)

@@ -5,6 +5,7 @@ import errno
 import json
 import logging
 import os
+import re
 import socket
 import uuid
 from collections.abc import Iterator
@@ -24,6 +25,27 @@ logger = logging.getLogger(__name__)
 
 _EXTENDED = "train.duration"  # a finished run may be given more of it
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+
+
+def checked(workdir: str | Path) -> Path:
+    """The absolute path of a workdir.
+
+    Raises:
+      UserError: it is none on this machine.
+    """
+    name = str(workdir)
+    if "://" in name or re.match(r"(gs|s3|hdfs):/", name):
+        raise UserError(
+            f"--workdir is a folder of this machine, not {name!r}. Mount the bucket (gcsfuse, "
+            "s3fs), or copy the folder there afterwards."
+        )
+    if not name.strip():
+        raise UserError("--workdir is empty; name a folder.")
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"--workdir {name!r} is not UTF-8; choose another name.") from error
+    return Path(name).expanduser().absolute()
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Where metrics go: JSON lines, TensorBoard, Weights & Biases."""
 
 import json
+import logging
 import math
 import zlib
 from pathlib import Path
@@ -10,6 +11,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxvision.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -99,11 +102,21 @@ class Writers:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The records of a `metrics.jsonl`; a last line that a kill cut short is left out."""
-    records = []
-    for line in path.read_text().splitlines():
+    """The records of a `metrics.jsonl`.
+
+    A last line that a kill cut short is left out. So are other lines that are no records, with a
+    warning.
+    """
+    records, strange = [], []
+    lines = path.read_bytes().splitlines()
+    for number, line in enumerate(lines, start=1):
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
+            record = json.loads(line)
+            if not isinstance(record["step"], int) or not isinstance(record["split"], str):
+                raise ValueError
+            records.append(record)
+        except (ValueError, TypeError, KeyError):
+            strange.append(number)
+    if strange and strange != [len(lines)]:
+        logger.warning("%s: line %d is no record; it is left out.", path, strange[0])
     return records

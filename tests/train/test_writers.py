@@ -49,6 +49,14 @@ def test_a_line_cut_by_a_kill_is_dropped(tmp_path):
     assert path.read_text() == '{"step": 1, "split": "train", "loss": 2.0}\n'
 
 
+def test_lines_that_are_no_records_are_left_out_with_a_warning(tmp_path, caplog):
+    good = b'{"step": 1, "split": "train", "loss": 2.0}'
+    lines = [b"[1]", b"3", b'{"step": "x", "split": "train"}', b"\xff\xfe", b'{"loss": 1}', good]
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    assert steps(tmp_path) == [1]
+    assert "line 1 is no record" in caplog.text
+
+
 def test_undefined_numbers_are_null(tmp_path):
     writers = Writers(tmp_path, config(), 0)
     writers.scalars(1, "test", {"iou/car": float("nan"), "loss": float("inf"), "miou": 0.5})

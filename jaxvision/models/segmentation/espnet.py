@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from jaxvision.errors import UserError
 from jaxvision.layers.convolution import Conv2d, ConvTranspose2d
 from jaxvision.layers.images import pad_to_multiple
 from jaxvision.layers.normalization import BatchNorm
@@ -89,6 +90,9 @@ class ESP(nn.Module):
       features: channels of the output.
       down: whether it halves the map.
       residual: whether the input is added.
+
+    Raises:
+      UserError: fewer than five features.
     """
 
     features: int
@@ -99,6 +103,11 @@ class ESP(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b i j d"]:
         narrow = self.features // 5
+        if not narrow:
+            raise UserError(
+                f"ESPNet's decoder splits its {self.features} classes among five branches; it "
+                "needs five classes or more. 'espnet_c', without it, takes any number."
+            )
         side, stride = (3, 2) if self.down else (1, 1)
         reduced = Conv(narrow, side, stride, dtype=self.dtype, name="c1")(x)
         branches: list[Array] = []

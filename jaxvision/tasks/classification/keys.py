@@ -15,11 +15,15 @@ KEYS = {
         part=True,
     ),
     "label_smoothing": Key(0.0, "mass given uniformly to all classes", least=0, below=1),
-    "class_weights": Key([], "weight of each class in the loss (empty: all one)"),
-    "l1": Key(0.0, "L1 penalty on kernels, added to the loss"),
-    "l2": Key(0.0, "L2 penalty (half squared norm) on kernels, added to the loss"),
-    "auxiliary_weight": Key(0.3, "weight of the losses of auxiliary heads (GoogLeNet: 0.3)"),
-    "reconstruction_weight": Key(5e-4, "weight of the squared errors of reconstructed images"),
+    "class_weights": Key([], "weight of each class in the loss (empty: all one)", least=0),
+    "l1": Key(0.0, "L1 penalty on kernels, added to the loss", least=0),
+    "l2": Key(0.0, "L2 penalty (half squared norm) on kernels, added to the loss", least=0),
+    "auxiliary_weight": Key(
+        0.3, "weight of the losses of auxiliary heads (GoogLeNet: 0.3)", least=0
+    ),
+    "reconstruction_weight": Key(
+        5e-4, "weight of the squared errors of reconstructed images", least=0
+    ),
     "distillation.model": Key("", "the network to learn from (empty: off)"),
     "distillation.options": Key(FREE, "fields of the teacher to override"),
     "distillation.weights": Key("", "the teacher's weights, as model.weights"),
@@ -31,7 +35,7 @@ KEYS = {
     "distillation.weight": Key(
         0.5, "share of the teacher in the loss; the labels have the rest", least=0, below=1
     ),
-    "distillation.temperature": Key(1.0, "soft: what logits are divided by"),
+    "distillation.temperature": Key(1.0, "soft: what logits are divided by", above=0),
 }
 
 RENAMED = {

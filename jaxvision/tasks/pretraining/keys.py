@@ -7,8 +7,10 @@ KEYS = {
     "hidden": Key(2048, "channels of the head's hidden layers", least=1),
     "bottleneck": Key(256, "channels before the prototypes", least=1),
     "head_norm": Key(False, "batch normalisation in the head: less likely to collapse early"),
-    "student_temperature": Key(0.1, "what the student's outputs are divided by"),
-    "teacher_temperature": Key(0.04, "what the teacher's outputs are divided by; lower is sharper"),
+    "student_temperature": Key(0.1, "what the student's outputs are divided by", above=0),
+    "teacher_temperature": Key(
+        0.04, "what the teacher's outputs are divided by; lower is sharper", above=0
+    ),
     "teacher_momentum": Key(
         0.996,
         "part of the teacher that stays at a step; rises to 1 by half a cosine",

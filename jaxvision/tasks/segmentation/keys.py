@@ -18,14 +18,17 @@ KEYS = {
         0.0, "keep the hardest pixels, at least this share (0: all count)", least=0, below=1
     ),
     "hard_threshold": Key(
-        0.7, "with hard_share: pixels whose class has less probability are kept too"
+        0.7,
+        "with hard_share: pixels whose class has less probability are kept too",
+        above=0,
+        below=1,
     ),
     "label_smoothing": Key(0.0, "mass given uniformly to all classes", least=0, below=1),
-    "class_weights": Key([], "weight of each class in the loss (empty: all one)"),
-    "l1": Key(0.0, "L1 penalty on kernels, added to the loss"),
-    "l2": Key(0.0, "L2 penalty (half squared norm) on kernels, added to the loss"),
-    "auxiliary_weight": Key(0.3, "weight of the losses of auxiliary heads"),
-    "scales": Key([1.0], "evaluation: sizes to average over, relative to the image's"),
+    "class_weights": Key([], "weight of each class in the loss (empty: all one)", least=0),
+    "l1": Key(0.0, "L1 penalty on kernels, added to the loss", least=0),
+    "l2": Key(0.0, "L2 penalty (half squared norm) on kernels, added to the loss", least=0),
+    "auxiliary_weight": Key(0.3, "weight of the losses of auxiliary heads", least=0),
+    "scales": Key([1.0], "evaluation: sizes to average over, relative to the image's", above=0),
     "flip": Key(False, "evaluation: average over the mirrored image too"),
     "window": Key([], "evaluation: [height, width] of sliding windows (empty: all at once)"),
     "overlap": Key(
@@ -73,5 +76,5 @@ def check(values: Mapping[str, Any]) -> None:
     Raises:
       UserError: naming them.
     """
-    if min(values["scales"], default=0) <= 0:
-        raise UserError(f"segmentation.scales are positive numbers, got {list(values['scales'])}.")
+    if not values["scales"]:
+        raise UserError("segmentation.scales is empty; (1.0,) is the image as it is.")
