@@ -134,9 +134,17 @@ COMMON: dict[str, Key] = {
     "data.test": Key("test", "split evaluated after training (empty: none)"),
     "data.classes": Key([], "class names in order (folders: found; masks: needed)"),
     "data.channels": Key(3, "3 for colour, 1 for grey; images are converted"),
-    "data.void": Key([], "masks: values that stand for no class; they become 255 = ignore"),
+    "data.void": Key(
+        [], "masks: values of no class, beside 255 (65535 where there are more than 255 classes)"
+    ),
     "data.mask_values": Key(
         [], "masks: value of each class in order; all others are ignored (empty: 0, 1, ...)"
+    ),
+    "data.mask_colours": Key(
+        [], "masks: (red, green, blue) of each class in order; all others are ignored (empty: off)"
+    ),
+    "data.max_image_pixels": Key(
+        2**29, "pixels that a file may declare; larger ones are refused", resumable=True, least=1
     ),
     "data.max_instances": Key(100, "objects an image may have; fewer are padded to it", least=1),
     "data.max_caption": Key(512, "bytes a caption may have, UTF-8", least=1),

@@ -313,6 +313,7 @@ def _network(options: argparse.Namespace):
 def _photos(inputs: list[str]) -> "dict[str, np.ndarray]":
     """Photos by the names that their results will have."""
     from jaxvision.data.codecs import decode_image
+    from jaxvision.data.sources import read_file
     from jaxvision.runs import image_files
 
     photos: dict[str, Any] = {}
@@ -320,7 +321,7 @@ def _photos(inputs: list[str]) -> "dict[str, np.ndarray]":
         name, again = file.stem, 2
         while name in photos:
             name, again = f"{file.stem}_{again}", again + 1
-        photos[name] = decode_image(file.read_bytes(), 3, str(file))
+        photos[name] = decode_image(read_file(file), 3, str(file))
     return photos
 
 

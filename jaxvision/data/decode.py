@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxvision.data.annotations import Kind, Settings
 from jaxvision.data.annotations.label import Label
-from jaxvision.data.codecs import CorruptImageError, decode_image
+from jaxvision.data.codecs import CorruptImageError, decode_upright
 from jaxvision.data.facts import Facts, facts_of
 from jaxvision.data.sources import Arrays, Selection, Source
 from jaxvision.errors import UserError
@@ -36,15 +36,18 @@ class Decode:
           CorruptImageError: image or annotation cannot be decoded.
           UserError: an annotation is wrong, or does not fit the image.
         """
-        image = record["image"]
+        image, turn = record["image"], 1
         if isinstance(image, np.ndarray):
             image = _with_channels(image, self.channels)
         else:
-            image = decode_image(image, self.channels, name)
+            limit = self.settings.max_image_pixels
+            image, turn = decode_upright(image, self.channels, name, limit)
         out = {"image": image}
         for kind in self.kinds:
             if kind.present(record):
                 found = kind.decode(record, name, self.settings)
+                if turn > 1:
+                    kind.check_turned(record, found, turn, image.shape[:-1], name)
                 out.update(kind.check(found, image.shape[:-1], name))
         return out
 
@@ -123,7 +126,7 @@ def in_memory(source: Source, decode: Decode, on_corrupt: str = "error") -> Sour
         records = list(pool.map(load, range(len(source))))
     readable = [record for record in records if not isinstance(record, CorruptImageError)]
     if not readable:
-        raise UserError("Every image of the split is unreadable.")
+        raise UserError(f"Every image of the split is unreadable. The first: {records[0]}")
     alike = len(readable) == len(records) and len({r["image"].shape for r in readable}) == 1
     if alike and readable[0].keys() <= {"image", "label"}:
         images = np.stack([record["image"] for record in readable])

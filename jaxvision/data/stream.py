@@ -12,7 +12,7 @@ from jaxvision.data import annotations as kinds_of
 from jaxvision.data import balance, transforms
 from jaxvision.data.annotations import Kind, Settings
 from jaxvision.data.batches import Batch, stack
-from jaxvision.data.codecs import CorruptImageError
+from jaxvision.data.codecs import MAX_PIXELS, CorruptImageError
 from jaxvision.data.decode import Decode, as_decoded, in_memory
 from jaxvision.data.geometry import Geometry
 from jaxvision.data.order import Order, record_generator
@@ -238,16 +238,36 @@ def _settings(data: ConfigDict, classes: int) -> Settings:
     Raises:
       UserError: not every class has a value in masks, or a limit is none.
     """
-    values = tuple(data.mask_values)
-    if values and len(values) != classes:
-        raise UserError(f"data.mask_values has {len(values)} values for {classes} classes.")
+    values, colours = tuple(data.mask_values), tuple(map(_colour, data.get("mask_colours", ())))
+    for key, given in (("mask_values", values), ("mask_colours", colours)):
+        if given and len(given) != classes:
+            raise UserError(f"data.{key} has {len(given)} values for {classes} classes.")
+        if len(set(given)) < len(given):
+            raise UserError(f"data.{key} names a value twice: {given}.")
+    if colours and (values or data.void):
+        raise UserError(
+            "data.mask_colours names the classes of masks; data.mask_values and data.void are of "
+            "masks of one channel. Colours that are not named stand for no class."
+        )
     if both := sorted(set(values) & set(data.void)):
         raise UserError(
             f"data.void and data.mask_values both have {both[0]}; a value is a class or none."
         )
     limits = {}
-    for key, usual in (("max_instances", 100), ("max_caption", 512)):
+    usual_limits = {"max_instances": 100, "max_caption": 512, "max_image_pixels": MAX_PIXELS}
+    for key, usual in usual_limits.items():
         limits[key] = data.get(key, usual)
         if not isinstance(limits[key], int) or limits[key] < 1:
             raise UserError(f"data.{key} is {limits[key]!r}; expected 1 or more.")
-    return Settings(classes, tuple(data.void), values, **limits)
+    return Settings(classes, tuple(data.void), values, colours, **limits)
+
+
+def _colour(value: Any) -> tuple[int, int, int]:
+    """Raises:
+    UserError: it is no (red, green, blue).
+    """
+    whole = isinstance(value, Sequence) and all(isinstance(v, int) for v in value)
+    if not whole or len(value) != 3 or not all(0 <= v <= 255 for v in value):
+        raise UserError(f"data.mask_colours holds (red, green, blue) from 0 to 255, not {value!r}.")
+    red, green, blue = value
+    return red, green, blue

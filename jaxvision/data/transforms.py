@@ -19,7 +19,7 @@ import numpy as np
 
 from jaxvision.data import options
 from jaxvision.data.annotations import KINDS, Kind
-from jaxvision.data.geometry import IGNORE, Geometry
+from jaxvision.data.geometry import Geometry, ignored
 from jaxvision.data.resizing import pair
 from jaxvision.errors import UserError
 from jaxvision.registry import Registry
@@ -241,7 +241,7 @@ def pad_to(
 ) -> Drawn:
     """Pads to at least (height, width) below and to the right (or around, with `center`).
 
-    Masks are padded with 255, which losses and metrics ignore.
+    Masks are padded with 255 (65535 of more than 255 classes), which losses and metrics ignore.
     """
     have, want = _size(record), pair(size)
     height, width = max(have[0], want[0]), max(have[1], want[1])
@@ -288,7 +288,7 @@ def random_crop(
         if mask is None:
             break
         window = mask[max(top, 0) : top + height, max(left, 0) : left + width]
-        classes = window[window != IGNORE]
+        classes = window[window != ignored(window.dtype)]
         if classes.size and np.bincount(classes).max() <= max_share * classes.size:
             break
     return Drawn(geometry)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxvision import models, tasks
 from jaxvision.data.codecs import CorruptImageError, decode_image
 from jaxvision.data.geometry import Geometry
-from jaxvision.data.sources import IMAGE_SUFFIXES, VOLUME_SUFFIX
+from jaxvision.data.sources import images_below, read_file
 from jaxvision.errors import UserError
 from jaxvision.runs.run import Run
 from jaxvision.runs.tiles import predict_tiled
@@ -46,6 +46,8 @@ class Prediction:
 def image_files(inputs: Sequence[str]) -> list[Path]:
     """Image files named by the inputs; folders stand for all images below them.
 
+    Folders are walked as those of training data: hidden files are left out, links followed.
+
     Raises:
       UserError: an input does not exist, or none holds an image.
     """
@@ -53,8 +55,7 @@ def image_files(inputs: Sequence[str]) -> list[Path]:
     for name in inputs:
         path = Path(name)
         if path.is_dir():
-            suffixes = (*IMAGE_SUFFIXES, VOLUME_SUFFIX)
-            files += sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes)
+            files += images_below(path)
         elif path.is_file():
             files.append(path)
         else:
@@ -120,7 +121,7 @@ def predict(run: Run, images: Sequence[Any]) -> list[Prediction]:
     for image in images:
         if isinstance(image, (str, Path)):
             file = Path(image)
-            found += batches.add(file, decode_image(_bytes(file), channels, str(file)))
+            found += batches.add(file, read_image(run, file))
         else:
             found += batches.add(None, _checked(image, channels))
     return [*found, *batches.flush()]
@@ -164,7 +165,7 @@ def predict_files(
     batches = _Batches(run, min(_BATCH, len(files))) if whole is None else None
     for file in files:
         try:
-            image = decode_image(_bytes(file), run.config.data.channels, str(file))
+            image = read_image(run, file)
         except CorruptImageError as error:
             if batches is not None:
                 yield from batches.flush()
@@ -200,11 +201,14 @@ def _tiled(
     return lambda image: predict_tiled(partial(compiled, variables), image, tile, overlap)
 
 
-def _bytes(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise CorruptImageError(str(file), error.strerror or str(error)) from error
+def read_image(run: Run, file: Path) -> np.ndarray:
+    """The image of a file, as the run's data are decoded.
+
+    Raises:
+      CorruptImageError: it cannot be read.
+    """
+    data = run.config.data
+    return decode_image(read_file(file), data.channels, str(file), data.max_image_pixels)
 
 
 def write_predictions(

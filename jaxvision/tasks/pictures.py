@@ -25,16 +25,19 @@ def as_colour(image: np.ndarray) -> np.ndarray:
     return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image
 
 
-def colour_map(labels: np.ndarray) -> np.ndarray:
-    """Class indices [...] as colours uint8 [..., 3]; 255 is light grey."""
-    table = palette(256)
-    table[255] = _VOID
-    return table[labels.astype(np.uint8)]
+def colour_map(labels: np.ndarray, num_classes: int = 255) -> np.ndarray:
+    """Class indices [...] as colours uint8 [..., 3]; what is no class is light grey."""
+    table = palette(num_classes + 1)
+    table[num_classes] = _VOID
+    return table[np.minimum(labels, num_classes)]
 
 
-def overlay(image: np.ndarray, labels: np.ndarray, opacity: float = 0.5) -> np.ndarray:
+def overlay(
+    image: np.ndarray, labels: np.ndarray, num_classes: int = 255, opacity: float = 0.5
+) -> np.ndarray:
     """The image with its label map laid over it."""
-    below, above = (Image.fromarray(x) for x in (as_colour(image), colour_map(labels)))
+    maps = as_colour(image), colour_map(labels, num_classes)
+    below, above = (Image.fromarray(x) for x in maps)
     return np.asarray(Image.blend(below, above, opacity))  # large photographs are never floats
 
 
@@ -121,7 +124,7 @@ def rows(columns: Sequence[np.ndarray], class_names: Sequence[str]) -> np.ndarra
     picture = _enlarge(body, 480)
     font = ImageFont.load_default(13)
     measure = ImageDraw.Draw(picture)
-    colours = palette(256)
+    colours = palette(len(class_names))
     places, x, y = [], 4, 4
     for index, name in enumerate(class_names):
         needed = 18 + measure.textlength(name, font) + 12

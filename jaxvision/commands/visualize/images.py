@@ -9,11 +9,12 @@ import jax
 import numpy as np
 
 from jaxvision.commands.visualize.network import Network
-from jaxvision.data.codecs import CorruptImageError, decode_image
+from jaxvision.data.codecs import CorruptImageError
 from jaxvision.errors import UserError, unknown
 from jaxvision.inspect import attention as attention_of
 from jaxvision.inspect import draw, features
 from jaxvision.runs import Run, image_files
+from jaxvision.runs.predicting import read_image
 from jaxvision.tasks import pictures
 
 _COLUMNS = 8  # of the picture, at most
@@ -53,7 +54,7 @@ def _images(run: Run, inputs: list[str]) -> Iterator[tuple[str, np.ndarray]]:
     """
     for file in image_files(inputs):
         try:
-            image = decode_image(file.read_bytes(), run.config.data.channels, str(file))
+            image = read_image(run, file)
         except CorruptImageError as error:
             raise UserError(f"{error.name} cannot be read: {error.reason}.") from error
         yield file.name, run.prepare({"image": image}, np.random.default_rng(0))["image"]

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxvision.data.annotations.kind import Kind, Record, Settings
-from jaxvision.data.annotations.segmentation import fitted
+from jaxvision.data.annotations.segmentation import check_turned, fitted
 from jaxvision.data.codecs import decode_mask
 from jaxvision.data.geometry import Geometry
 from jaxvision.data.motion import Motion
@@ -57,11 +57,19 @@ class Instances(Kind):
             masks = _array(record, "instance_masks", np.bool_, (None, None), name)
             found["instance_masks"] = masks
         elif "instances" in record:
-            found["instances"] = _index_map(record["instances"], len(boxes), name)
+            found["instances"] = _index_map(
+                record["instances"], len(boxes), name, settings.max_image_pixels
+            )
         for key in ("box_label", "box_crowd", "keypoints", "instance_masks"):
             if key in found and len(found[key]) != len(boxes):
                 raise UserError(f"{name} has {len(boxes)} boxes, but {key} of {len(found[key])}.")
         return found
+
+    def check_turned(
+        self, record: Record, found: Mapping[str, Any], turn: int, size: tuple[int, ...], name: str
+    ) -> None:
+        if "instances" in found:
+            check_turned(record["instances"], found["instances"].shape, turn, size, name)
 
     def check(self, found: dict[str, Any], size: tuple[int, ...], name: str) -> dict[str, Any]:
         if len(size) != 2:
@@ -165,10 +173,10 @@ def _check_labels(labels: np.ndarray, name: str, num_classes: int) -> None:
         )
 
 
-def _index_map(index: Any, count: int, name: str) -> np.ndarray:
+def _index_map(index: Any, count: int, name: str, max_pixels: int) -> np.ndarray:
     """uint8 [h, w], or int32 for more objects than 255; numbers up to `count`."""
     if not isinstance(index, np.ndarray):
-        index = decode_mask(index, name + " (instances)")
+        index = decode_mask(index, name + " (instances)", max_pixels)
     if index.min(initial=0) < 0 or index.max(initial=0) > count:
         raise UserError(
             f"The instances of {name} are numbered from {index.min()} to {index.max()}; "

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from jaxvision.data.geometry import Geometry
+from jaxvision.data.headers import MAX_PIXELS
 from jaxvision.data.motion import Motion
 
 Record = Mapping[str, Any]
@@ -22,6 +23,8 @@ class Settings:
       num_classes: labels are checked against it; 0: they are not.
       void: values in masks, as they are stored, that stand for no class.
       mask_values: value of each class in masks, in order; none: 0, 1, ...
+      mask_colours: colour of each class in masks, alike; none: masks have one channel.
+      max_image_pixels: that an image or a mask may declare.
       max_instances: objects that a record has at most; shorter ones are padded to it.
       max_caption: bytes of a caption, alike.
     """
@@ -29,6 +32,8 @@ class Settings:
     num_classes: int = 0
     void: tuple[int, ...] = ()
     mask_values: tuple[int, ...] = ()
+    mask_colours: tuple[tuple[int, int, int], ...] = ()
+    max_image_pixels: int = MAX_PIXELS
     max_instances: int = 100
     max_caption: int = 512
 
@@ -67,6 +72,23 @@ class Kind(ABC):
 
         Raises:
           UserError: they do not.
+        """
+        return None
+
+    def check_turned(
+        self, record: Record, found: Mapping[str, Any], turn: int, size: tuple[int, ...], name: str
+    ) -> None:
+        """Looks whether what `decode` gave was turned as its image was.
+
+        Args:
+          record: of the source.
+          found: what `decode` gave of it.
+          turn: the EXIF orientation (2 to 8) from which the image was turned upright.
+          size: (height, width) of the upright image.
+          name: of the record.
+
+        Raises:
+          UserError: it lies on the image as that was stored.
         """
         return None
 

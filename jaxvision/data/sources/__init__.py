@@ -16,17 +16,17 @@ from ml_collections import ConfigDict
 
 from jaxvision.data import options
 from jaxvision.data.sources.files import (
-    IMAGE_SUFFIXES,
-    VOLUME_SUFFIX,
     Files,
     folder,
     image_folder,
     mask_folder,
     masks,
+    read_file,
 )
 from jaxvision.data.sources.idx import Arrays, idx, idx_files, read_idx
 from jaxvision.data.sources.splits import Selection, Source, base_splits, cut
 from jaxvision.data.sources.tfds import Tfds, tfds, tfds_builder
+from jaxvision.data.sources.walk import IMAGE_SUFFIXES, VOLUME_SUFFIX, images_below
 from jaxvision.registry import Registry
 
 SOURCES: Registry[Callable[..., Callable[[str], Source]]] = Registry(
@@ -48,8 +48,10 @@ __all__ = [
     "describe",
     "idx_files",
     "image_folder",
+    "images_below",
     "mask_folder",
     "open_split",
+    "read_file",
     "read_idx",
     "register",
     "tfds_builder",

@@ -1,20 +1,27 @@
 """Images in folders named after their class, and images with a mask each."""
 
-import hashlib
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from jaxvision.data.codecs import CorruptImageError
+from jaxvision.data.sources import unsplit
 from jaxvision.data.sources.splits import Source, base_splits
+from jaxvision.data.sources.walk import has_image, images_below
 from jaxvision.errors import UserError, unknown
 
-VOLUME_SUFFIX = ".npy"
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+# Where images and masks lie in folders without splits.
+_PAIRS = (
+    ("images", "masks"),
+    ("images", "annotations"),
+    ("images", "labels"),
+    ("imgs", "masks"),
+    ("image", "mask"),
+    ("JPEGImages", "SegmentationClass"),
+)
 
 
 @dataclass(frozen=True)
@@ -30,18 +37,23 @@ class Files:
         return len(self.images)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        record: dict[str, Any] = {"image": _read(self.images[index])}
+        record: dict[str, Any] = {"image": read_file(self.images[index])}
         if self.labels:
             record["label"] = self.labels[index]
         if self.masks:
-            record["segmentation"] = _read(self.masks[index])
+            record["segmentation"] = read_file(self.masks[index])
         return record
 
     def name(self, index: int) -> str:
         return str(self.images[index])
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """The contents of the file of an image or mask.
+
+    Raises:
+      CorruptImageError: it cannot be read.
+    """
     try:
         return path.read_bytes()
     except OSError as error:
@@ -52,16 +64,20 @@ def _read(path: Path) -> bytes:
 
 
 def folder(data: ConfigDict) -> Callable[[str], Source]:
-    """images in folders named after their class: DIR/train/<class>/*.jpg"""
+    """images in folders named after their class: DIR/train/<class>/*.jpg, or DIR/<class>/*.jpg"""
     root = Path(data.dir).expanduser()
     names: list[str] = list(data.classes)
 
     def load(split: str) -> Source:
+        whole = root.is_dir() and not unsplit.has_splits(root, data)
         if not names:  # every split of an experiment counts classes as its training split does
             counted = base_splits(data.train)[0]
             counted = counted if (root / counted).is_dir() else split
-            names.extend(_class_folders(_folder(root, counted, "split")))
-        return image_folder(root, split, names)
+            names.extend(_class_folders(root if whole else _folder(root, counted, "split")))
+        if not whole:
+            return image_folder(root, split, names)
+        _check_classes_alone(root)
+        return _part(_labelled(root, names), root, split, data)
 
     return load
 
@@ -78,7 +94,14 @@ def masks(
     root = Path(data.dir).expanduser()
 
     def load(split: str) -> Source:
-        return mask_folder(root, split, data.classes, masks, images, list, rename)
+        places = images, masks
+        usual = places == ("{split}", "{split}annot") and not list
+        if usual and root.is_dir() and not unsplit.has_splits(root, data):
+            places = _pair(root, data)
+        found = mask_folder(root, split, data.classes, places[1], places[0], list, rename)
+        if "{split}" in places[0] + list:
+            return found
+        return _part(found, root, split, data)
 
     return load
 
@@ -88,20 +111,19 @@ def masks(
 
 def _by_hash(paths: Sequence[Path], root: Path) -> list[Path]:
     """A fixed order in which any slice mixes the classes, as TFDS stores its records."""
-    return sorted(
-        paths, key=lambda p: hashlib.md5(p.relative_to(root).as_posix().encode()).digest()
-    )
+    return sorted(paths, key=lambda p: unsplit.digest(p, root))
 
 
-def _images_in(folder: Path, deep: bool = False) -> list[Path]:
-    """Image files in a folder and, if `deep`, below; hidden files and folders are left out."""
-    found = []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if deep and not name.startswith(".")]
-        for name in files:
-            if name.lower().endswith((*IMAGE_SUFFIXES, VOLUME_SUFFIX)) and not name.startswith("."):
-                found.append(Path(parent, name))
-    return sorted(found)
+def _part(files: Files, root: Path, split: str, data: ConfigDict) -> Files:
+    """Those of all files that are in a split, where there are no folders of splits."""
+    chosen = set(unsplit.part(files.images, root, split, data))
+    kept = [index for index, path in enumerate(files.images) if path in chosen]
+    picked = {
+        key: tuple(getattr(files, key)[index] for index in kept)
+        for key in ("images", "labels", "masks")
+        if getattr(files, key)
+    }
+    return replace(files, **picked)
 
 
 def _folder(root: Path, name: str, kind: str) -> Path:
@@ -109,12 +131,12 @@ def _folder(root: Path, name: str, kind: str) -> Path:
     if not root.is_dir():
         raise UserError(f"No such data folder: {root}. Set --config.data.dir.")
     if not folder.is_dir():
-        raise unknown(f"{kind} in {root}", name, [p.name for p in root.iterdir() if p.is_dir()])
+        raise unknown(f"{kind} in {root}", name, unsplit.folders_in(root))
     return folder
 
 
 def image_folder(root: Path, split: str, class_names: Sequence[str] = ()) -> Files:
-    """`root/split/class/*.jpg`: classes are the sub-folders in alphabetical order.
+    """`root/split/class/*.jpg`: classes are the sub-folders with images, in alphabetical order.
 
     Args:
       class_names: the classes in order, where not alphabetical or not all present.
@@ -122,14 +144,17 @@ def image_folder(root: Path, split: str, class_names: Sequence[str] = ()) -> Fil
     Raises:
       UserError: no such folder, no image, or a sub-folder that is no class.
     """
-    folder = _folder(root, split, "split")
+    return _labelled(_folder(root, split, "split"), class_names)
+
+
+def _labelled(folder: Path, class_names: Sequence[str]) -> Files:
     found = _class_folders(folder)
     names = tuple(class_names) or found
     label_of = {name: label for label, name in enumerate(names)}
     for name in found:
         if name not in label_of:
             raise unknown(f"class folder in {folder}:", name, names)
-    paths = [p for name in found for p in _images_in(folder / name, deep=True)]
+    paths = [p for name in found for p in images_below(folder / name)]
     if not paths:
         raise UserError(f"No image in {folder}; expected {folder}/<class>/<image>.jpg.")
     paths = _by_hash(paths, folder)
@@ -138,8 +163,45 @@ def image_folder(root: Path, split: str, class_names: Sequence[str] = ()) -> Fil
 
 
 def _class_folders(folder: Path) -> tuple[str, ...]:
-    entries = (p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    return tuple(sorted(p.name for p in entries))
+    return tuple(name for name in unsplit.folders_in(folder) if has_image(folder / name))
+
+
+def _check_classes_alone(root: Path) -> None:
+    """Checks that the folders in `root` can be classes.
+
+    Raises:
+      UserError: they are fewer than two, or data sets themselves.
+    """
+    names = _class_folders(root)
+    expected = (
+        f"{root} is no data set of classes; expected {root}/train/<class>/<image>.jpg, or "
+        f"{root}/<class>/<image>.jpg with two classes or more"
+    )
+    for name in names:
+        if {"train", "test"} & set(unsplit.folders_in(root / name)):
+            raise UserError(f"{expected}. Did you mean data.dir={root / name}?")
+    if len(names) < 2:
+        have = ", ".join(names) or "none"
+        raise UserError(f"{expected}. Folders with images: {have}.")
+
+
+def _pair(root: Path, data: ConfigDict) -> tuple[str, str]:
+    """The places of images and masks in a folder that has none for each split.
+
+    Raises:
+      UserError: they are not found.
+    """
+    for images, masks in _PAIRS:
+        if (root / images).is_dir() and (root / masks).is_dir():
+            if unsplit.has_splits(root / images, data):
+                return f"{images}/{{split}}", f"{masks}/{{split}}"
+            return images, masks
+    have = ", ".join(unsplit.folders_in(root)[:10]) or "none"
+    raise UserError(
+        f"{root} is no data set of masks; expected images in {root}/train and masks in "
+        f"{root}/trainannot, or {root}/images and {root}/masks. Other places are named by "
+        f"data.options (images, masks). Folders there: {have}."
+    )
 
 
 def mask_folder(
@@ -156,13 +218,14 @@ def mask_folder(
     In all names `{split}` stands for the split. Volumes are `.npy` files in either folder.
 
     Args:
-      masks: folder of the masks, which are called as their images but for the suffix.
+      masks: folder of the masks, which are called as their images but for the suffix, or with
+        another behind it (`a.jpg.png`); the latter may lie beside their images.
       images: folder of the images; sub-folders count.
       list: a text file of the split's names, a line each without suffix; empty takes all images.
       rename: a part of the images' names, and what masks have instead of it.
 
     Raises:
-      UserError: a folder is missing, an image has no mask, or no image is found.
+      UserError: a folder is missing, an image has no mask or two, or no image is found.
     """
     folder = _folder(root, images.replace("{split}", split), "split")
     mask_root = _folder(root, masks.replace("{split}", split), "mask folder")
@@ -170,7 +233,11 @@ def mask_folder(
     def stem(path: Path, below: Path) -> str:
         return str(path.relative_to(below).with_suffix(""))
 
-    found = _by_hash(_images_in(folder, deep=True), folder)
+    found, mask_files = _by_hash(images_below(folder), folder), images_below(mask_root)
+    if mask_root.samefile(folder):
+        beside = set(found)
+        mask_files = [p for p in found if p.with_suffix("") in beside]
+        found = [p for p in found if p.with_suffix("") not in beside]
     if list:
         wanted = _listed(root, list.replace("{split}", split))
         by_name = {stem(p, folder): p for p in found}
@@ -179,11 +246,16 @@ def mask_folder(
         found = [by_name[name] for name in wanted]
     if not found:
         raise UserError(f"No image in {folder}.")
-    by_stem = {stem(p, mask_root): p for p in _images_in(mask_root, deep=True)}
+    by_stem: dict[str, Path] = {}
+    for path in mask_files:
+        other = by_stem.setdefault(stem(path, mask_root), path)
+        if other != path:
+            raise UserError(f"Two masks of one name: {other} and {path.name}.")
     old, new = rename
     stems = [stem(p, folder) for p in found]
     stems = [s.replace(old, new) if old else s for s in stems]
-    missing = [p.name for p, s in zip(found, stems) if s not in by_stem]
+    paths = [by_stem.get(s) or by_stem.get(s + p.suffix) for p, s in zip(found, stems)]
+    missing = [p.name for p, mask in zip(found, paths) if mask is None]
     if missing:
         raise UserError(
             f"{len(missing)} of {len(found)} images in {folder} have no mask in {mask_root}, "
@@ -191,7 +263,7 @@ def mask_folder(
         )
     if not class_names:
         raise UserError("data.source='masks' needs data.classes: the class names in mask order.")
-    return Files(tuple(found), tuple(class_names), masks=tuple(by_stem[s] for s in stems))
+    return Files(tuple(found), tuple(class_names), masks=tuple(p for p in paths if p is not None))
 
 
 def _listed(root: Path, name: str) -> Sequence[str]:

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -47,6 +47,9 @@ def idx(data: ConfigDict) -> Callable[[str], Source]:
 
 
 _IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+_IDX_RANK = 4
+_DEFLATE = 1032  # what a byte can stand for in a gzipped file, at most
+_MOST_CLASSES = 65535  # that labels alone may claim
 _IDX_SPLITS = {"train": "train", "test": "t10k"}
 
 
@@ -54,25 +57,47 @@ def read_idx(path: Path) -> np.ndarray:
     """Reads an idx file (the MNIST format, http://yann.lecun.com/exdb/mnist/), gzipped or not.
 
     Raises:
-      UserError: not an idx file, or its length does not fit its header.
+      UserError: not an idx file, or its length does not fit its header; found out before memory is
+        reserved.
     """
     try:
-        data = path.read_bytes()
-        if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
+        length = path.stat().st_size
+        with path.open("rb") as raw:
+            zipped = raw.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if zipped else path.open("rb") as file:
+            shape, dtype, start = _idx_header(file, path)
+            expected = start + math.prod(shape) * dtype.itemsize
+            if expected > _DEFLATE * length if zipped else expected != length:
+                raise UserError(
+                    f"{path} has {length} bytes, its header {shape} asks for {expected}."
+                )
+            data = file.read(expected - start + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"Cannot read {path}: {error}") from error
-    if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _IDX_TYPES:
-        raise UserError(f"{path} is not an idx file: it starts with {data[:4]!r}.")
-    dtype, rank = np.dtype(_IDX_TYPES[data[2]]), data[3]
-    header = 4 + 4 * rank
-    if len(data) < header:
+    if start + len(data) != expected:
+        have = "more" if start + len(data) > expected else start + len(data)
+        raise UserError(f"{path} unpacks to {have} bytes, its header {shape} asks for {expected}.")
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
+def _idx_header(
+    file: IO[bytes] | gzip.GzipFile, path: Path
+) -> tuple[tuple[int, ...], np.dtype, int]:
+    """Shape and type of an idx file's values, and where they start.
+
+    Raises:
+      UserError: not an idx file.
+    """
+    magic = file.read(4)
+    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _IDX_TYPES:
+        raise UserError(f"{path} is not an idx file: it starts with {magic!r}.")
+    rank = magic[3]
+    if not 1 <= rank <= _IDX_RANK:
+        raise UserError(f"{path} declares {rank} dimensions; expected 1 to {_IDX_RANK}.")
+    sides = file.read(4 * rank)
+    if len(sides) < 4 * rank:
         raise UserError(f"{path} is truncated inside its header.")
-    shape = struct.unpack(f">{rank}I", data[4:header])
-    expected = header + math.prod(shape) * dtype.itemsize
-    if len(data) != expected:
-        raise UserError(f"{path} has {len(data)} bytes, its header {shape} asks for {expected}.")
-    return np.frombuffer(data, dtype, offset=header).reshape(shape)
+    return struct.unpack(f">{rank}I", sides), np.dtype(_IDX_TYPES[magic[2]]), 4 + 4 * rank
 
 
 def idx_files(root: Path, split: str, class_names: Sequence[str] = ()) -> Arrays:
@@ -102,6 +127,12 @@ def idx_files(root: Path, split: str, class_names: Sequence[str] = ()) -> Arrays
         raise UserError(f"{root}: labels of {split} are {labels.dtype} {list(labels.shape)}.")
     if len(images) != len(labels):
         raise UserError(f"{root}: {len(images)} images but {len(labels)} labels in {split}.")
+    if images.size == 0:
+        raise UserError(f"{root}: images of {split} are {list(images.shape)}; none has a pixel.")
+    if not class_names and labels.max(initial=0) >= _MOST_CLASSES:
+        raise UserError(
+            f"{root}: a label of {split} is {labels.max()}; set data.classes if there are so many."
+        )
     names = tuple(class_names) or tuple(str(i) for i in range(int(labels.max(initial=0)) + 1))
     images = images[..., None] if images.ndim == 3 else images
     return Arrays(images, labels, names, origin=str(root / split))

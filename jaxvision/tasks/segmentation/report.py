@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jaxvision.data.geometry import IGNORE
+from jaxvision.data.geometry import ignored, label_type
 from jaxvision.layers.images import center_crop
 from jaxvision.tasks import pictures
 
@@ -33,10 +33,10 @@ def picture(task: Any, batch: Mapping[str, Any], outputs: Mapping[str, Any]) -> 
         middle = found.shape[1] // 2
         image = center_crop(image[..., 0], found.shape[1:])[:, middle, ..., None]
         found, truth = found[:, middle], None if truth is None else truth[:, middle]
-    columns = [pictures.as_colour(image)]
+    columns, count = [pictures.as_colour(image)], len(task.class_names)
     if truth is not None:
-        columns.append(pictures.colour_map(truth))
-    columns.append(pictures.colour_map(found))
+        columns.append(pictures.colour_map(truth, count))
+    columns.append(pictures.colour_map(found, count))
     return pictures.rows(columns, task.class_names)
 
 
@@ -45,20 +45,23 @@ def lines(task: Any, sums: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def labels_of(prediction: Any) -> np.ndarray:
-    """Class indices [h, w] of the photograph's own pixels; 255 where the network did not look.
+def labels_of(task: Any, prediction: Any) -> np.ndarray:
+    """Class indices [h, w] of the photograph's own pixels, in the type that masks have.
+
+    Where the network did not look they are 255, of more than 255 classes 65535.
 
     Volumes [d, h, w] are as the network gave them.
     """
-    labels = np.asarray(prediction.outputs["segmentation"], np.int32)
+    kept = label_type(len(task.class_names))
+    labels = np.asarray(prediction.outputs["segmentation"])
     if labels.ndim == 3:
         return labels
-    return prediction.geometry.restore_labels(labels, fill=IGNORE)
+    return prediction.geometry.restore_labels(labels.astype(kept), fill=ignored(kept))
 
 
 def summary(task: Any, prediction: Any, top: int = 5) -> dict[str, Any]:
     """JSON-able: the share of the photograph's pixels of each class found."""
-    labels, counts = np.unique(labels_of(prediction), return_counts=True)
+    labels, counts = np.unique(labels_of(task, prediction), return_counts=True)
     within = labels < len(task.class_names)
     labels, counts = labels[within], counts[within]
     share = counts / max(1, counts.sum())
@@ -81,17 +84,24 @@ ENDINGS = (".png", "-classes.png", "-classes.npy")
 
 
 def write(task: Any, prediction: Any, folder: Path, stem: str) -> None:
-    """The photograph under its label map, and the map as a palette PNG of class indices.
+    """The photograph under its label map, and the map as a PNG of class indices.
+
+    The PNG has a palette, or 16 bits where there are more classes than 255.
 
     The map of a volume is a NumPy file; its picture is of the slice in the middle.
     """
-    labels, image = labels_of(prediction), prediction.image
+    labels, image = labels_of(task, prediction), prediction.image
     if labels.ndim == 3:
         np.save(folder / f"{stem}-classes.npy", labels)
         middle = len(labels) // 2
         labels, image = labels[middle], image[middle]
     else:
-        indices = Image.fromarray(labels.astype(np.uint8))
-        indices.putpalette(pictures.palette(256).tobytes())
+        if labels.dtype == np.uint8:
+            indices = Image.fromarray(labels)
+            indices.putpalette(pictures.palette(256).tobytes())
+        else:
+            indices = Image.fromarray(labels.astype(np.uint16))
         indices.save(folder / f"{stem}-classes.png")
-    Image.fromarray(pictures.overlay(image, labels)).save(folder / f"{stem}.png")
+    Image.fromarray(pictures.overlay(image, labels, len(task.class_names))).save(
+        folder / f"{stem}.png"
+    )

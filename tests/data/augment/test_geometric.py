@@ -13,7 +13,7 @@ def moving(draw):
 
     def move(key, images, masks=None, boxes=None, **parameters):
         motion = draw(key, images.shape, **parameters)
-        masks = None if masks is None else motion.labels(masks, motion.fill)
+        masks = None if masks is None else motion.classes(masks)
         return motion.images(images), masks, None if boxes is None else motion.boxes(boxes)
 
     return move
