@@ -2,10 +2,12 @@
 
 import io
 import math
+import threading
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from jaxvision.errors import UserError
 
@@ -13,6 +15,7 @@ MAX_PIXELS = 2**29  # 23170 x 23170, 1.5 GiB of colour
 NPY = b"\x93NUMPY"
 # Others that Pillow reads run programs on the file (EPS) or are no photographs.
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+_TIFF = (b"II*\0", b"MM\0*")
 
 
 class CorruptImageError(UserError):
@@ -48,11 +51,34 @@ def check_declared(size: Sequence[int], name: str, limit: int) -> None:
         )
 
 
+class _Unlimited:
+    """Pillow's own limit of pixels, lifted while any thread is inside: `check_declared` knows ours.
+
+    It is one for the whole process, and outside it stays what the program made it.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._theirs: int | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            self._inside += 1
+
+    def __exit__(self, *error: Any) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                Image.MAX_IMAGE_PIXELS = self._theirs
+
+
+_unlimited = _Unlimited()
+
+
 def open_image(data: bytes, name: str, limit: int = MAX_PIXELS) -> Image.Image:
     """The image in Pillow, its pixels not decoded yet: see `load`.
-
-    `Image.open` would do but for its limit of pixels, which is one for the whole process and not
-    ours to change.
 
     Raises:
       CorruptImageError: empty, of unknown format, damaged in its header, or of more pixels than
@@ -60,26 +86,22 @@ def open_image(data: bytes, name: str, limit: int = MAX_PIXELS) -> Image.Image:
     """
     if not data:
         raise CorruptImageError(name, "the file is empty")
-    Image.init()
-    for form in _FORMATS:
-        factory, accepts = Image.OPEN[form]
-        if len(data) >= 4 and accepts is not None and accepts(data[:16]) is True:
-            break
-    else:
-        raise CorruptImageError(name, "no known image format, or cut off in its header")
-    if form == "WEBP" and data[12:16] == b"VP8X" and len(data) >= 30:
+    if data[:4] == b"RIFF" and data[12:16] == b"VP8X" and len(data) >= 30:
         # Pillow reserves memory for the canvas when it opens the file.
         width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
         check_declared((height, width), name, limit)
     try:
-        image = factory(io.BytesIO(data), "")
+        with _unlimited:
+            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except UnidentifiedImageError as error:
+        reason = "no known image format, or cut off in its header"
+        if data[:4] in _TIFF:
+            reason = "a TIFF file of a kind of pixels that is not read, or damaged in its header"
+        raise CorruptImageError(name, reason) from error
     except MemoryError:
         raise
     except Exception as error:  # on damaged files Pillow raises whatever its parser met
-        reason = f"a {form} file that is cut off or damaged in its header ({error})"
-        if "unknown pixel mode" in str(error):
-            reason = f"a {form} file of a kind of pixels that is not read; convert it to 8 bits"
-        raise CorruptImageError(name, reason) from error
+        raise CorruptImageError(name, str(error) or type(error).__name__) from error
     check_declared(image.size[::-1], name, limit)
     return image
 
@@ -91,7 +113,8 @@ def load(image: Image.Image, name: str) -> Image.Image:
       CorruptImageError: they are cut off or damaged.
     """
     try:
-        image.load()
+        with _unlimited:
+            image.load()
     except MemoryError:
         raise
     except Exception as error:  # on damaged files Pillow raises whatever its parser met

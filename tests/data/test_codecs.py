@@ -2,6 +2,7 @@ import io
 import pickle
 import random
 import struct
+import tracemalloc
 import zlib
 
 import cv2
@@ -9,7 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from jaxvision.data.codecs import CorruptImageError, decode_image, decode_mask, encode_png
+from jaxvision.data.codecs import (
+    CorruptImageError,
+    decode_colours,
+    decode_image,
+    decode_mask,
+    encode_png,
+)
+from jaxvision.errors import UserError
 
 H, W = 48, 64
 ROWS, COLUMNS = np.mgrid[:H, :W]
@@ -246,8 +254,124 @@ def test_no_pixels_for_a_png_without_data():
 
 def test_a_bomb_is_refused():
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
-    with pytest.raises(CorruptImageError, match="3600000000 pixels"):
+    with pytest.raises(CorruptImageError, match=r"60000x60000 pixels.*max_image_pixels=536870912"):
         decode_image(png_chunks((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")))
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
+def test_declared_sizes_are_checked_before_decoding(form, monkeypatch):
+    data = encoded(COLOUR, form)
+    assert decode_image(data, max_pixels=H * W).shape == (H, W, 3)
+    monkeypatch.setattr("jaxvision.data.codecs.load", None)  # nobody comes so far
+    monkeypatch.setattr("simplejpeg.decode_jpeg", None)
+    for decode in (decode_image, decode_mask, decode_colours):
+        with pytest.raises(CorruptImageError, match=r"a: .*declares 64x48 pixels.*=3071\b"):
+            decode(data, name="a", max_pixels=H * W - 1)
+
+
+def npy(header, body=b""):
+    return b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header.encode() + body
+
+
+def claiming(width, height):
+    """Files of a few bytes whose headers claim a size."""
+    at = JPEG.index(b"\xff\xc0") + 5
+    vp8x = b"VP8X" + struct.pack("<II", 10, 0)
+    vp8x += (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    bmp = struct.pack("<IIIIiiHHIIIIII", 99, 0, 54, 40, width, height, 1, 24, *[0] * 6)
+    return {
+        "JPEG": JPEG[:at] + struct.pack(">HH", height, width) + JPEG[at + 4 :],
+        "WEBP": b"RIFF" + struct.pack("<I", 100) + b"WEBP" + vp8x + bytes(80),
+        "PPM": f"P6 {width} {height} 255\n".encode() + bytes(99),
+        "BMP": b"BM" + bmp,
+        "NPY": npy(f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({height}, {width})}}"),
+    }
+
+
+@pytest.mark.parametrize("form", claiming(9, 9))
+def test_a_header_that_claims_memory_gets_none(form):
+    data = claiming(65500, 65500)[form]
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptImageError, match=r"65500x65500 pixels"):
+            decode_image(data)
+        assert tracemalloc.get_traced_memory()[1] < 10e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_images_beyond_pillows_own_limit(monkeypatch, recwarn):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    colour, grey = ([encoded(x, form) for form in ("PNG", "TIFF", "JPEG")] for x in (COLOUR, GREY))
+    for data in colour:
+        assert decode_image(data).shape == (H, W, 3)
+    for data in grey:
+        assert decode_mask(data).shape == (H, W)
+    assert Image.MAX_IMAGE_PIXELS == 100
+    assert not [w for w in recwarn if "bomb" in str(w.message)]
+
+
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"restart_marker_rows": 1}])
+@pytest.mark.parametrize("picture", [COLOUR, GREY])
+def test_baseline_jpeg_with_odd_scan_headers(picture, options):
+    """Sequential scans whose header names no coefficients, as some telephones write it."""
+    data = encoded(picture, "JPEG", quality=95, **options)
+    at = data.index(b"\xff\xda")
+    at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    assert data[at - 3 : at] == b"\0\x3f\0"
+    odd = data[: at - 3] + bytes(3) + data[at:]
+    for channels in (1, 3):
+        np.testing.assert_array_equal(decode_image(odd, channels), decode_image(data, channels))
+    with pytest.raises(CorruptImageError):  # damage is still found
+        decode_image(odd[: at + 60] + b"\xff\xd9" + odd[at + 62 :])
+    with pytest.raises(CorruptImageError):
+        decode_image(odd[:-40])
+
+
+def test_unknown_revisions_of_jfif_are_no_damage():
+    odd = JPEG[:11] + b"\7" + JPEG[12:]
+    assert worst(decode_image(odd), decode_image(JPEG)) == 0
+
+
+HEADERS = [
+    "{'descr': '|u1', 'fortran_order': False, 'shape': (4, 4, 4)}",
+    "{'descr': '|u1', 'fortran_order': False, 'shape': (1000000000000,)}",
+    "{'descr': '|u1', 'fortran_order': False, 'shape': (0, 9, 9)}",
+    "{'descr': '|u1', 'fortran_order': False, 'shape': (-4, -4, 4)}",
+    "{'descr': '|O', 'fortran_order': False, 'shape': (1, 1, 1)}",
+    "{'descr': '|V1000000000', 'fortran_order': False, 'shape': (4, 4, 4)}",
+    "{'descr': '|u1', 'fortran_order': False, 'shape': (" + "1," * 100 + ")}",
+    "{'descr': __import__('os'), 'fortran_order': False, 'shape': (1,)}",
+    "(" * 9000,
+    "-" * 9000,
+    "{'descr': '|u1'}",
+    "",
+]
+
+
+@pytest.mark.parametrize("header", HEADERS)
+def test_hostile_numpy_files(header):
+    for decode in (decode_image, decode_mask, decode_colours):
+        with pytest.raises(CorruptImageError, match=r"^Cannot read image v\.npy: "):
+            decode(npy(header), name="v.npy")
+    assert decode_image(npy(HEADERS[0], bytes(64)), 1).shape == (4, 4, 4, 1)
+
+
+def test_mutated_numpy_files():
+    rng, files, refused = random.Random(0), [], 0
+    for array in (np.zeros((3, 4, 5), np.uint8), np.zeros((2, 3, 4, 1), np.uint8)):
+        buffer = io.BytesIO()
+        np.save(buffer, array)
+        files.append(buffer.getvalue())
+    for data in files * 150:
+        broken = bytearray(data)
+        for _ in range(rng.choice((1, 2, 4))):
+            broken[rng.randrange(6, 80)] = rng.randrange(256)
+        try:
+            assert decode_image(bytes(broken), 1).dtype == np.uint8
+        except CorruptImageError:
+            refused += 1
+    assert 150 < refused < 300
 
 
 def test_error_survives_pickling():
@@ -273,11 +397,21 @@ def test_masks_keep_their_values():
     np.testing.assert_array_equal(decoded, deep)
 
 
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "F"])
-def test_colour_images_are_no_masks(mode):
-    data = encoded(Image.fromarray(COLOUR).convert(mode), "TIFF")
-    with pytest.raises(CorruptImageError, match=f"m.png: a mask has one channel.*{mode} image"):
-        decode_mask(data, "m.png")
+@pytest.mark.parametrize(
+    ("mode", "message"),
+    [
+        ("RGB", r"RGB image with the colours \(.*and \d+ more\. data\.mask_colours names"),
+        ("RGBA", r"RGB image with the colours"),
+        ("CMYK", "CMYK image"),
+        ("LAB", "LAB image"),
+        ("F", "F image"),
+    ],
+)
+def test_colour_images_are_no_masks(mode, message):
+    picture = Image.new("LAB", (4, 4)) if mode == "LAB" else Image.fromarray(COLOUR).convert(mode)
+    with pytest.raises(UserError, match=f"m.png: a mask has one channel.*{message}") as caught:
+        decode_mask(encoded(picture, "TIFF"), "m.png")
+    assert not isinstance(caught.value, CorruptImageError)  # which data.on_corrupt="skip" drops
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 1), (5, 7, 3)])

@@ -102,6 +102,5 @@ def write(task: Any, prediction: Any, folder: Path, stem: str) -> None:
         else:
             indices = Image.fromarray(labels.astype(np.uint16))
         indices.save(folder / f"{stem}-classes.png")
-    Image.fromarray(pictures.overlay(image, labels, len(task.class_names))).save(
-        folder / f"{stem}.png"
-    )
+    laid_over = pictures.overlay(image, labels, len(task.class_names))
+    Image.fromarray(laid_over).save(folder / f"{stem}.png")
