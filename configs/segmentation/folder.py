@@ -4,11 +4,12 @@
         --config.data.classes="('background','crack')"
 
 DIR holds `train/` and `test/` with images, and `trainannot/` and `testannot/` with a PNG of class
-indices each, of the same name; 255 is ignored. DeepLab v3+ with an encoder from ImageNet: another
-one by `--config.model.options.encoder=resnet34`, another network by `--config.model.name` (docs/
-segmentation.md has them), weights of a whole network by `--config.model.weights`. Rare classes are
-sampled more often. `:tiles` is for large images: crops to train on, windows to evaluate. `:smoke`
-runs on built-in shapes.
+indices each, of the same name; 255 is ignored. Or it holds `images/` and `masks/`, which are split
+by the names of the files. DeepLab v3+ with an encoder from ImageNet: another one by
+`--config.model.options.encoder=resnet34`, another network by `--config.model.name`
+(docs/segmentation.md has them), weights of a whole network by `--config.model.weights`. Rare
+classes are sampled more often. `:tiles` is for large images: crops to train on, windows to
+evaluate. `:smoke` runs on built-in shapes.
 """
 
 from ml_collections import ConfigDict

@@ -57,6 +57,17 @@ def test_what_is_predicted_on_void_is_left_out_or_a_false_positive():
     np.testing.assert_allclose(both.iou(), counted.iou())
 
 
+def test_more_classes_than_255():
+    true = jnp.array([255, 255, 299, 65535, 65535, -1])
+    guess = jnp.array([255, 43, 299, 255, 0, 1])
+    found = ConfusionMatrix.of(guess, true, 300)
+    expected = np.zeros((300, 300), int)
+    expected[255, 255] = expected[255, 43] = expected[299, 299] = 1
+    np.testing.assert_array_equal(found.counts, expected)
+    assert np.flatnonzero(np.asarray(found.on_void)).tolist() == [0, 255]
+    assert found.compute("")["pixel_accuracy"] == pytest.approx(2 / 3)
+
+
 def test_a_network_may_predict_void():
     true, guess = jnp.array([0, 0, 1]), jnp.array([0, 2, 2])
     found = ConfusionMatrix.of(guess, true, 2)

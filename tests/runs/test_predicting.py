@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jaxvision import runs, tasks
-from jaxvision.data.codecs import CorruptImageError
+from jaxvision.data.codecs import CorruptImageError, decode_mask
 from jaxvision.data.facts import Facts
 from jaxvision.data.geometry import Geometry
 from jaxvision.errors import UserError
@@ -322,6 +322,45 @@ def test_masks_of_padded_images_fall_on_the_photograph(tmp_path):
         shares = {c["name"]: c["share"] for c in entry["classes"]}
         expected = {name: (truth == k).mean() for k, name in enumerate("abc")}
         assert shares == pytest.approx(expected, abs=1e-6)
+
+
+def test_more_classes_than_255_are_written_in_16_bits(tmp_path):
+    geometry = Geometry.crop((6, 9), 1, 2, 4, 5)
+    found = np.resize(np.array([0, 43, 255, 299], np.int32), (4, 5))
+    outputs = {"segmentation": found, "probability": np.ones((4, 5))}
+    image = np.zeros((6, 9, 3), np.uint8)
+    one = Prediction(image, image[1:5, 2:7], outputs, geometry, Path("c.jpg"))
+    pixels = run_of("segmentation", tuple(f"class {k}" for k in range(300)))
+    runs.write_predictions(pixels, [one], tmp_path, [Path("c.jpg")])
+    stored = decode_mask((tmp_path / "c-classes.png").read_bytes())
+    np.testing.assert_array_equal(stored[1:5, 2:7], found)
+    assert (stored == 65535).sum() == 6 * 9 - 4 * 5
+    (entry,) = json.loads((tmp_path / "predictions.json").read_text())
+    assert {c["name"]: c["share"] for c in entry["classes"]} == {
+        f"class {k}": 0.25 for k in (0, 43, 255, 299)
+    }
+    drawn = np.asarray(Image.open(tmp_path / "c.png"))[1:5, 2:7].reshape(-1, 3)
+    assert len(np.unique(drawn, axis=0)) == 4  # 299 has not the colour of 43, nor 255 that of void
+
+
+def test_photographs_above_the_limit_are_named_with_the_remedy(tmp_path):
+    Image.new("L", (9, 6)).save(tmp_path / "large.png")
+    config = tasks.default_config("segmentation")
+    config.model.name, config.data.classes = "unet_small", ("a", "b")
+    config.data.max_image_pixels = 53
+    opened = runs.with_weights(config, "none.safetensors")
+    (error,) = runs.predict_files(opened, [tmp_path / "large.png"])
+    assert "9x6 pixels" in error.reason
+    assert "data.max_image_pixels=53. Raise it to 54" in error.reason
+
+
+def test_folders_are_walked_as_those_of_training(tmp_path):
+    Image.new("L", (9, 6)).save(tmp_path / "a.png")
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    Image.new("L", (9, 6)).save(tmp_path / ".ipynb_checkpoints" / "a-checkpoint.png")
+    (tmp_path / "._a.png").write_bytes(b"of macOS")
+    (tmp_path / "again").symlink_to(tmp_path)
+    assert runs.image_files([str(tmp_path)]) == [tmp_path / "a.png"]
 
 
 def test_what_a_crop_leaves_out_is_of_no_class(tmp_path):

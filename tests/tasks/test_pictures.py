@@ -21,6 +21,16 @@ def test_void_is_light_grey():
     assert colours.tolist() == [[[128, 0, 0], [224, 224, 224]]]
 
 
+def test_more_classes_than_255_have_colours_of_their_own():
+    labels = np.array([[43, 255, 299, 300, 65535]], np.int32)
+    colours = pictures.colour_map(labels, 300)[0].tolist()
+    assert colours[3:] == [[224, 224, 224]] * 2
+    assert colours[:3] == pictures.palette(300)[labels[0, :3]].tolist()
+    assert len({*map(tuple, colours)}) == 4
+    legend = pictures.rows([np.zeros((1, 4, 4, 3), np.uint8)], [str(k) for k in range(300)])
+    assert (legend == pictures.palette(300)[299]).all(-1).any()
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_overlay_mixes_image_and_classes(channels):
     image = np.full((1, 2, channels), 100, np.uint8)

@@ -51,6 +51,19 @@ def cross_entropy(logits):
     return float(losses.masked_mean(*losses.cross_entropy(logits, TARGETS), COUNTED))
 
 
+def test_of_more_classes_than_255_the_void_is_65535():
+    names = tuple(map(str, range(300)))
+    task = Segmentation(Pixelwise(300), names)
+    variables = task.init(jax.random.key(0), image_spec((8, 10, 3)))
+    truth = np.full((2, 8, 10), 65535, np.int32)
+    truth[0, :2], truth[1, 3] = 255, 299
+    batch = {**BATCH, "segmentation": jnp.asarray(truth), "valid": jnp.array([True, False])}
+    sums, _ = jax.jit(task.evaluate)(variables, batch, KEY)
+    counts = np.asarray(sums["confusion"].counts)
+    assert counts.sum() == counts[255].sum() == 20
+    assert np.asarray(sums["confusion"].on_void).sum() == 60
+
+
 def test_terms_add_up():
     value, logits = loss_of(criterion="cross_entropy+dice+lovasz")
     expected = cross_entropy(logits) + sum(

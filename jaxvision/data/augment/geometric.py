@@ -63,7 +63,7 @@ def random_affine(
     translate: tuple[float, float] = (0.0, 0.0),
     shear: float = 0.0,
     fill: float = 0.0,
-    mask_fill: int | None = None,
+    mask_fill: int = -1,
 ) -> Motion:
     """Rotates, scales, shears and moves each image about its centre, by bilinear interpolation.
 
@@ -75,7 +75,7 @@ def random_affine(
       translate: (x, y), uniform in [-t, t] times the image's (width, height).
       shear: shear along x, uniform in [-shear, shear] degrees.
       fill: the value of image pixels that come from outside.
-      mask_fill: the value of such pixels of class maps (None: of no class).
+      mask_fill: the value of such pixels of class maps (-1: of no class).
     """
     height, width = shape[1:3]
     keys = jax.random.split(key, 5)
@@ -107,7 +107,7 @@ def random_crop(
     *,
     padding: int = 4,
     fill: float = 0.0,
-    mask_fill: int | None = None,
+    mask_fill: int = -1,
 ) -> Motion:
     """Pads each side by `padding` pixels and cuts out a window of the original size.
 

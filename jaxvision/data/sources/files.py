@@ -246,16 +246,18 @@ def mask_folder(
         found = [by_name[name] for name in wanted]
     if not found:
         raise UserError(f"No image in {folder}.")
-    by_stem: dict[str, Path] = {}
+    by_stem: dict[str, tuple[Path, ...]] = {}
     for path in mask_files:
-        other = by_stem.setdefault(stem(path, mask_root), path)
-        if other != path:
-            raise UserError(f"Two masks of one name: {other} and {path.name}.")
+        name = stem(path, mask_root)
+        by_stem[name] = (*by_stem.get(name, ()), path)
     old, new = rename
     stems = [stem(p, folder) for p in found]
     stems = [s.replace(old, new) if old else s for s in stems]
-    paths = [by_stem.get(s) or by_stem.get(s + p.suffix) for p, s in zip(found, stems)]
-    missing = [p.name for p, mask in zip(found, paths) if mask is None]
+    fitting = [by_stem.get(s) or by_stem.get(s + p.suffix, ()) for p, s in zip(found, stems)]
+    for several in fitting:
+        if len(several) > 1:
+            raise UserError(f"Two masks of one name: {several[0]} and {several[1].name}.")
+    missing = [p.name for p, paths in zip(found, fitting) if not paths]
     if missing:
         raise UserError(
             f"{len(missing)} of {len(found)} images in {folder} have no mask in {mask_root}, "
@@ -263,7 +265,7 @@ def mask_folder(
         )
     if not class_names:
         raise UserError("data.source='masks' needs data.classes: the class names in mask order.")
-    return Files(tuple(found), tuple(class_names), masks=tuple(p for p in paths if p is not None))
+    return Files(tuple(found), tuple(class_names), masks=tuple(paths[0] for paths in fitting))
 
 
 def _listed(root: Path, name: str) -> Sequence[str]:

@@ -40,25 +40,31 @@ def has_image(folder: Path) -> bool:
     return next(walk(folder), None) is not None
 
 
-def walk(folder: Path, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[Path]:
-    """Image files in a folder and below, in any order.
+def walk(folder: Path) -> Iterator[Path]:
+    """Image files in a folder, hidden or not, and below, in any order.
 
-    Args:
-      folder: hidden or not.
-      above: the folders that it lies in; a link back to one of them is not followed.
+    A link back to a folder that it lies in is not followed.
 
     Raises:
       UserError: a folder cannot be read.
     """
+    yield from _walk(folder, frozenset(map(_identity, folder.resolve().parents)))
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
     try:
-        status = folder.stat()
-        here = (status.st_dev, status.st_ino)
+        here = _identity(folder)
         entries = [] if here in above else list(os.scandir(folder))
     except OSError as error:
         raise UserError(f"Cannot read the folder {folder}: {error.strerror or error}.") from error
     for entry in entries:
         if entry.is_dir():
             if not hidden(entry.name):
-                yield from walk(Path(entry.path), above | {here})
+                yield from _walk(Path(entry.path), above | {here})
         elif is_image(entry.name):
             yield Path(entry.path)
