@@ -7,32 +7,20 @@ down, and pixel i covers the interval [i, i + 1). Sizes are (height, width).
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from jaxvision.data.label_maps import IGNORE
 from jaxvision.data.resizing import OPENCV, resize_image, resize_mask
 from jaxvision.errors import UserError, unknown
-
-IGNORE = 255  # value of label maps uint8 where there is no class
-WIDE_IGNORE = 65535  # and of wider ones, in which 255 is a class
 
 # What float32 leaves of a coordinate of some thousand pixels is exact to this.
 _ROUNDING = 1e-3
 # A centre on the border of two pixels belongs to the later one, whatever the rounding.
 _TIE = 1e-4
-
-
-def ignored(dtype: Any) -> int:
-    """The value of label maps of a type where there is no class."""
-    return IGNORE if np.dtype(dtype) == np.uint8 else WIDE_IGNORE
-
-
-def label_type(num_classes: int) -> np.dtype:
-    """The type of label maps of so many classes: uint8, or int32 of more than 255."""
-    return np.dtype(np.uint8 if num_classes <= IGNORE else np.int32)
 
 
 class _Span(NamedTuple):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from jaxtyping import Array, Bool, Float, Shaped
 
-from jaxvision.data.geometry import ignored
+from jaxvision.data.label_maps import ignored
 from jaxvision.ops import geometry
 
 

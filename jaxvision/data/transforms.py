@@ -19,7 +19,8 @@ import numpy as np
 
 from jaxvision.data import options
 from jaxvision.data.annotations import KINDS, Kind
-from jaxvision.data.geometry import Geometry, ignored
+from jaxvision.data.geometry import Geometry
+from jaxvision.data.label_maps import ignored
 from jaxvision.data.resizing import pair
 from jaxvision.errors import UserError
 from jaxvision.registry import Registry

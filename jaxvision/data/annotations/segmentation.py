@@ -19,7 +19,8 @@ from jaxvision.data.codecs import (
     orientation_of,
     packed_colours,
 )
-from jaxvision.data.geometry import WIDE_IGNORE, Geometry, ignored, label_type
+from jaxvision.data.geometry import Geometry
+from jaxvision.data.label_maps import WIDE_IGNORE, ignored, label_type
 from jaxvision.data.motion import Motion
 from jaxvision.errors import UserError
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jaxvision.data.geometry import ignored, label_type
+from jaxvision.data.label_maps import ignored, label_type
 from jaxvision.layers.images import center_crop
 from jaxvision.tasks import pictures
 
