@@ -64,6 +64,37 @@ def test_of_more_classes_than_255_the_void_is_65535():
     assert np.asarray(sums["confusion"].on_void).sum() == 60
 
 
+def test_one_output_is_the_logit_of_the_second_class():
+    """Binary cross-entropy with logits, and 0.5 of the sigmoid as the threshold."""
+    task = Segmentation(Pixelwise(1), ("background", "thing"), one_output=True)
+    variables = task.init(jax.random.key(0), image_spec((8, 10, 3)))
+    truth = jnp.where(BATCH["segmentation"] < 3, BATCH["segmentation"] % 2, 255)
+    batch = {**BATCH, "segmentation": truth}
+    objective, _ = task.loss(variables["params"], {}, batch, jax.random.key(1))
+    image = task.inputs.evaluate(batch["image"])
+    logit = np.asarray(task.model.apply(variables, image), np.float64)[..., 0]
+    seen = np.asarray(truth) < 255
+    each = np.logaddexp(0, logit) - np.asarray(truth) * logit
+    assert float(objective.loss) == pytest.approx(each[seen].mean(), rel=1e-5)
+    found = task.predict(variables, batch, jax.random.key(0))
+    np.testing.assert_array_equal(found["segmentation"], (logit > 0).astype(int))
+    sigmoid = 1 / (1 + np.exp(-np.abs(logit)))
+    np.testing.assert_allclose(found["probability"], sigmoid, rtol=1e-5)
+    confusion = task.evaluate(variables, batch, jax.random.key(0))[0]["confusion"]
+    assert confusion.compute("c").keys() >= {"miou", "iou/thing", "iou/background"}
+
+
+def test_one_output_is_configured_for_two_classes():
+    config = tasks.default_config("segmentation")
+    config.model.name, config.segmentation.one_output = "unet_small", True
+    config.data.classes = ("background", "lesion")
+    assert tasks.create(config, Facts(("background", "lesion"))).model.num_classes == 1
+    with pytest.raises(UserError, match="one_output is for two classes; the data have 3"):
+        tasks.create(config, Facts(("a", "b", "c")))
+    with pytest.raises(UserError, match=r"as in data.classes=\('background', 'lesion'\)"):
+        tasks.create(config, Facts(("lesion",)))
+
+
 def test_terms_add_up():
     value, logits = loss_of(criterion="cross_entropy+dice+lovasz")
     expected = cross_entropy(logits) + sum(
@@ -152,7 +183,7 @@ def created(values):
             {"segmentation__void_class": "a"},
             "segmentation.void_class='a' is not the last class, 'c'",
         ),
-        ({"segmentation__scales": (0.0,)}, "segmentation.scales are positive"),
+        ({"segmentation__scales": (0.0,)}, r"segmentation.scales. is a number above 0"),
         ({"segmentation__distillation": "resnet18"}, "Unknown config key"),
     ],
 )

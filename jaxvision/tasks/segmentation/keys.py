@@ -14,6 +14,10 @@ KEYS = {
         part=True,
     ),
     "loss_options": Key(FREE, "arguments of the terms, e.g. {'focal': {'gamma': 3.0}}"),
+    "one_output": Key(
+        False,
+        "two classes by a network of one output: the logit of the second class (a sigmoid)",
+    ),
     "hard_share": Key(
         0.0, "keep the hardest pixels, at least this share (0: all count)", least=0, below=1
     ),

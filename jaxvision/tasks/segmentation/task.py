@@ -36,6 +36,8 @@ class Segmentation(base.Task):
     Attributes:
       criterion: terms of the loss, joined by "+", or a function of pixels.
       loss_options: keyword arguments of the terms, by name.
+      one_output: whether the network gives the logit of the second of two classes alone; that of
+        the first is 0, so that the softmax of both is the sigmoid of the one.
       hard_share: the part of pixels that cross-entropy and focal keep at least; 0 keeps all.
       hard_threshold: pixels whose class has less probability are kept too.
       auxiliary_weight: of the losses of auxiliary heads.
@@ -68,6 +70,7 @@ class Segmentation(base.Task):
     l2: float = 0.0
     criterion: str = "cross_entropy"
     loss_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    one_output: bool = False
     hard_share: float = 0.0
     hard_threshold: float = 0.7
     auxiliary_weight: float = 0.4
@@ -80,6 +83,16 @@ class Segmentation(base.Task):
     @classmethod
     def create(cls, config: "ConfigDict", facts: Any) -> Self:
         own, names = config.segmentation, facts.class_names
+        if len(names) == 1:
+            raise UserError(
+                f"data.classes has one class, {names[0]!r}. Name what is not of it, too, as in "
+                f"data.classes=('background', {names[0]!r}); with segmentation.one_output=true the "
+                "network has one output for the two."
+            )
+        if own.one_output and len(names) != 2:
+            raise UserError(
+                f"segmentation.one_output is for two classes; the data have {len(names)}."
+            )
         weights = base.checked_class_weights("segmentation", own.class_weights, names)
         options = own.loss_options.to_dict()
         check_terms(own.loss, options)
@@ -91,7 +104,7 @@ class Segmentation(base.Task):
         if "encoder" in models.variant(config.model.name).options:
             _, place = models.encoder_of(config.model.name, config.model.options.to_dict())
         return cls(
-            model=base.create_network(config, len(names)),
+            model=base.create_network(config, 1 if own.one_output else len(names)),
             class_names=names,
             inputs=Inputs.create(config, facts),
             label_smoothing=own.label_smoothing,
@@ -100,6 +113,7 @@ class Segmentation(base.Task):
             l2=own.l2,
             criterion=own.loss,
             loss_options=options,
+            one_output=own.one_output,
             hard_share=own.hard_share,
             hard_threshold=own.hard_threshold,
             auxiliary_weight=own.auxiliary_weight,
@@ -163,6 +177,7 @@ class Segmentation(base.Task):
             self.model, params, model_state, batch["image"], dropout_key
         )
         outputs = outputs if isinstance(outputs, dict) else {"logits": outputs}
+        outputs = {name: self._of_classes(logits) for name, logits in outputs.items()}
         means: dict[str, Ratio] = {}
         for name, logits in outputs.items():
             share = 1.0 if name == "logits" else self.auxiliary_weight
@@ -176,8 +191,17 @@ class Segmentation(base.Task):
 
     def logits(self, variables: Any, image: jax.Array) -> jax.Array:
         """float32 [b, h, w, k] for uint8 images, or the logarithm of several views' mean."""
-        apply = partial(base.apply_eval, self.model, variables)
+        apply = partial(self._apply, variables)
         return self.views.logits(apply, self.inputs.evaluate(image))
+
+    def _apply(self, variables: Variables, image: jax.Array) -> jax.Array:
+        """Logits of each class for normalised images."""
+        return self._of_classes(base.apply_eval(self.model, variables, image))
+
+    def _of_classes(self, output: jax.Array) -> jax.Array:
+        if not self.one_output:
+            return output
+        return jnp.concatenate([jnp.zeros_like(output), output], axis=-1)
 
     def pixel_probabilities(self, variables: Variables, image: jax.Array) -> jax.Array:
         """float32 [b, h, w, k] for uint8 images; a network without padding gives fewer pixels."""
@@ -188,7 +212,7 @@ class Segmentation(base.Task):
 
         What a network without padding would leave out at the border is seen mirrored.
         """
-        apply = partial(base.apply_eval, self.model, variables)
+        apply = partial(self._apply, variables)
         image = self.inputs.evaluate(batch["image"])
         probabilities = jax.nn.softmax(self.views.covering(apply, image).logits(apply, image))
         return {
