@@ -4,6 +4,7 @@ Published weights seldom fit as they are: another number of classes, other image
 image size. What can be adapted is adapted as timm does it; the rest is refused by name.
 """
 
+import fnmatch
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from jaxvision import models
 from jaxvision.interop import torch_weights
 from jaxvision.interop.published import Published, published, resolve
 from jaxvision.interop.published import class_names as names_of
+from jaxvision.interop.weight_files import read_state_dict, split_choice
 from jaxvision.models.variant import Variant
 from jaxvision.ops import random
 from jaxvision.state_dict import Shapes, StateDict
@@ -33,25 +35,30 @@ class Weights:
       state: by the names of the network's reference.
       where: they come from; named in errors.
       published: what is known of them beside, if they are published ones.
+      ignore: shell patterns of names that the network may lack.
     """
 
     state: StateDict
     where: str
     published: Published | None = None
+    ignore: tuple[str, ...] = ()
 
 
 def read(weights: str, name: str) -> Weights:
     """The trained weights of a registered network.
 
     Args:
-      weights: see `interop.published.resolve`.
+      weights: see `interop.published.resolve`; after it perhaps `#` and, with commas between,
+        which state_dict of the file (`#state_dict_ema`), and what the network may lack
+        (`#ignore=*.mask`).
       name: of the network.
 
     Raises:
       UserError: there are no such weights.
     """
-    path, about = resolve(weights, name)
-    return Weights(torch_weights.read_state_dict(path), str(path), about)
+    choice = split_choice(weights)
+    path, about = resolve(choice.place, name)
+    return Weights(read_state_dict(path, choice.part), str(path), about, choice.ignore)
 
 
 def create(
@@ -67,7 +74,7 @@ def create(
 
     Args:
       name: of the network, see `models.names()`.
-      weights: see `interop.published.resolve`.
+      weights: see `read`.
       num_classes: other than the file's: the classifier is then a fresh one; 0 takes it off.
       image_size: (height, width) to resample positions for, or (depth, height, width) of volumes;
         by default that of the weights.
@@ -88,7 +95,8 @@ def create(
     model = models.create(name, num_classes, **options)
     image = jnp.zeros((1, *size, channels or colours))
     fresh = jax.jit(lambda: model.init(random.key(seed), image, train=False))()
-    return model, load_state(entry, model, state, dict(fresh), found.where, about)
+    loaded = load_state(entry, model, state, dict(fresh), found.where, about, ignore=found.ignore)
+    return model, loaded
 
 
 def classes_in(entry: Variant, state: StateDict) -> int:
@@ -127,6 +135,7 @@ def load_into(
         variables,
         weights.where,
         weights.published,
+        ignore=weights.ignore,
         fine_tune=fine_tune,
         reset_classifier=reset_classifier,
     )
@@ -161,6 +170,7 @@ def load_state(
     where: str,
     about: Published | None = None,
     *,
+    ignore: tuple[str, ...] = (),
     fine_tune: bool = True,
     reset_classifier: bool = False,
 ) -> dict[str, Any]:
@@ -176,7 +186,11 @@ def load_state(
         if getattr(model, "num_classes", None) == 0:
             dropped += tuple(f"{layer}." for layer in entry.classifier)
     shapes = torch_weights.torch_shapes(variables)
-    state = adapt(entry, entry.convert(state), shapes, about)
+    state = {
+        name: value
+        for name, value in adapt(entry, entry.convert(state), shapes, about).items()
+        if name in shapes or not any(fnmatch.fnmatchcase(name, pattern) for pattern in ignore)
+    }
     kept: list[str] = []
     for layer in entry.classifier:
         leaves = [name for name in shapes if name.startswith(f"{layer}.")]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from parity.cases import GOLDEN
 from parity.deterministic import weights
+from safetensors.numpy import save_file
 
 from jaxvision import models, pretrained
 from jaxvision.errors import UserError
@@ -145,6 +146,34 @@ def test_names_that_are_nowhere(vit_file):
     path, _ = vit_file
     with pytest.raises(UserError, match="Missing"):
         pretrained.create("resnet8_cifar", str(path))
+
+
+def test_extra_tensors_are_named_and_left_out_on_request(vit_file, tmp_path):
+    _, trained = vit_file
+    extra = {"blocks.0.total_ops": np.zeros(1), "mean": np.zeros(3)}
+    save_file(leaves(trained) | extra, tmp_path / "extra.safetensors")
+    options = {"image_size": (28, 28), "channels": 1}
+    named = r"Unexpected \(2\): blocks\.0\.total_ops, mean\n.*#ignore=blocks\.0\.total_ops"
+    with pytest.raises(UserError, match=named):
+        pretrained.create("vit_mnist", str(tmp_path / "extra.safetensors"), **options)
+    wanted = f"{tmp_path}/extra.safetensors#ignore=*.total_ops"
+    with pytest.raises(UserError, match=r"Unexpected \(1\): mean"):
+        pretrained.create("vit_mnist", wanted, **options)
+    _, variables = pretrained.create("vit_mnist", f"{wanted},ignore=*", **options)
+    jax.tree.map(np.testing.assert_array_equal, variables, trained)
+
+
+def test_a_prefix_of_some_names_is_found(vit_file, tmp_path):
+    _, trained = vit_file
+    state = {f"encoder_q.{name}": value for name, value in leaves(trained).items()}
+    save_file(state | {"queue": np.zeros(2)}, tmp_path / "moco.safetensors")
+    options = {"image_size": (28, 28), "channels": 1}
+    with pytest.raises(UserError, match=r"under 'encoder_q\.': write #encoder_q after its name"):
+        pretrained.create("vit_mnist", str(tmp_path / "moco.safetensors"), 10, **options)
+    _, variables = pretrained.create(
+        "vit_mnist", f"{tmp_path}/moco.safetensors#encoder_q", **options
+    )
+    jax.tree.map(np.testing.assert_array_equal, variables, trained)
 
 
 def test_preparation_is_timms():

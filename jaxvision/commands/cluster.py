@@ -289,10 +289,11 @@ def _network(options: argparse.Namespace):
     from jaxvision import pretrained
     from jaxvision.classical.pixel_features import principal
     from jaxvision.interop.published import Published, resolve
+    from jaxvision.interop.weight_files import split_choice
     from jaxvision.tasks.inputs import Inputs
 
-    path, known = resolve(options.weights, options.model)
-    model, variables = pretrained.create(options.model, str(path), features_only=True)
+    _, known = resolve(split_choice(options.weights).place, options.model)
+    model, variables = pretrained.create(options.model, options.weights, features_only=True)
     known = known or Published()
     inputs = Inputs(known.mean, known.std)
     apply = jax.jit(lambda v, image: model.apply(v, inputs.evaluate(image), train=False))

@@ -17,9 +17,9 @@ from importlib import resources
 from pathlib import Path
 
 from jaxvision.errors import UserError, unknown
+from jaxvision.interop.weight_files import FILES, file_in, shards
 
 _HUB = re.compile(r"^(?:hf:)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?$")
-_FILES = ("model.safetensors", "pytorch_model.bin")  # by preference
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,14 @@ def class_names(labels: str) -> tuple[str, ...]:
 def resolve(weights: str, model: str = "") -> tuple[Path, Published | None]:
     """The file that `weights` names, fetched if need be, and what is known of it.
 
+    An index of shards stands for them all.
+
     Args:
-      weights: a file; "default" or a tag of the model (`tv_in1k`, `IMAGENET1K_V1`), which may come
-        with the model's name as in timm (`resnet50.tv_in1k`) or torchvision
-        (`ResNet50_Weights.IMAGENET1K_V1`); `owner/repository` on the Hugging Face Hub, with
-        `@revision` if wanted and `hf:` before it where a folder is called so too; or the https
-        address of a file, with `#sha256=...` if wanted.
+      weights: a file; a folder like a repository of the Hub; "default" or a tag of the model
+        (`tv_in1k`, `IMAGENET1K_V1`), which may come with the model's name as in timm
+        (`resnet50.tv_in1k`) or torchvision (`ResNet50_Weights.IMAGENET1K_V1`); `owner/repository`
+        on the Hugging Face Hub, with `@revision` if wanted and `hf:` before it where a folder is
+        called so too; or the https address of a file, with `#sha256=...` if wanted.
       model: name of the network, for tags.
 
     Raises:
@@ -109,11 +111,13 @@ def resolve(weights: str, model: str = "") -> tuple[Path, Published | None]:
         return (hub_file(entry.hub) if entry.hub else url_file(entry.url)), entry
     if weights.startswith("https://"):
         return url_file(weights), None
+    if path.is_dir():
+        return file_in(path), None
     by_repository = {entry.hub: entry for entry in entries.values() if entry.hub}
     if (match := _HUB.match(weights)) and path.suffix not in (".safetensors", ".pth", ".pt", ".th"):
         return hub_file(match[1], match[2]), by_repository.get(match[1])
     if path.suffix:
-        raise UserError(f"No weights file {weights}.")
+        raise UserError(f"No weights file {weights}, and no folder.")
     if not entries:
         raise UserError(f"No published weights of {model!r} are known; give a file, or a Hub name.")
     raise unknown(f"weights of {model}", weights, ["default", *entries])
@@ -139,16 +143,24 @@ def hub_file(repository: str, revision: str | None = None) -> Path:
 
     at = f"{repository}@{revision}" if revision else repository
     reason, offline = "", not _hub_answers()
-    for name in _FILES:
+
+    def fetch(name: str) -> Path:
+        path = Path(hf_hub_download(repository, name, revision=revision, local_files_only=offline))
+        blob = path.resolve().name
+        if re.fullmatch(r"[0-9a-f]{64}", blob):
+            check_sha256(path, blob)
+        return path
+
+    for name in FILES:
         try:
-            path = Path(
-                hf_hub_download(repository, name, revision=revision, local_files_only=offline)
-            )
+            path = fetch(name)
+            for shard in shards(path) if path.suffix == ".json" else ():
+                fetch(shard)
         except LocalEntryNotFoundError:
             reason = "not in the local cache, and the Hub cannot be reached (or HF_HUB_OFFLINE=1)"
             continue
         except EntryNotFoundError:
-            reason = f"it has none of {', '.join(_FILES)}"
+            reason = f"it has none of {', '.join(FILES)}"
             continue
         except RevisionNotFoundError:
             raise UserError(f"{repository} on the Hub has no revision {revision!r}.") from None
@@ -156,9 +168,6 @@ def hub_file(repository: str, revision: str | None = None) -> Path:
             raise UserError(f"No repository {repository!r} on the Hub.") from None
         except (HfHubHTTPError, OSError) as error:
             raise UserError(f"Cannot fetch {at} from the Hub: {error}") from error
-        blob = path.resolve().name
-        if re.fullmatch(r"[0-9a-f]{64}", blob):
-            check_sha256(path, blob)
         return path
     raise UserError(f"Cannot fetch weights of {at} from the Hub: {reason}.")
 

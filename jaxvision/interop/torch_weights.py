@@ -24,13 +24,11 @@ import jax
 import numpy as np
 
 from jaxvision.errors import UserError, nearest
-from jaxvision.interop.torch_file import read_torch_file
+from jaxvision.interop.weight_files import read_state_dict
 from jaxvision.state_dict import StateDict
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 _STATISTICS = {"mean": "running_mean", "var": "running_var"}
-_PREFIXES = ("module.", "_orig_mod.", "model.")  # DataParallel, torch.compile, Lightning
-_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "weights")
 _UNUSED = ("num_batches_tracked",)
 
 
@@ -57,46 +55,6 @@ def from_torch_layout(path: str, value: np.ndarray) -> np.ndarray:
     if path.endswith("/kernel") and value.ndim >= 2:
         return value.transpose(*range(2, value.ndim), 1, 0)
     return value
-
-
-def read_state_dict(path: str | Path) -> StateDict:
-    """The tensors of a `.safetensors`, `.pth`, `.pt`, `.th`, `.bin` or `.tar` file by name.
-
-    Wrappers around the state_dict (`{"state_dict": ..., "epoch": ...}`) and prefixes of all names
-    (`module.`) are taken off.
-
-    Raises:
-      UserError: no such file, damaged, of another format, or it holds no tensors.
-    """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise UserError(f"No weights file {path}.")
-    state = _safetensors(path) if path.suffix == ".safetensors" else _torch_tensors(path)
-    if not state:
-        raise UserError(f"{path} holds no tensors.")
-    while prefix := next((p for p in _PREFIXES if all(n.startswith(p) for n in state)), None):
-        state = {name.removeprefix(prefix): value for name, value in state.items()}
-    return state
-
-
-def _torch_tensors(path: Path) -> StateDict:
-    content = read_torch_file(path)
-    for _ in _WRAPPERS:
-        inner = next((content[w] for w in _WRAPPERS if isinstance(content.get(w), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
-    return {str(k): v for k, v in content.items() if isinstance(v, np.ndarray)}
-
-
-def _safetensors(path: Path) -> StateDict:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
-        raise UserError(f"Cannot read {path}: {error}") from error
 
 
 def torch_shapes(variables: Any) -> dict[str, tuple[int, ...]]:
@@ -170,7 +128,19 @@ def _mismatch(
             lines.append(f"  {title} ({len(names)}): {', '.join(names[:shown])}{more}")
     if missing and unexpected and (close := nearest(missing[0], unexpected, count=1)):
         lines.append(f"  {missing[0]!r} may be {close[0]!r} there.")
+    if begin := next((n.removesuffix(missing[0]) for n in unexpected if _under(n, missing)), ""):
+        lines.append(f"  The file has it under {begin!r}: write #{begin[:-1]} after its name.")
+    if unexpected and not missing and not misshaped:
+        lines.append(
+            "  If these are of no use, write after the file's name: "
+            f"#ignore={unexpected[0]} (a shell pattern; more of them after commas)."
+        )
     return "\n".join(lines)
+
+
+def _under(name: str, missing: list[str]) -> bool:
+    """Whether it is the first missing name with something before."""
+    return bool(missing) and name.endswith(f".{missing[0]}")
 
 
 def load(path: str | Path, like: Any, convert: Callable[[StateDict], StateDict] = dict) -> Any:

@@ -17,6 +17,7 @@ from jaxvision.interop.published import (
     resolve,
     url_file,
 )
+from jaxvision.interop.weight_files import read_state_dict
 
 
 @pytest.fixture
@@ -98,6 +99,17 @@ def test_revisions(offline_hub):
     offline_hub("someone/network", revision="v2")
     assert resolve("hf:someone/network@v2")[0].name == "model.safetensors"
     with pytest.raises(UserError, match=r"someone/network from the Hub: not in the local cache"):
+        resolve("someone/network")
+
+
+def test_shards_on_the_hub(offline_hub, tmp_path):
+    folder = offline_hub("someone/network").parents[1] / "snapshots/c0ffee"
+    (folder / "model.safetensors").rename(folder / "one.safetensors")
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a.weight": "one.safetensors"}}))
+    assert read_state_dict(resolve("someone/network")[0])["a.weight"].shape == (2, 3)
+    (folder / "one.safetensors").unlink()
+    with pytest.raises(UserError, match="not in the local cache"):
         resolve("someone/network")
 
 

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from jaxvision import models
 from jaxvision.errors import UserError
-from jaxvision.interop import torch_weights
+from jaxvision.interop import weight_files
 from jaxvision.interop.torch_weights import (
     from_torch_layout,
     load,
@@ -147,8 +147,8 @@ def test_a_prefix_of_some_names_stays(tmp_path):
 )
 def test_wrappers(monkeypatch, tmp_path, wrap):
     state = {"a.weight": np.zeros(2), "a.bias": np.ones(1)}
-    monkeypatch.setattr(torch_weights, "read_torch_file", lambda _: wrap({**state, "step": 3}))
-    (tmp_path / "w.pth").touch()
+    monkeypatch.setattr(weight_files, "read_torch_file", lambda _: wrap({**state, "step": 3}))
+    (tmp_path / "w.pth").write_bytes(b"x")
     assert read_state_dict(tmp_path / "w.pth").keys() == state.keys()
 
 

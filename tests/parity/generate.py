@@ -12,6 +12,7 @@ matplotlib) propagates back to images. `schedules`: schedules.npz, learning rate
 README.md for the environment.
 """
 
+import argparse
 import collections
 import json
 import sys
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+import safetensors.torch
 import torch
 from parity.case import Case
 from parity.cases import CASES, FEATURES, GOLDEN, GRADIENTS, LOGITS, family
@@ -214,6 +216,29 @@ def torch_files() -> None:
         path = FILES / ("zip.pt" if zipped else "legacy.pt")
         torch.save(content, path, _use_new_zipfile_serialization=zipped)
     torch.save({"layer": torch.nn.Linear(1, 1)}, FILES / "module.pt")
+    tagged = torch.nn.Parameter(ramp[1].clone())
+    tagged.note = "attributes are pickled with a tensor"
+    training = {
+        "model": {"weight": ramp, "tagged": tagged, "array": ramp.t().numpy()},
+        "model_ema": {"weight": ramp * 2},
+        "args": argparse.Namespace(lr=0.1, output=Path("runs")),
+        "best_acc1": np.float64(0.75),
+        "seen": {1, 2},
+        "meters": collections.defaultdict(list, loss=[np.float32(0.5)]),
+        "counter": collections.Counter("aab"),
+        "dtype": torch.float16,
+        "big_endian": np.arange(3, dtype=">i4"),
+        "words": np.array(["a", "b"]),
+        "raw": b"\xff\x00",
+    }
+    for zipped in (True, False):
+        path = FILES / f"training_{'zip' if zipped else 'legacy'}.pt"
+        torch.save(training, path, _use_new_zipfile_serialization=zipped)
+    kinds = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "uint16")
+    numbers = torch.tensor([1.0, 1.5, 20.0, 0.25])
+    content = {kind: numbers.to(getattr(torch, kind)) for kind in kinds}
+    torch.save(content, FILES / "new_kinds.pt")
+    safetensors.torch.save_file(content, FILES / "new_kinds.safetensors")
     print(f"torch files in {FILES}")
 
 
