@@ -1,8 +1,8 @@
 """The registry: `create("resnet50", num_classes=10)`, `names("vit*")`.
 
-A family is one file that defines `VARIANTS: dict[name, Variant]`, and perhaps `ALIASES: dict[alias,
-name]`; it is listed in `_FAMILIES`. The folder that it is in is its networks' role. A network of
-your own is entered by the decorator `register`.
+A family is one file that defines `VARIANTS: dict[name, Variant]`; it is listed in `_FAMILIES`. The
+folder that it is in is its networks' role. A network is also found by its names in other libraries
+(`Variant.forms`). A network of your own is entered by the decorator `register`.
 """
 
 import dataclasses
@@ -123,7 +123,10 @@ _REGISTRY: Registry[Variant] = Registry(
     definition=lambda entry: entry.module,
 )
 ALIASES: dict[str, str] = {
-    alias: name for family in _FAMILIES for alias, name in getattr(family, "ALIASES", {}).items()
+    form.name: name
+    for family in _FAMILIES
+    for name, entry in family.VARIANTS.items()
+    for form in entry.forms
 }
 
 
@@ -155,7 +158,7 @@ def register(name: str, **fields: Any) -> Callable[[Module], Module]:
 
 
 def variant(name: str) -> Variant:
-    """The registry's entry for `name`, which may be an alias (torchvision's name).
+    """The registry's entry for `name`, which may be its name in another library.
 
     Raises:
       UserError: no such model.

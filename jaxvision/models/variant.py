@@ -14,6 +14,21 @@ def _as_it_is(state: StateDict, shapes: Shapes) -> StateDict:
 
 
 @dataclass(frozen=True)
+class Form:
+    """The same network in another library than its reference's.
+
+    Attributes:
+      package: the library.
+      name: of the network there.
+      export: brings a state_dict by the reference's names to those of that library.
+    """
+
+    package: str
+    name: str
+    export: Callable[[StateDict], StateDict]
+
+
+@dataclass(frozen=True)
 class Variant:
     """A named network: its module, the fields that make it this variant, and its reference.
 
@@ -33,6 +48,7 @@ class Variant:
       resize: fits what depends on the image's size (position embeddings) to the wanted shapes,
         both by the reference's names and in its layout.
       export: completes a state_dict of ours with what the reference's holds beside it.
+      forms: other libraries whose state_dicts `convert` reads and that weights can be written for.
     """
 
     module: type[nn.Module]
@@ -48,6 +64,7 @@ class Variant:
     convert: Callable[[StateDict], StateDict] = dict
     resize: Callable[[StateDict, Shapes], StateDict] = _as_it_is
     export: Callable[[StateDict], StateDict] = dict
+    forms: tuple[Form, ...] = ()
 
     @property
     def ends(self) -> tuple[str, ...]:

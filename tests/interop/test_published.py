@@ -57,6 +57,13 @@ def test_the_table():
     assert published("lenet5") == {}
 
 
+@pytest.mark.parametrize("name", ["inception_v3", "googlenet"])
+def test_torchvisions_inceptions_take_images_in_minus_one_to_one(name):
+    # Its constructors turn ImageNet's normalisation into this one when they load these weights.
+    entry = published(name)["IMAGENET1K_V1"]
+    assert (entry.mean, entry.std) == ((0.5,) * 3, (0.5,) * 3)
+
+
 def test_files_of_segmentation_networks():
     entry = published("deeplabv3_resnet101")["COCO_WITH_VOC_LABELS_V1"]
     assert entry.url.endswith("/deeplabv3_resnet101_coco-586e9e4e.pth")

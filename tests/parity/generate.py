@@ -1,15 +1,16 @@
 """Runs the PyTorch references and writes what the tests compare with.
 
     python tests/parity/generate.py [CASE ...] [torch_files] [adapted] [segmentation] [saliency]
-        [schedules]
+        [schedules] [other_names]
 
 A case (all of them, if none is named): tests/parity/golden/CASE.npz with logits and features in
 evaluation mode; for some, loss, gradients and running statistics of one training step.
 `torch_files`: tests/interop/data, one dict of many kinds of tensors in both formats of torch.save.
 `adapted`: adapted.npz, weights that timm fits to other images. `segmentation`: segmentation.npz,
 losses and metrics of label maps. `saliency`: saliency.npz, what captum 0.9.0 (which imports
-matplotlib) propagates back to images. `schedules`: schedules.npz, learning rates by step. See
-README.md for the environment.
+matplotlib) propagates back to images. `schedules`: schedules.npz, learning rates by step.
+`other_names`: other_names.npz, networks by the names of other libraries. See README.md for the
+environment.
 """
 
 import argparse
@@ -452,7 +453,51 @@ def schedules() -> None:
     print(f"schedules.npz: {len(found)} arrays, {size} bytes")
 
 
+def other_names() -> None:
+    """Writes other_names.npz: networks under other libraries' names, for tests/interop.
+
+    Small transformers, with their logits, as their modules and as their files call the parameters;
+    and the names and shapes that the constructors have which export-torch prints.
+    """
+    import tempfile
+
+    from parity.exports import EXPORTS, FRACTION, TRANSFORMERS, network
+    from parity.references import transformers
+    from safetensors.torch import load_file
+
+    def shapes(state: dict[str, torch.Tensor]) -> np.ndarray:
+        text = json.dumps({name: tuple(value.shape) for name, value in state.items()})
+        return np.frombuffer(text.encode(), np.uint8)
+
+    found = {}
+    for kind, (config, sizes) in TRANSFORMERS.items():
+        torch.manual_seed(0)
+        package = transformers()
+        model = getattr(package, kind)(getattr(package, config)(**sizes)).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                values = torch.randn(parameter.shape) * FRACTION / 2
+                parameter.copy_(values.round().clamp(-127, 127) / FRACTION)
+        with tempfile.TemporaryDirectory() as folder:
+            model.save_pretrained(folder)
+            saved = load_file(Path(folder) / "model.safetensors")
+        for form, state in {"module": model.state_dict(), "file": saved}.items():
+            flat = torch.cat([value.flatten() for value in state.values()])
+            found[f"{kind}/{form}/shapes"] = shapes(state)
+            found[f"{kind}/{form}/values"] = (flat * FRACTION).to(torch.int8).numpy()
+        side = sizes["image_size"]
+        with torch.no_grad():
+            logits = model(torch.from_numpy(image((2, 3, side, side)))).logits
+        found[f"{kind}/logits"] = logits.numpy()
+    for export in EXPORTS:
+        found[f"names/{export.call}"] = shapes(network(export.call).state_dict())
+    path = GOLDEN.parent / "other_names.npz"
+    np.savez_compressed(path, **found)
+    print(f"{path.name}: {len(found)} arrays, {path.stat().st_size} bytes")
+
+
 OTHERS = {
+    "other_names": other_names,
     "schedules": schedules,
     "torch_files": torch_files,
     "adapted": adapted,

@@ -23,6 +23,9 @@ CLASSES = {
     "imagenet": ("resnet50", "IMAGENET1K_V1"),
     "voc": ("fcn_resnet50", "COCO_WITH_VOC_LABELS_V1"),
 }
+# torchvision's networks of these names bring images from ImageNet's mean and deviation to 0.5
+# themselves (`transform_input`), where they are given published weights. Ours do not.
+_TRANSFORM_INPUT = ("googlenet", "inception_v3")
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _ADE20K = {"crop": 0, "interpolation": "bilinear", **_IMAGENET, "classes": 150, "labels": "ade20k"}
 # On the Hub. Normalised as they were trained: beside BEiT's files is a preprocessor with means of
@@ -44,11 +47,15 @@ TRANSFORMERS = {
 }
 
 
+def _names(name: str) -> set[str]:
+    """The network's in all libraries."""
+    return {name, *(alias for alias, real in models.ALIASES.items() if real == name)}
+
+
 def of_timm(name: str) -> dict[str, dict]:
     package, found = timm(), {}
-    if not package.is_model(name):
-        return found
-    for full in package.list_pretrained(name):
+    names = [one for one in _names(name) if package.is_model(one)]
+    for full in (full for one in names for full in package.list_pretrained(one)):
         config = package.get_pretrained_cfg(full)
         if not config.hf_hub_id or not config.num_classes:
             continue
@@ -70,7 +77,7 @@ def of_timm(name: str) -> dict[str, dict]:
 
 def of_torchvision(name: str) -> dict[str, dict]:
     package, found = torchvision(), {}
-    names = {name, *(alias for alias, real in models.ALIASES.items() if real == name)}
+    names = _names(name)
     modules = package.models, package.models.segmentation
     known = {other for module in modules for other in package.models.list_models(module)}
     for other in sorted(names & known):
@@ -90,13 +97,14 @@ def of_torchvision(name: str) -> dict[str, dict]:
                 continue
             if len(prepare.crop_size) != 1:
                 continue
+            half = [0.5] * 3 if other in _TRANSFORM_INPUT else None
             found[weights.name] = {
                 "url": weights.url,
                 "size": prepare.crop_size[0],
                 "crop": prepare.crop_size[0] / prepare.resize_size[0],
                 "interpolation": prepare.interpolation.value,
-                "mean": prepare.mean,
-                "std": prepare.std,
+                "mean": half or prepare.mean,
+                "std": half or prepare.std,
                 "classes": len(weights.meta["categories"] or range(1000)),
             }
     return found

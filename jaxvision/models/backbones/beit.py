@@ -28,6 +28,7 @@ from jaxvision.layers.patches import (
 )
 from jaxvision.layers.positions import resize_relative_bias
 from jaxvision.layers.transformer import Attention, Mlp, PatchEmbed
+from jaxvision.models.transformers_names import from_transformers, is_transformers
 from jaxvision.models.variant import Variant
 from jaxvision.state_dict import Shapes, StateDict
 
@@ -99,7 +100,9 @@ class Beit(PatchNetwork):
 
 
 def convert(state: StateDict) -> StateDict:
-    """Leaves out the indices that older files of the reference hold."""
+    """Transformers' names are brought to timm's, and indices of older files left out."""
+    if is_transformers(state):
+        return from_transformers(state)
     return {n: v for n, v in state.items() if not n.endswith("relative_position_index")}
 
 

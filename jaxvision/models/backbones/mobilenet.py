@@ -4,7 +4,8 @@ V1: Howard et al., MobileNets: Efficient CNNs for Mobile Vision Applications, 20
 https://arxiv.org/abs/1704.04861. References: `timm` `mobilenetv1_100`, with ReLU6 as in the
 authors' code, and `pytorchcv` `mobilenet_w1` ..., with the ReLU of the paper. V2: Sandler et al.,
 MobileNetV2: Inverted Residuals and Linear Bottlenecks, 2018, https://arxiv.org/abs/1801.04381.
-Reference: `torchvision.models.mobilenet_v2`.
+Reference: `torchvision.models.mobilenet_v2`; timm's names of `mobilenetv2_100` are read and written
+too.
 
 Deviation: as in the references strided convolutions are padded alike on all sides, and not at the
 bottom and the right alone as in TensorFlow.
@@ -21,7 +22,7 @@ from jaxtyping import Array, Float
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.head import Head
 from jaxvision.layers.normalization import BatchNorm
-from jaxvision.models.variant import Variant
+from jaxvision.models.variant import Form, Variant
 from jaxvision.ops.pooling import global_average_pool
 from jaxvision.state_dict import StateDict
 
@@ -190,7 +191,7 @@ class MobileNetV2(nn.Module):
         return Head(self.num_classes, dtype=self.dtype, name="classifier_1")(x)
 
 
-# timm's names and pytorchcv's, outside of blocks and inside; blocks count from 0 and from 1.
+# pytorchcv's names by timm's, outside of blocks and inside; blocks count from 1 and from 0.
 _OUTSIDE = {
     "conv_stem": "features.init_block.conv",
     "bn1": "features.init_block.bn",
@@ -202,30 +203,42 @@ _INSIDE = {
     "conv_pw": "pw_conv.conv",
     "bn2": "pw_conv.bn",
 }
+_PYTORCHCV = _OUTSIDE | {
+    f"blocks.{stage}.{unit}.{timm}": f"features.stage{stage + 1}.unit{unit + 1}.{theirs}"
+    for stage, unit in itertools.product(range(5), range(6))
+    for timm, theirs in _INSIDE.items()
+}
 
 
-def _layers() -> dict[str, str]:
-    """pytorchcv's name of each layer by timm's."""
-    names = dict(_OUTSIDE)
-    for stage, unit in itertools.product(range(5), range(6)):
-        for timm, theirs in _INSIDE.items():
-            names[f"blocks.{stage}.{unit}.{timm}"] = (
-                f"features.stage{stage + 1}.unit{unit + 1}.{theirs}"
-            )
-    return names
+def _of_v2(depths: Sequence[int]) -> dict[str, str]:
+    """timm's names of V2's layers by torchvision's."""
+    names = {"features.0.0": "conv_stem", "features.0.1": "bn1"}
+    index = 1
+    first = {"0.0": "conv_dw", "0.1": "bn1", "1": "conv_pw", "2": "bn2"}
+    others = {"0.0": "conv_pw", "0.1": "bn1", "1.0": "conv_dw", "1.1": "bn2"}
+    others |= {"2": "conv_pwl", "3": "bn3"}
+    for stage, depth in enumerate(depths):
+        for unit in range(depth):
+            for layer, theirs in (others if stage else first).items():
+                names[f"features.{index}.conv.{layer}"] = f"blocks.{stage}.{unit}.{theirs}"
+            index += 1
+    last = {f"features.{index}.0": "conv_head", f"features.{index}.1": "bn2"}
+    return names | last | {"classifier.1": "classifier"}
 
 
-def _with_layers(state: StateDict, names: Mapping[str, str]) -> StateDict:
+_TIMM_V2 = _of_v2([depth for _, _, depth, _ in MobileNetV2.stages])
+
+
+def _with_layers(state: StateDict, names: Mapping[str, str], back: bool = False) -> StateDict:
+    """A state_dict with the layers' names replaced, or with `back` by those that they replace."""
+    if back:
+        names = {theirs: ours for ours, theirs in names.items()}
     split = ((name.rpartition("."), value) for name, value in state.items())
     return {f"{names.get(layer, layer)}.{leaf}": value for (layer, _, leaf), value in split}
 
 
-def _from_pytorchcv(state: StateDict) -> StateDict:
-    return _with_layers(state, {theirs: timm for timm, theirs in _layers().items()})
-
-
-def _to_pytorchcv(state: StateDict) -> StateDict:
-    return _with_layers(state, _layers())
+def _from_timm_v2(state: StateDict) -> StateDict:
+    return _with_layers(state, _TIMM_V2, back=True) if "conv_stem.weight" in state else state
 
 
 _HOWARD = "Howard et al. 2017, https://arxiv.org/abs/1704.04861"
@@ -247,8 +260,8 @@ VARIANTS = {
             paper=_HOWARD,
             classifier=("classifier",),
             first="conv_stem",
-            convert=_from_pytorchcv,
-            export=_to_pytorchcv,
+            convert=partial(_with_layers, names=_PYTORCHCV, back=True),
+            export=partial(_with_layers, names=_PYTORCHCV),
         )
         for name, width in {"w1": 1.0, "w3d4": 0.75, "wd2": 0.5, "wd4": 0.25}.items()
     },
@@ -259,5 +272,7 @@ VARIANTS = {
         paper="Sandler et al. 2018, https://arxiv.org/abs/1801.04381",
         classifier=("classifier.1",),
         first="features.0.0",
+        convert=_from_timm_v2,
+        forms=(Form("timm", "mobilenetv2_100", partial(_with_layers, names=_TIMM_V2)),),
     ),
 }

@@ -1,7 +1,8 @@
 """Swin Transformer: Liu et al., Hierarchical Vision Transformer using Shifted Windows, 2021.
 
 https://arxiv.org/abs/2103.14030. Reference: `timm.models.swin_transformer.SwinTransformer`;
-state_dicts of the authors and of torchvision's `swin_t` ... are brought to its names by `convert`.
+state_dicts of the authors, of torchvision's `swin_t` ... and of transformers are brought to its
+names by `convert`.
 
 Maps that do not divide into windows are padded, and windows are never larger than the map: so
 images may have any size. The reference is made for one size, at which it does the same.
@@ -27,7 +28,8 @@ from jaxvision.layers.normalization import LayerNorm
 from jaxvision.layers.patches import as_map
 from jaxvision.layers.positions import resize_relative_bias
 from jaxvision.layers.transformer import Attention, Mlp, PatchEmbed
-from jaxvision.models.variant import Variant
+from jaxvision.models.transformers_names import from_transformers, is_transformers
+from jaxvision.models.variant import Form, Variant
 from jaxvision.ops.forms import computed_once
 from jaxvision.state_dict import Shapes, StateDict, renamed
 
@@ -270,7 +272,9 @@ def _from_torchvision(name: str) -> str:
 
 
 def convert(state: StateDict) -> StateDict:
-    """State_dicts of torchvision and of the authors by timm's names; others unchanged."""
+    """State_dicts of the authors and the other libraries by timm's names; others unchanged."""
+    if is_transformers(state):
+        return renamed(from_transformers(state), [(r"^head\.", "head.fc.")])
     state = {
         name: value
         for name, value in state.items()
@@ -285,6 +289,35 @@ def convert(state: StateDict) -> StateDict:
     return state
 
 
+_TO_TORCHVISION = (
+    (r"^patch_embed\.proj\.", "features.0.0."),
+    (r"^patch_embed\.norm\.", "features.0.2."),
+    (r"\.mlp\.fc1\.", ".mlp.0."),
+    (r"\.mlp\.fc2\.", ".mlp.3."),
+    (r"^head\.fc\.", "head."),
+)
+
+
+def to_torchvision(state: StateDict) -> StateDict:
+    """A state_dict of ours by torchvision's names, with the indices that it stores."""
+
+    def numbered(match: re.Match) -> str:
+        return f"features.{2 * int(match[1]) + (match[2] == 'blocks')}."
+
+    found = {
+        re.sub(r"^layers\.(\d)\.(blocks|downsample)\.", numbered, name): value
+        for name, value in renamed(state, _TO_TORCHVISION).items()
+    }
+    for name in [n for n in found if n.endswith(".relative_position_bias_table")]:
+        window = (math.isqrt(len(found[name])) + 1) // 2
+        row, column = np.indices((window, window)).reshape(2, -1)
+        down = row[:, None] - row + window - 1
+        right = column[:, None] - column + window - 1
+        index = (down * (2 * window - 1) + right).reshape(-1)
+        found[name.removesuffix("bias_table") + "index"] = index.astype(np.int64)
+    return found
+
+
 def resize(state: StateDict, shapes: Shapes) -> StateDict:
     """A state_dict whose tables of relative biases fit the wanted windows, which are square."""
     resized = {}
@@ -296,6 +329,11 @@ def resize(state: StateDict, shapes: Shapes) -> StateDict:
     return state | resized
 
 
+_IN_TORCHVISION = {
+    f"swin_{size}_patch4_window7_224": f"swin_{size[0]}" for size in ("tiny", "small", "base")
+}
+
+
 def _swin(name: str, width: int, depths: Sequence[int], heads: int, window: int, side: int):
     options = {
         "width": width,
@@ -303,6 +341,7 @@ def _swin(name: str, width: int, depths: Sequence[int], heads: int, window: int,
         "num_heads": tuple(heads * 2**stage for stage in range(4)),
         "window": window,
     }
+    theirs = _IN_TORCHVISION.get(name)
     return Variant(
         SwinTransformer,
         options,
@@ -313,6 +352,7 @@ def _swin(name: str, width: int, depths: Sequence[int], heads: int, window: int,
         first="patch_embed.proj",
         convert=convert,
         resize=resize,
+        forms=(Form("torchvision", theirs, to_torchvision),) if theirs else (),
     )
 
 
@@ -326,8 +366,4 @@ VARIANTS = {
         "swin_large_patch4_window7_224": (192, (2, 2, 18, 2), 6, 7, 224),
         "swin_large_patch4_window12_384": (192, (2, 2, 18, 2), 6, 12, 384),
     }.items()
-}
-# torchvision's names of the same networks.
-ALIASES = {
-    f"swin_{size[0]}": f"swin_{size}_patch4_window7_224" for size in ("tiny", "small", "base")
 }

@@ -5,8 +5,8 @@ data-efficient image transformers & distillation through attention, 2020,
 https://arxiv.org/abs/2012.12877.
 
 References: `timm.models.vision_transformer.VisionTransformer` and
-`timm.models.deit.VisionTransformerDistilled`. State_dicts of torchvision's `vit_b_16` ... and of
-lucidrains/vit-pytorch are brought to timm's names by `convert`.
+`timm.models.deit.VisionTransformerDistilled`. State_dicts of torchvision's `vit_b_16` ..., of
+transformers and of lucidrains/vit-pytorch are brought to timm's names by `convert`.
 """
 
 import re
@@ -36,7 +36,8 @@ from jaxvision.layers.positions import (
     square_grid,
 )
 from jaxvision.layers.transformer import PatchEmbed, TransformerBlock, gelu
-from jaxvision.models.variant import Variant
+from jaxvision.models.transformers_names import from_transformers, is_transformers
+from jaxvision.models.variant import Form, Variant
 from jaxvision.state_dict import Shapes, StateDict, renamed
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"gelu": gelu, "relu": nn.relu}
@@ -179,13 +180,48 @@ _TORCHVISION = (
 
 
 def convert(state: StateDict) -> StateDict:
-    """State_dicts of torchvision and lucidrains/vit-pytorch by timm's names; others unchanged."""
+    """State_dicts of the other libraries by timm's names; others unchanged."""
     if "conv_proj.weight" in state:
         return renamed(state, _TORCHVISION)
+    if is_transformers(state):
+        return from_transformers(state)
     return from_vit_pytorch(state)
 
 
+_TO_TORCHVISION = (
+    (r"^cls_token$", "class_token"),
+    (r"^patch_embed\.proj\.", "conv_proj."),
+    (r"^pos_embed$", "encoder.pos_embedding"),
+    (r"^norm\.", "encoder.ln."),
+    (r"^head\.", "heads.head."),
+    (r"^blocks\.(\d+)\.", r"encoder.layers.encoder_layer_\1."),
+    (r"\.norm(\d)\.", r".ln_\1."),
+    (r"\.attn\.qkv\.", ".self_attention.in_proj_"),
+    (r"\.attn\.proj\.", ".self_attention.out_proj."),
+    (r"\.mlp\.fc1\.", ".mlp.0."),
+    (r"\.mlp\.fc2\.", ".mlp.3."),
+)
+
+
+def to_torchvision(state: StateDict) -> StateDict:
+    """A state_dict of ours by torchvision's names."""
+    return renamed(state, _TO_TORCHVISION)
+
+
+_IN_TORCHVISION = {
+    f"vit_{size}_patch{patch}_224": f"vit_{size[0]}_{patch}"
+    for size, patch in (
+        ("base", 16),
+        ("base", 32),
+        ("large", 16),
+        ("large", 32),
+        ("huge", 14),
+    )
+}
+
+
 def _vit(name: str, *, paper: str = "", distilled: bool = False) -> Variant:
+    theirs = _IN_TORCHVISION.get(name)
     size, patch, side = re.findall(r"_([a-z]+)(?:_distilled)?_patch(\d+)_(\d+)", name)[0]
     width, depth, heads = _SIZES[size]
     options = {"width": width, "depth": depth, "num_heads": heads, "patch_size": int(patch)}
@@ -199,6 +235,7 @@ def _vit(name: str, *, paper: str = "", distilled: bool = False) -> Variant:
         first="patch_embed.proj",
         convert=convert,
         resize=partial(resize_positions, prefix=2 if distilled else 1),
+        forms=(Form("torchvision", theirs, to_torchvision),) if theirs else (),
     )
 
 
@@ -261,15 +298,4 @@ VARIANTS = {
         convert=convert,
         resize=partial(resize_positions, prefix=1),
     ),
-}
-# torchvision's names of the same networks.
-ALIASES = {
-    f"vit_{letter}_{patch}": f"vit_{size}_patch{patch}_224"
-    for letter, size, patch in (
-        ("b", "base", 16),
-        ("b", "base", 32),
-        ("l", "large", 16),
-        ("l", "large", 32),
-        ("h", "huge", 14),
-    )
 }

@@ -4,31 +4,13 @@ import re
 
 import numpy as np
 
+from jaxvision.models.transformers_names import TO_TIMM, join_attention, move_merging, moved
 from jaxvision.state_dict import StateDict, renamed
 
 # To ours, in this order. What comes first in each group is of transformers 5, then of older files.
 _TO_OURS = (
     (r"^backbone\.swin\.|^beit\.", "backbone."),
-    (r"^backbone\.embeddings\.patch_embeddings\.projection\.", "backbone.patch_embed.proj."),
-    (r"^backbone\.embeddings\.norm\.", "backbone.patch_embed.norm."),
-    (r"^backbone\.embeddings\.cls_token", "backbone.cls_token"),
-    (r"^backbone\.encoder\.layers\.", "backbone.layers."),
-    (r"^backbone\.(?:layers|encoder\.layer)\.(\d+)\.(?!blocks|downsample)", r"backbone.blocks.\1."),
-    (r"\.layernorm_before\.", ".norm1."),
-    (r"\.layernorm_after\.", ".norm2."),
-    (r"\.lambda_", ".gamma_"),
-    (r"\.attention\.(?:self|attention)\.query\.", ".attention.q_proj."),
-    (r"\.attention\.(?:self|attention)\.key\.", ".attention.k_proj."),
-    (r"\.attention\.(?:self|attention)\.value\.", ".attention.v_proj."),
-    (r"\.attention\.(?:o_proj|output\.dense)\.", ".attn.proj."),
-    (
-        r"(?:\.attention)?(?:\.self|\.attention)?(?:\.relative_position_bias)"
-        r"?\.relative_position_bias_table$",
-        ".attn.relative_position_bias_table",
-    ),
-    (r"\.attn\.attn\.", ".attn."),
-    (r"\.intermediate\.dense\.", ".mlp.fc1."),
-    (r"\.output\.dense\.", ".mlp.fc2."),
+    *TO_TIMM,
     (r"^fpn\.fpn1\.conv_transpose1\.", "fpn1.0."),
     (r"^fpn\.fpn1\.normalization\.", "fpn1.1."),
     (r"^fpn\.fpn1\.conv_transpose2\.", "fpn1.3."),
@@ -75,37 +57,11 @@ _BEIT = (
 )
 
 
-def _moved(name: str, by: int) -> str:
-    """Swin's mergings, which the reference has at the end of a stage and timm at the next start."""
-    return re.sub(
-        r"\.layers\.(\d)\.downsample", lambda m: f".layers.{int(m[1]) + by}.downsample", name
-    )
-
-
 def convert(state: StateDict) -> StateDict:
-    """A published state_dict by our names; queries, keys and values are one matrix here."""
+    """A published state_dict by our names."""
     found = renamed(state, _TO_OURS)
     found = {name: value for name, value in found.items() if not _UNUSED.search(name)}
-    if any(name.startswith("backbone.layers.0.downsample.") for name in found):
-        found = {_moved(name, 1): value for name, value in found.items()}
-    for name in [n for n in found if n.endswith(".attention.q_proj.weight")]:
-        place = name.removesuffix(".attention.q_proj.weight")
-        parts = {
-            name: found.pop(name)
-            for part in "qkv"
-            for leaf in ("weight", "bias")
-            if (name := f"{place}.attention.{part}_proj.{leaf}") in found
-        }
-        if f"{place}.attention.k_proj.bias" in parts:
-            joined = ["weight", "bias"]
-        else:  # BEiT's keys have none
-            joined = ["weight"]
-            for part in "qv":
-                found[f"{place}.attn.{part}_bias"] = parts[f"{place}.attention.{part}_proj.bias"]
-        for leaf in joined:
-            three = [parts[f"{place}.attention.{part}_proj.{leaf}"] for part in "qkv"]
-            found[f"{place}.attn.qkv.{leaf}"] = np.concatenate(three)
-    return found
+    return join_attention(move_merging(found))
 
 
 def export(state: StateDict) -> StateDict:
@@ -123,7 +79,7 @@ def export(state: StateDict) -> StateDict:
         elif leaf in ("q_bias", "v_bias"):
             found[f"{place}.attention.{leaf[0]}_proj.bias"] = value
         else:
-            found[_moved(name, -1) if swin else name] = value
+            found[moved(name, -1) if swin else name] = value
     found = renamed(found, (*_FROM_OURS, *(_SWIN if swin else _BEIT)))
     if swin:  # registered there but never used
         width = len(state["backbone.hidden_states_norms.stage4.weight"])
