@@ -185,7 +185,8 @@ COMMON: dict[str, Key] = {
     ),
     "model.weights": Key(
         "",
-        "initial weights: a file, 'default', a tag (`jaxvision info weights`), a Hub name, or "
+        "initial weights: a file (with #KEY one of its state_dicts), a folder, 'default', a tag "
+        "(`jaxvision info weights`), a Hub name, or "
         "'run:FOLDER' or 'run:FOLDER#PART' of another run (PART: backbone, encoder, teacher)",
     ),
     "model.encoder_weights": Key(

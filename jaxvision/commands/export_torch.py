@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
     from jaxvision import models, pretrained
     from jaxvision.interop import torch_weights
-    from jaxvision.interop.constructors import constructor
+    from jaxvision.interop.constructors import constructor, is_known
 
     if overrides:
         raise UserError("export-torch takes no --config.KEY.")
@@ -54,13 +54,15 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
     shapes = torch_weights.torch_shapes(variables)
     torch_weights.save(options.output, variables, export)
     print(f"Wrote {len(shapes)} tensors of {name} to {options.output}. In PyTorch:")
-    network, differing = describe(name, entry, shapes)
-    call = constructor(reference, network)
-    print(f"  network = {call}" if call else f"  the network is {reference}")
+    network, differing = describe(name, entry, shapes) if is_known(reference) else (None, [])
+    if network and (call := constructor(reference, network)):
+        print(f"  network = {call}")
+    else:
+        print(f"  network = ...  # {reference or 'with modules named as in ours'}")
     if differing:
         print(
-            f"  with the options of this one: the published {name} differs in {len(differing)} "
-            f"tensors, e.g. {differing[0]}"
+            f"  # with this one's options: {len(differing)} tensors are not as in the published "
+            f"{name}, e.g. {differing[0]}"
         )
     print(
         f'  network.load_state_dict(safetensors.torch.load_file("{options.output}"), strict=True)'

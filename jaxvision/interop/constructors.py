@@ -31,9 +31,13 @@ def constructor(reference: str, network: Network) -> str:
       reference: "timm vit_base_patch16_224": the package and the network's name there.
     """
     package, _, name = reference.partition(" ")
-    if package not in _CALLS or not re.fullmatch(r"\w+|\w+\('\w+'\)", name):
-        return ""
-    return _CALLS[package](name, network)
+    return _CALLS[package](name, network) if is_known(reference) else ""
+
+
+def is_known(reference: str) -> bool:
+    """Whether it is a network of a library whose constructors are written here."""
+    package, _, name = reference.partition(" ")
+    return package in _CALLS and bool(re.fullmatch(r"\w+|\w+\('\w+'\)", name))
 
 
 def _call(begin: str, **arguments: int | bool | None) -> str:

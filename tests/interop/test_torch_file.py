@@ -466,13 +466,17 @@ def test_bytes_changed(scratch, name, data):
     error_or_dict(scratch, bytes(content))
 
 
+@pytest.mark.parametrize("name", ["zip", "training_zip"])
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(data=st.data())
-def test_bytes_of_the_pickle_changed(scratch, data):
+def test_bytes_of_the_pickle_changed(scratch, name, data):
     # Inside a sound archive, where no checksum stands before the unpickler.
-    with zipfile.ZipFile(DATA / "zip.pt") as archive:
-        content = bytearray(archive.read("zip/data.pkl"))
-        members = {n[4:].replace("/", "__"): archive.read(n) for n in archive.namelist()[1:]}
+    with zipfile.ZipFile(DATA / f"{name}.pt") as archive:
+        content = bytearray(archive.read(f"{name}/data.pkl"))
+        members = {
+            n.removeprefix(f"{name}/").replace("/", "__"): archive.read(n)
+            for n in archive.namelist()[1:]
+        }
     for _ in range(data.draw(st.integers(1, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     zipped(scratch, bytes(content), **members)
