@@ -8,6 +8,7 @@ import io
 import struct
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 # Bytes of all tensors together over the file's: float8 becomes float32, and a network's weights may
 # be there under a few names. A small file may have more.
 _UNFOLDING, _SMALL = 16, 1 << 20
+REMEDY = "In PyTorch, save the state_dict alone: torch.save(model.state_dict(), file)."
 
 
 def read_torch_file(path: str | Path) -> dict[str, Any]:
@@ -50,10 +52,7 @@ def read_torch_file(path: str | Path) -> dict[str, Any]:
     return content
 
 
-REMEDY = "In PyTorch, save the state_dict alone: torch.save(model.state_dict(), file)."
-
-
-def _reader(path: Path):
+def _reader(path: Path) -> Callable[[Path], Any]:
     if zipfile.is_zipfile(path):
         return _read_zip
     return _read_tar if tarfile.is_tarfile(path) else _read_legacy
