@@ -140,7 +140,10 @@ def test_data_prepare_prepares_the_built_in_ones(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "--config", "configs/classification/digts.py"], "Did you mean 'configs/class"),
+        (
+            ["train", "--config", "configs/classification/digts.py"],
+            "Did you mean 'classification/digits'",
+        ),
         (["train", "--config", DIGITS, "--workdr", "x"], "Did you mean 'workdir'"),
         (["train", "--config", DIGITS, "--config.trian.duration=3"], "Unknown config key"),
         (

@@ -1,11 +1,16 @@
 """Configuration: closed, typed, explained."""
 
 import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from jaxvision import tasks
+from jaxvision import cli, config_files, tasks
 from jaxvision.config import steps_of
 from jaxvision.data.facts import Facts
 from jaxvision.errors import UserError
@@ -149,11 +154,58 @@ def test_a_file_that_is_not_python_is_refused(tmp_path):
 
 
 def test_a_missing_file_names_its_neighbours(tmp_path, monkeypatch):
-    (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "digits.py").write_text("")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"Did you mean 'configs/digits.py'"):
-        configuration.load("configs/digts.py")
+    with pytest.raises(UserError, match=r"Did you mean 'classification/digits'"):
+        configuration.load("configs/classification/digts.py")
+    (tmp_path / "mine.py").write_text("")
+    with pytest.raises(UserError, match=r"No config file 'mne.py'. Did you mean 'mine.py'"):
+        configuration.load("mne.py")
+
+
+@pytest.mark.parametrize(
+    "name", ["digits", "classification/digits", "digits.py", "configs/classification/digits.py"]
+)
+def test_configs_of_the_package_are_found_from_anywhere(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    config = configuration.load(f"{name}:smoke")
+    assert config.data.name == "digits"
+
+
+def test_names_of_configs_that_are_not_unique_are_refused(tmp_path, monkeypatch):
+    for task in ("classification", "segmentation"):
+        (tmp_path / task).mkdir()
+        (tmp_path / task / "folder.py").write_text('"""First.\n\nSecond."""\nraise SystemExit')
+    monkeypatch.setattr(config_files, "folder", lambda: tmp_path)
+    with pytest.raises(UserError, match="classification/folder, segmentation/folder"):
+        config_files.find("folder")
+    assert config_files.find("segmentation/folder").parent.name == "segmentation"
+    assert config_files.first_line(config_files.find("segmentation/folder")) == "First."
+
+
+@pytest.mark.slow
+def test_an_installed_package_has_the_configs(tmp_path):
+    root = Path(__file__).parents[1]
+    ignored = shutil.ignore_patterns(".*", "build", "runs", "*.egg-info", "tests")
+    shutil.copytree(root, tmp_path / "source", ignore=ignored)  # where building leaves its traces
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path)]
+    subprocess.run([*command, str(tmp_path / "source")], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {f"jaxvision/configs/{name}.py" for name in config_files.shipped()} <= set(names)
+
+
+def test_a_config_is_copied_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    cli._dispatch(["config", "copy", "digits"])
+    assert configuration.load("digits.py:smoke").data.name == "digits"
+    with pytest.raises(UserError, match="is there already"):
+        cli._dispatch(["config", "copy", "digits"])
+    with pytest.raises(UserError, match=r"neither a folder nor a file"):
+        cli._dispatch(["config", "copy", "digits", "nowhere/else"])
+    cli._dispatch(["config", "copy", "shapes_unet", "mine.py"])
+    assert (tmp_path / "mine.py").read_text() == config_files.find("shapes_unet").read_text()
+    cli._dispatch(["info", "configs", "shapes*"])
+    assert "segmentation/shapes_unet" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from types import ModuleType
 from jaxvision.commands import (
     classify,
     cluster,
+    config,
     data,
     evaluate,
     export_torch,
@@ -29,6 +30,7 @@ COMMANDS: dict[str, ModuleType] = {
     "predict": predict,
     "sample": sample,
     "info": info,
+    "config": config,
     "data": data,
     "inspect": inspect,
     "visualize": visualize,

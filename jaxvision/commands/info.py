@@ -1,4 +1,4 @@
-"""Show versions, devices, tasks, models, weights, data sets or configuration keys."""
+"""Show versions, devices, tasks, models, weights, data sets, configurations or their keys."""
 
 import argparse
 import fnmatch
@@ -87,6 +87,19 @@ def _data(console: "Console", options: Any) -> None:
     console.print(f"TFDS catalogue (jaxvision data prepare NAME): {', '.join(names)}")
 
 
+def _configs(console: "Console", options: Any) -> None:
+    from rich.table import Table
+
+    from jaxvision import config_files
+
+    table = Table("config", "what it is")
+    files = config_files.shipped()
+    for name in files:
+        if any(fnmatch.fnmatch(part, options.pattern) for part in (name, name.split("/")[1])):
+            table.add_row(name, config_files.first_line(files[name]))
+    console.print(table)
+
+
 def _config(console: "Console", options: Any) -> None:
     from rich.table import Table
 
@@ -109,5 +122,6 @@ TOPICS = {
     "models": _models,
     "weights": _weights,
     "data": _data,
+    "configs": _configs,
     "config": _config,
 }

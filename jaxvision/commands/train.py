@@ -8,7 +8,12 @@ from jaxvision.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="config file")
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE[:VARIANT]",
+        help="config file, or the name of one that comes with the package (`info configs`)",
+    )
     parser.add_argument("--workdir", help="folder of the run (default: a dated one under runs/)")
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
     parser.add_argument("--num-processes", type=int, help="number of processes")

@@ -12,9 +12,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvision import plugins
+from jaxvision import config_files, plugins
 from jaxvision.config import FREE
-from jaxvision.errors import UserError, nearest
+from jaxvision.errors import UserError
 from jaxvision.tasks import DEFAULT, default_config, schema
 
 _FUNCTION = "function"  # how JSON marks a function that stands in a configuration
@@ -44,16 +44,15 @@ def load(spec: str, overrides: Mapping[str, Any] | None = None) -> ConfigDict:
     """The validated configuration of `FILE[:variant]` with `overrides` applied.
 
     Args:
-      spec: path of a Python file that defines `get_config(variant)`, optionally with `:variant`.
+      spec: path of a Python file that defines `get_config(variant)`, or the name of one that comes
+        with the package (`config_files.find`), optionally with `:variant`.
       overrides: values by key path; strings are parsed as on the command line.
 
     Raises:
       UserError: no such file or variant, unknown key, wrong type or value, or a plugin fails.
     """
     name, _, variant = spec.partition(":")
-    path = Path(name)
-    if not path.is_file():
-        raise UserError(f"No config file {name!r}.{_nearest_file(path)}")
+    path = config_files.find(name)
     config = _configured(path, variant)
     if overrides and "task" in overrides and overrides["task"] != config.task:
         raise UserError(
@@ -113,13 +112,6 @@ def _task_of(path: Path) -> str:
     """The task that a config file names, whose `get_config` failed."""
     found = re.search(r"default_config\(\s*['\"](\w+)['\"]", path.read_text())
     return found[1] if found else DEFAULT
-
-
-def _nearest_file(path: Path) -> str:
-    root = Path("configs") if Path("configs").is_dir() else path.parent
-    found = [str(p) for p in sorted(root.rglob("*.py"))] if root.is_dir() else []
-    close = nearest(str(path), found, count=3)
-    return f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
 def to_json(config: ConfigDict) -> str:
