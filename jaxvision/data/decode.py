@@ -13,6 +13,7 @@ from jaxvision.data.codecs import CorruptImageError, decode_upright
 from jaxvision.data.facts import Facts, facts_of
 from jaxvision.data.sources import Arrays, Selection, Source
 from jaxvision.errors import UserError
+from jaxvision.progress import tracked
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ def in_memory(source: Source, decode: Decode, on_corrupt: str = "error") -> Sour
             return error
 
     with ThreadPoolExecutor() as pool:
-        records = list(pool.map(load, range(len(source))))
+        count = len(source)
+        records = list(tracked(pool.map(load, range(count)), "Reading records", count))
     readable = [record for record in records if not isinstance(record, CorruptImageError)]
     if not readable:
         raise UserError(f"Every image of the split is unreadable. The first: {records[0]}")

@@ -18,8 +18,10 @@ from pathlib import Path
 
 from jaxvision.errors import UserError, unknown
 from jaxvision.interop.weight_files import FILES, file_in, shards
+from jaxvision.progress import tracked
 
 _HUB = re.compile(r"^(?:hf:)?([\w.-]+/[\w.-]+)(?:@([\w./-]+))?$")
+_BLOCK = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -218,7 +220,10 @@ def url_file(address: str) -> Path:
     partial = target.with_name(f"{name}.{os.getpid()}.part")
     try:
         with urllib.request.urlopen(location, timeout=60) as response, partial.open("wb") as file:
-            while block := response.read(1 << 20):
+            length = response.headers.get("Content-Length", "")
+            blocks = -(-int(length) // _BLOCK) if length.isdigit() else None
+            received = iter(lambda: response.read(_BLOCK), b"")
+            for block in tracked(received, f"Fetching {name}", blocks):
                 file.write(block)
         check_sha256(partial, digest)
         partial.replace(target)

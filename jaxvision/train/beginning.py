@@ -154,14 +154,16 @@ def restored(
     return state, progress
 
 
-def starting_state(setup: Setup, config: ConfigDict, task: Task, data: Data) -> TrainState | None:
-    """The state that starts from the configured weights; None if none are.
+def starting_state(
+    setup: Setup, config: ConfigDict, task: Task, data: Data
+) -> tuple[TrainState | None, str]:
+    """The state that starts from the configured weights, and a line about them; None if none are.
 
     Raises:
       UserError: weights cannot be had or do not fit.
     """
-    variables = initial_variables(config, task, data.spec)
-    return None if variables is None else setup.state_of(variables)
+    found = initial_variables(config, task, data.spec)
+    return (None, "") if found is None else (setup.state_of(found[0]), found[1])
 
 
 def describe(config: ConfigDict, task: Task, setup: Setup, data: Data, plan: Plan) -> Iterator[str]:

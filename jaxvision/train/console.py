@@ -10,12 +10,12 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    SpinnerColumn,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Column
+
+from jaxvision import progress
 
 
 def format_metrics(
@@ -89,13 +89,9 @@ class RunConsole:
     @contextlib.contextmanager
     def waiting(self, what: str) -> Iterator[None]:
         """Says what takes its time, and how long it has taken so far; without a terminal, once."""
-        if not self._console.is_terminal or self._console.quiet:
+        if not self._console.is_terminal:
             self.say(f"{what} ...")
-            yield
-            return
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-        with Progress(*columns, console=self._console, transient=True) as spinner:
-            spinner.add_task(what, total=None)
+        with progress.waiting(what, self._console):
             yield
 
     def step(self, step: int) -> None:

@@ -97,12 +97,14 @@ class _Training:
         self.setup, self.evaluator, self.watched = setup, evaluator, watched
         self.checkpoints, self.task = checkpoints, setup.task
         self.state: TrainState | None = None
+        self.news: list[str] = []
         self.progress = Progress(records=data.train.stream.order.count)
         if (found := beginning.restored(checkpoints, setup, data)) is not None:
             self.state, self.progress = found
         else:
-            self.state = beginning.starting_state(setup, config, self.task, data)
-        self.extended = folder.extended(workdir, config)
+            self.state, weights = beginning.starting_state(setup, config, self.task, data)
+            self.news = [weights]
+        self.news.append(folder.extended(workdir, config))
         folder.write(workdir, config, data.facts)
         self.step = self.start = 0 if self.state is None else int(self.state.step)
         data.train.corrupt.update(self.progress.corrupt)
@@ -164,6 +166,8 @@ class _Training:
         say, size = self.console.say, self.config.train.batch_size
         for line in beginning.describe(self.config, self.task, self.setup, self.data, self.plan):
             say(line)
+        for line in filter(None, self.news):
+            say(line)
         step = None
         if batch is not None and not self.progress.stopped:
             with self.console.waiting("Compiling the training step"):
@@ -176,8 +180,6 @@ class _Training:
             say(f"Compiled the training step in {step.seconds:.1f} s{flops}")
         if self.start:
             say(f"Resumed {self.workdir} at step {self.start} of {self.plan.total}")
-        if self.extended:
-            say(self.extended)
         return step
 
     def _owes_evaluation(self) -> bool:

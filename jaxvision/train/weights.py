@@ -148,13 +148,31 @@ def read(weights: str, name: str, preferred: str = "") -> Weights:
     return Weights(torch_weights.to_state_dict(parts[chosen]), weights)
 
 
-def initial_variables(config: ConfigDict, task: Task, spec: Spec) -> dict[str, Any] | None:
-    """Variables to start from where the configuration names weights; None if it names none.
+def initial_variables(
+    config: ConfigDict, task: Task, spec: Spec
+) -> tuple[dict[str, Any], str] | None:
+    """Variables to start from where the configuration names weights, and a line about them.
+
+    None where it names none.
 
     Raises:
       UserError: weights cannot be had or do not fit.
     """
-    fresh = jax.jit(lambda: init_variables(task, config.seed, spec))
     if not task.names_weights(config):
         return None
-    return task.load_weights(config, dict(fresh()), read)
+    fresh = dict(jax.jit(lambda: init_variables(task, config.seed, spec))())
+    loaded = task.load_weights(config, fresh, read)
+    return loaded, f"weights: {_origin(fresh, loaded)}"
+
+
+def _origin(fresh: dict[str, Any], loaded: dict[str, Any]) -> str:
+    """`318 of 320 arrays were loaded; initialised afresh: head/kernel, head/bias`."""
+    before = {id(leaf) for leaf in jax.tree.leaves(fresh)}
+    leaves = jax.tree_util.tree_leaves_with_path(loaded)
+    afresh = [path for path, leaf in leaves if id(leaf) in before]
+    text = f"{len(leaves) - len(afresh)} of {len(leaves)} arrays were loaded"
+    if not afresh:
+        return text
+    names = ["/".join(str(getattr(part, "key", part)) for part in path[1:]) for path in afresh]
+    more = f", ... ({len(names)})" if len(names) > 6 else ""
+    return f"{text}; initialised afresh: {', '.join(names[:6])}{more}"

@@ -1,9 +1,12 @@
 """What a run prints."""
 
+import io
 import re
 
 import pytest
+from rich.console import Console
 
+from jaxvision import progress
 from jaxvision.train.console import RunConsole, format_metrics
 
 FIRST = ("loss", "accuracy")
@@ -36,3 +39,36 @@ def test_other_processes_are_silent(active, capsys):
         console.say("hello")
         console.progress(5, {"loss": 1.0})
     assert bool(re.search("hello", capsys.readouterr().out)) == active
+
+
+def terminal():
+    return Console(file=io.StringIO(), force_terminal=True, width=100)
+
+
+def test_waiting_shows_what_and_for_how_long():
+    console = terminal()
+    with progress.waiting("Compiling the training step", console):
+        pass
+    shown = console.file.getvalue()
+    assert "Compiling the training step" in shown
+    assert "0:00:0" in shown
+
+
+def test_items_are_tracked_on_terminals_alone(monkeypatch):
+    console = terminal()
+    monkeypatch.setattr(progress, "Console", lambda **_: console)
+    assert list(progress.tracked(iter("abc"), "Reading", 3)) == ["a", "b", "c"]
+    assert "Reading" in console.file.getvalue()
+    console = Console(file=io.StringIO())
+    assert list(progress.tracked(iter("abc"), "Reading", 3)) == ["a", "b", "c"]
+    assert console.file.getvalue() == ""
+
+
+def test_the_bar_moves_with_the_steps_between_records(monkeypatch):
+    console = terminal()
+    monkeypatch.setattr("jaxvision.train.console.Console", lambda **_: console)
+    with RunConsole(total=100, start=0, first=FIRST) as shown:
+        shown.progress(10, {"loss": 0.5, "images_per_second": 7.0})
+        shown.step(37)
+    assert "37/100" in console.file.getvalue()
+    assert "loss 0.5" in console.file.getvalue()

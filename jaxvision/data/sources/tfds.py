@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from jaxvision.data.facts import Facts
 from jaxvision.data.sources.splits import Source
 from jaxvision.errors import UserError, unknown
+from jaxvision.progress import waiting
 
 
 @dataclass(frozen=True)
@@ -118,10 +119,10 @@ def _built_in(name: str, options: dict[str, Any], data_dir: str | None) -> Any:
         builder = make(name, options, data_dir)
     if builder.is_prepared():
         return builder
-    logging.getLogger(__name__).info("Preparing %s in %s", name, builder.data_path)
     tfds.disable_progress_bar()
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # it is a matter of seconds
+        # TFDS's own bars are many, for a matter of seconds.
+        with waiting(f"Preparing {name}"), contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare()
     except (RuntimeError, OSError) as error:
         again = make(name, options, data_dir)
