@@ -113,7 +113,9 @@ def test_predicting_masks_writes_overlay_and_palette(tmp_path, capsys):
     assert indices.mode == "P"
     assert indices.size == (70, 45)
     assert np.asarray(indices).max() <= 10
-    assert Image.open(tmp_path / "out" / "photo.png").size == (70, 45)
+    width, height = Image.open(tmp_path / "out" / "photo.png").size  # over its legend
+    assert width >= 70
+    assert height > 45
 
 
 @pytest.mark.parametrize("topic", ["devices", "models", "data", "config"])

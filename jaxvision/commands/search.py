@@ -151,15 +151,9 @@ def chosen(rounds: "list[Round]") -> "np.ndarray":
 
 
 def plot(result: dict, path: Path) -> None:
-    """Mean and best accuracy of each round, for both strategies.
+    """Mean and best accuracy of each round, for both strategies."""
+    import matplotlib
 
-    Raises:
-      UserError: matplotlib is not installed.
-    """
-    try:
-        import matplotlib
-    except ImportError:
-        raise UserError("The plot needs matplotlib: pip install 'jaxvision[plot]'.") from None
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

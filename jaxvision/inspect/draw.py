@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from jaxvision.inspect.text import Font, font_for
 from jaxvision.metrics import ConfusionMatrix
 
 # Viridis (van der Walt and Smith 2015, https://bids.github.io/colormap, CC0): equal steps look
@@ -145,7 +146,7 @@ def confusion_matrix(
         [f"{100 * share:.0f}" if percent else f"{int(count):,}" for share, count in zip(*row)]
         for row in zip(shares, counts)
     ]
-    font = ImageFont.load_default(13)
+    font = font_for("".join(names), 13)
     measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     numbered = classes <= 60
     side = max(2, 900 // classes)
@@ -182,7 +183,7 @@ def _upright(
     canvas: Image.Image,
     text: str,
     place: tuple[int, int],
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    font: Font,
     fill: str = "black",
     centre: bool = False,
 ) -> None:

@@ -5,9 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from jaxvision.inspect.text import font_for, wrapped
 
 _VOID = (224, 224, 224)
+_BACKGROUND = ("background", "bg", "backgrnd", "void", "unlabeled", "unlabelled")
+_LINE = 18  # pixels of a line of text
 
 
 def palette(count: int) -> np.ndarray:
@@ -33,12 +37,37 @@ def colour_map(labels: np.ndarray, num_classes: int = 255) -> np.ndarray:
 
 
 def overlay(
-    image: np.ndarray, labels: np.ndarray, num_classes: int = 255, opacity: float = 0.5
+    image: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int = 255,
+    opacity: float = 0.5,
+    clear: Sequence[int] = (),
 ) -> np.ndarray:
-    """The image with its label map laid over it."""
-    maps = as_colour(image), colour_map(labels, num_classes)
-    below, above = (Image.fromarray(x) for x in maps)
-    return np.asarray(Image.blend(below, above, opacity))  # large photographs are never floats
+    """The image with its label map laid over it.
+
+    Args:
+      image: uint8 [h, w, 1 or 3].
+      labels: class indices [h, w].
+      num_classes: what is not below it is no class, and leaves the image as it is.
+      opacity: of the map.
+      clear: classes that leave the image as it is, too, such as the background.
+    """
+    below = as_colour(image)
+    maps = Image.fromarray(below), Image.fromarray(colour_map(labels, num_classes))
+    mixed = np.array(Image.blend(*maps, opacity))  # large photographs are never floats
+    left = (labels >= num_classes) | np.isin(labels, list(clear))
+    mixed[left] = below[left]
+    return mixed
+
+
+def background_of(class_names: Sequence[str]) -> list[int]:
+    """The classes that stand for what is nothing in particular, by their names."""
+    return [i for i, name in enumerate(class_names) if name.lower().strip("_ ") in _BACKGROUND]
+
+
+def with_legend(picture: np.ndarray, class_names: Sequence[str], shown: Sequence[int]):
+    """A picture uint8 [h, w, 3] over the names and colours of the classes `shown`."""
+    return np.asarray(_over_legend(Image.fromarray(picture), class_names, shown))
 
 
 def _enlarge(image: np.ndarray, least: int) -> Image.Image:
@@ -79,34 +108,35 @@ def captioned_grid(
     """Images uint8 [n, h, w, c] in a grid, each over its caption; wrong ones in red."""
     pictures = [_enlarge(image, 160) for image in images]
     width, height = pictures[0].size
-    line = 18
+    fonts = [font_for(caption, 13) for caption in captions]
+    texts = [wrapped(*one, width - 2) for one in zip(captions, fonts)]
     columns = min(columns, len(pictures))
     lines = -(-len(pictures) // columns)
-    canvas = Image.new("RGB", (columns * (width + 8), lines * (height + line + 8)), "white")
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
-    for index, (picture, caption, bad) in enumerate(zip(pictures, captions, wrong)):
-        x = (index % columns) * (width + 8) + 4
-        y = (index // columns) * (height + line + 8) + 4
+    step = height + _LINE * max(map(len, texts)) + 8
+    canvas = Image.new("RGB", (columns * (width + 8), lines * step), "white")
+    draw = ImageDraw.Draw(canvas)
+    for index, (picture, text, font, bad) in enumerate(zip(pictures, texts, fonts, wrong)):
+        x, y = (index % columns) * (width + 8) + 4, (index // columns) * step + 4
         canvas.paste(picture, (x, y))
-        while caption and draw.textlength(caption, font) > width:
-            caption = caption[:-2] + "…"
-        draw.text((x, y + height + 1), caption, fill="#c00000" if bad else "black", font=font)
+        for number, line in enumerate(text):
+            place = (x, y + height + 1 + number * _LINE)
+            draw.text(place, line, fill="#c00000" if bad else "black", font=font)
     return np.asarray(canvas)
 
 
 def ranked(image: np.ndarray, names: Sequence[str], probabilities: Sequence[float]) -> np.ndarray:
     """An image uint8 [h, w, c] beside its likeliest classes, each over a bar of its probability."""
-    picture, font = _enlarge(image, 224), ImageFont.load_default(14)
-    measure, step, margin = ImageDraw.Draw(picture), 36, 10
+    picture, step, margin = _enlarge(image, 224), 36, 10
     texts = [f"{name} {p:.1%}" for name, p in zip(names, probabilities)]
-    side = max(200, *(int(measure.textlength(text, font)) for text in texts))
+    fonts = [font_for(text, 14) for text in texts]
+    side = max(200, *(int(font.getlength(text)) for font, text in zip(fonts, texts)))
     height = max(picture.height, step * len(texts))
     canvas = Image.new("RGB", (picture.width + side + 3 * margin, height + 2 * margin), "white")
     canvas.paste(picture, (margin, margin))
     draw, x = ImageDraw.Draw(canvas), picture.width + 2 * margin
     for index, (text, probability) in enumerate(zip(texts, probabilities)):
         y = margin + index * step
-        draw.text((x, y), text, fill="black", font=font)
+        draw.text((x, y), text, fill="black", font=fonts[index])
         draw.rectangle((x, y + 20, x + side, y + 26), fill="#e8e8e8")
         if probability * side >= 1:
             draw.rectangle((x, y + 20, x + int(probability * side), y + 26), fill="#3465a4")
@@ -121,22 +151,28 @@ def rows(columns: Sequence[np.ndarray], class_names: Sequence[str]) -> np.ndarra
         for c in columns
     ]
     body = np.concatenate([np.concatenate(row, axis=1) for row in zip(*padded)], axis=0)
-    picture = _enlarge(body, 480)
-    font = ImageFont.load_default(13)
-    measure = ImageDraw.Draw(picture)
+    return np.asarray(_over_legend(_enlarge(body, 480), class_names, range(len(class_names))))
+
+
+def _over_legend(
+    picture: Image.Image, class_names: Sequence[str], shown: Sequence[int]
+) -> Image.Image:
     colours = palette(len(class_names))
-    places, x, y = [], 4, 4
-    for index, name in enumerate(class_names):
-        needed = 18 + measure.textlength(name, font) + 12
+    places, x, y, width = [], 4, 4, picture.width
+    for index in shown:
+        name = class_names[index]
+        font = font_for(name, 13)
+        needed = int(18 + font.getlength(name) + 12)
         if x + needed > picture.width and x > 4:
-            x, y = 4, y + 18
-        places.append((x, y, name, tuple(int(v) for v in colours[index])))
-        x += int(needed)
-    canvas = Image.new("RGB", (picture.width, picture.height + y + 20), "white")
+            x, y = 4, y + _LINE
+        places.append((x, y, name, font, tuple(int(v) for v in colours[index])))
+        x += needed
+        width = max(width, x)
+    canvas = Image.new("RGB", (width, picture.height + y + _LINE + 2), "white")
     canvas.paste(picture, (0, 0))
     draw = ImageDraw.Draw(canvas)
-    for x, y, name, colour in places:
+    for x, y, name, font, colour in places:
         top = picture.height + y
         draw.rectangle((x, top, x + 13, top + 13), fill=colour, outline="grey")
         draw.text((x + 18, top - 1), name, fill="black", font=font)
-    return np.asarray(canvas)
+    return canvas

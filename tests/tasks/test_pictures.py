@@ -51,9 +51,11 @@ def test_a_grid_enlarges_small_images_and_breaks_rows(count, size, expected):
     assert (grid[4:164, 4:164] == 0).all()
 
 
-def test_wrong_captions_are_red_and_long_ones_are_cut():
+def test_wrong_captions_are_red_and_long_ones_go_on_in_further_lines():
     images = np.full((2, 8, 8, 3), 255, np.uint8)
-    right, wrong = np.split(pictures.captioned_grid(images, ["w" * 99] * 2, [False, True]), 2, 1)
+    grid = pictures.captioned_grid(images, ["w" * 99] * 2, [False, True])
+    assert grid.shape[0] > 160 + 3 * 18
+    right, wrong = np.split(grid, 2, 1)
     assert (right[..., 0] == right[..., 1]).all()
     red = (wrong[..., 0] > wrong[..., 1] + 50).any(axis=-1 if wrong.ndim == 2 else ())
     assert red.any()
@@ -75,6 +77,20 @@ def test_rows_lie_side_by_side_over_a_legend():
     assert [128, 0, 0] in legend
     more = pictures.rows([image, truth], [f"class number {i}" for i in range(21)])
     assert more.shape[0] > picture.shape[0]  # the legend goes on in further lines
+
+
+def test_what_is_no_class_or_background_leaves_the_image_as_it_is():
+    image = np.full((1, 4, 3), 100, np.uint8)
+    names = ("Background", "car", "bus")
+    assert pictures.background_of(names) == [0]
+    assert pictures.background_of(("road", "_background_")) == [1]
+    assert pictures.background_of(("road", "building")) == []
+    mixed = pictures.overlay(image, np.array([[0, 1, 255, 2]], np.uint8), 3, clear=[0])
+    assert mixed.tolist() == [[[100] * 3, [114, 50, 50], [100] * 3, [50, 114, 50]]]
+    shown = pictures.with_legend(mixed, names, [1, 2])
+    colours = {tuple(colour) for colour in shown[1:].reshape(-1, 3).tolist()}
+    assert {(128, 0, 0), (0, 128, 0)} <= colours  # in the legend
+    assert shown.shape[1] > 40  # as wide as the legend needs
 
 
 def test_ranked_draws_a_bar_for_each_class():

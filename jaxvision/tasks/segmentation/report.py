@@ -84,7 +84,7 @@ ENDINGS = (".png", "-classes.png", "-classes.npy")
 
 
 def write(task: Any, prediction: Any, folder: Path, stem: str) -> None:
-    """The photograph under its label map, and the map as a PNG of class indices.
+    """The photograph under its label map and over a legend, and the map as a PNG of indices.
 
     The PNG has a palette, or 16 bits where there are more classes than 255.
 
@@ -102,5 +102,7 @@ def write(task: Any, prediction: Any, folder: Path, stem: str) -> None:
         else:
             indices = Image.fromarray(labels.astype(np.uint16))
         indices.save(folder / f"{stem}-classes.png")
-    laid_over = pictures.overlay(image, labels, len(task.class_names))
-    Image.fromarray(laid_over).save(folder / f"{stem}.png")
+    names = task.class_names
+    shown = [int(k) for k in np.unique(labels) if k < len(names)]
+    laid_over = pictures.overlay(image, labels, len(names), clear=pictures.background_of(names))
+    Image.fromarray(pictures.with_legend(laid_over, names, shown)).save(folder / f"{stem}.png")
