@@ -125,7 +125,9 @@ COMMON: dict[str, Key] = {
         below=2**32,
     ),
     # -- data -----------------------------------------------------------------------------------
-    "data.source": Key("tfds", "tfds, folder (split/class/*.jpg), masks (images + masks) or idx"),
+    "data.source": Key(
+        "tfds", "tfds, folder (split/class/*.jpg), csv, masks (images + masks) or idx"
+    ),
     "data.name": Key("digits", "tfds: data set name, built-in or any prepared as ArrayRecord"),
     "data.dir": Key("", "folder of the data; for tfds its data_dir (empty: the TFDS default)"),
     "data.options": Key(FREE, "arguments of the source, e.g. {'size': 64} for `shapes`"),

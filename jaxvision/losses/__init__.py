@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxvision.losses.classification import (
+    binary_cross_entropy,
     cross_entropy,
     margin_loss,
     multiclass_hinge,
@@ -40,6 +41,7 @@ __all__ = [
     "REGIONS",
     "Objective",
     "Ratio",
+    "binary_cross_entropy",
     "cross_entropy",
     "dice",
     "focal",

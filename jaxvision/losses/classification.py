@@ -46,6 +46,29 @@ def cross_entropy(
     return loss, weight
 
 
+def binary_cross_entropy(
+    logits: Float[Array, "*b k"],
+    targets: Float[Array, "*b k"],
+    *,
+    positive_weights: Float[Array, " k"] | None = None,
+) -> Float[Array, "*b k"]:
+    """Cross-entropy of the sigmoid of each class, as `torch.nn.BCEWithLogitsLoss` without mean.
+
+    Args:
+      logits: unnormalised scores, any floating type; computed in float32.
+      targets: how far each class is there, 0 to 1.
+      positive_weights: of each class's part that is there; PyTorch's `pos_weight`.
+
+    Returns:
+      float32 [*b, k].
+    """
+    logits = logits.astype(jnp.float32)
+    there, absent = jax.nn.softplus(-logits), jax.nn.softplus(logits)
+    if positive_weights is not None:
+        there = there * positive_weights
+    return targets * there + (1 - targets) * absent
+
+
 def multiclass_hinge(
     logits: Float[Array, "*b k"],
     targets: Shaped[Array, "*t"],

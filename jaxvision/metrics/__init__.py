@@ -9,5 +9,16 @@ from jaxvision.metrics.accumulators import (
 )
 from jaxvision.metrics.boundary import BoundaryF1
 from jaxvision.metrics.frechet import frechet_distance
+from jaxvision.metrics.ranking import LabelCounts, average_precision
 
-__all__ = ["BoundaryF1", "ConfusionMatrix", "Mean", "TopK", "add", "compute", "frechet_distance"]
+__all__ = [
+    "BoundaryF1",
+    "ConfusionMatrix",
+    "LabelCounts",
+    "Mean",
+    "TopK",
+    "add",
+    "average_precision",
+    "compute",
+    "frechet_distance",
+]

@@ -89,6 +89,7 @@ TASKS: Registry[Any] = Registry(
         "segmentation": Entry(
             "jaxvision.tasks.segmentation", "Segmentation", roles=("segmentation",)
         ),
+        "multilabel": Entry("jaxvision.tasks.multilabel", "Multilabel"),
         "localization": Entry("jaxvision.tasks.localization", "Localization"),
         "pretraining": Entry("jaxvision.tasks.pretraining", "Dino"),
         "generation": Entry("jaxvision.tasks.generation", "Dcgan"),

@@ -222,6 +222,18 @@ def apply_eval(model: Any, variables: Variables, image: jax.Array) -> jax.Array:
     return model.apply(variables, image, train=False).astype(jnp.float32)
 
 
+def features_before_classifier(model: Any, variables: Variables, image: jax.Array) -> jax.Array:
+    """What a network's last layer is given, float32 [b, f].
+
+    Raises:
+      UserError: the network does not give it.
+    """
+    found = apply_eval(model.clone(num_classes=0), variables, image)
+    if found.ndim != 2 or found.shape[-1] == 0:
+        raise UserError(f"{type(model).__name__} does not give its features.")
+    return found
+
+
 def image_spec(shape: tuple[int, ...]) -> Spec:
     """A batch of images of this shape, [h, w, c]."""
     return {"image": jax.ShapeDtypeStruct((1, *shape), jnp.uint8)}

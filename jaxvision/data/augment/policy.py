@@ -196,7 +196,8 @@ def augment(
             batch["image"], batch["label_probs"] = function(
                 entry_key, image, _label_probs(batch, name, num_classes), **parameters
             )
-            batch.pop("label", None)
+            for given in ("label", "labels"):
+                batch.pop(given, None)
         else:
             batch["image"] = function(entry_key, image, **parameters)
     return batch
@@ -226,7 +227,9 @@ def _check_unplaced(batch: Mapping[str, Array], name: str) -> None:
 def _label_probs(batch: dict[str, Array], name: str, num_classes: int | None) -> Array:
     if "label_probs" in batch:
         return batch["label_probs"]
+    if "labels" in batch:
+        return batch["labels"].astype(jnp.float32)
     if num_classes is None or "label" not in batch:
-        missing = "num_classes" if num_classes is None else "a batch with 'label'"
+        missing = "num_classes" if num_classes is None else "a batch with 'label' or 'labels'"
         raise UserError(f"Augmentation {name!r} needs {missing}.")
     return jax.nn.one_hot(batch["label"], num_classes, dtype=jnp.float32)

@@ -1,4 +1,4 @@
-"""Where records come from: TFDS data sets, image folders, image + mask folders, idx files.
+"""Where records come from: TFDS data sets, folders, tables, image + mask folders, idx files.
 
 A source is random access over encoded records: `len(source)`, `source[i]` is a dict with `image`
 (encoded bytes, or a uint8 array where the format stores arrays) and its annotations,
@@ -25,12 +25,13 @@ from jaxvision.data.sources.files import (
 )
 from jaxvision.data.sources.idx import Arrays, idx, idx_files, read_idx
 from jaxvision.data.sources.splits import Selection, Source, base_splits, cut
+from jaxvision.data.sources.table import table
 from jaxvision.data.sources.tfds import Tfds, tfds, tfds_builder
 from jaxvision.data.sources.walk import IMAGE_SUFFIXES, VOLUME_SUFFIX, images_below
 from jaxvision.registry import Registry
 
 SOURCES: Registry[Callable[..., Callable[[str], Source]]] = Registry(
-    "data source", {"tfds": tfds, "folder": folder, "masks": masks, "idx": idx}
+    "data source", {"tfds": tfds, "folder": folder, "csv": table, "masks": masks, "idx": idx}
 )
 register = SOURCES.register
 

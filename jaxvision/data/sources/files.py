@@ -26,12 +26,13 @@ _PAIRS = (
 
 @dataclass(frozen=True)
 class Files:
-    """Records kept as files: an image, and a class index or a mask file for each."""
+    """Records kept as files: an image, and a class index, several, or a mask file for each."""
 
     images: tuple[Path, ...]
     class_names: tuple[str, ...]
     labels: tuple[int, ...] = ()
     masks: tuple[Path, ...] = ()
+    label_sets: tuple[tuple[int, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -40,6 +41,8 @@ class Files:
         record: dict[str, Any] = {"image": read_file(self.images[index])}
         if self.labels:
             record["label"] = self.labels[index]
+        if self.label_sets:
+            record["labels"] = self.label_sets[index]
         if self.masks:
             record["segmentation"] = read_file(self.masks[index])
         return record

@@ -54,6 +54,10 @@ class Selection:
 
 def labels_of(source: Source) -> np.ndarray | None:
     """The class index of every record, int [n]; None where records would have to be read for it."""
+    if isinstance(source, _Joined):
+        parts = [labels_of(part) for part in source.parts]
+        found = [labels for labels in parts if labels is not None]
+        return np.concatenate(found) if len(found) == len(parts) else None
     if isinstance(source, Selection):
         labels = labels_of(source.source)
         return None if labels is None else labels[np.asarray(source.indices)]

@@ -204,11 +204,7 @@ class Classification(base.Task):
         Raises:
           UserError: the network does not give it.
         """
-        body = self.model.clone(num_classes=0)
-        found = base.apply_eval(body, variables, self.inputs.evaluate(image))
-        if found.ndim != 2 or found.shape[-1] == 0:
-            raise UserError(f"{type(self.model).__name__} does not give its features.")
-        return found
+        return base.features_before_classifier(self.model, variables, self.inputs.evaluate(image))
 
     def parts(self, variables: Variables) -> dict[str, Variables]:
         return {"model": variables, "backbone": variables}
