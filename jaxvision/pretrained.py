@@ -6,7 +6,7 @@ image size. What can be adapted is adapted as timm does it; the rest is refused 
 
 import fnmatch
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -92,11 +92,27 @@ def create(
         num_classes = classes_in(entry, state) - (about.background if about else 0)
     *usual_size, colours = entry.input_shape
     size = image_size or ([about.size] * len(usual_size) if about else usual_size)
-    model = models.create(name, num_classes, **options)
+    model = _of_grid(models.create(name, num_classes, **options), size)
     image = jnp.zeros((1, *size, channels or colours))
     fresh = jax.jit(lambda: model.init(random.key(seed), image, train=False))()
     loaded = load_state(entry, model, state, dict(fresh), found.where, about, ignore=found.ignore)
     return model, loaded
+
+
+def _of_grid(model: nn.Module, size: Sequence[int]) -> nn.Module:
+    """A network, or one on an encoder, whose positions are declared to be of images of a size.
+
+    Squares need no declaration; see `layers.positions.stored_grid`.
+    """
+    inner = getattr(model, "encoder", model)
+    if len(set(size)) == 1 or getattr(inner, "grid", ()) is not None:
+        return model
+    declared = inner.clone(grid=tuple(-(-side // inner.patch_size) for side in size))
+    return declared if inner is model else model.clone(encoder=declared)
+
+
+def _declared_grid(model: nn.Module) -> tuple[int, int] | None:
+    return getattr(getattr(model, "encoder", model), "grid", None)
 
 
 def classes_in(entry: Variant, state: StateDict) -> int:
@@ -186,9 +202,10 @@ def load_state(
         if getattr(model, "num_classes", None) == 0:
             dropped += tuple(f"{layer}." for layer in entry.classifier)
     shapes = torch_weights.torch_shapes(variables)
+    adapted = adapt(entry, entry.convert(state), shapes, about, _declared_grid(model))
     state = {
         name: value
-        for name, value in adapt(entry, entry.convert(state), shapes, about).items()
+        for name, value in adapted.items()
         if name in shapes or not any(fnmatch.fnmatchcase(name, pattern) for pattern in ignore)
     }
     kept: list[str] = []
@@ -203,16 +220,20 @@ def load_state(
 
 
 def adapt(
-    entry: Variant, state: StateDict, shapes: Shapes, about: Published | None = None
+    entry: Variant,
+    state: StateDict,
+    shapes: Shapes,
+    about: Published | None = None,
+    grid: tuple[int, int] | None = None,
 ) -> StateDict:
     """A state_dict by the reference's names, fitted to other images as far as that can be done.
 
     - Image channels: weights for colour are summed for grey images, else repeated over the
       channels and scaled so that their sum stays.
-    - Image size: `entry.resize`.
+    - Image size: `entry.resize`, which is told the grid that the network declares.
     - A class for the background, which some files have before the others, is taken off.
     """
-    out = entry.resize(dict(state), shapes)
+    out = entry.resize(dict(state), shapes, grid)
     name = f"{entry.first}.weight"
     if name in out and name in shapes and out[name].ndim == 4:
         out[name] = adapt_channels(out[name], shapes[name][1])

@@ -40,6 +40,10 @@ class PatchNetwork(nn.Module):
     out_blocks: Sequence[int] | None = None
     dtype: jnp.dtype | None = None
 
+    @property
+    def feature_strides(self) -> tuple[int, ...]:
+        return (self.patch_size,) * len(kept_blocks(self.depth, self.out_blocks))
+
 
 def run_blocks(
     network: PatchNetwork, block: Callable[..., nn.Module], x: Float[Array, "b n c"], train: bool

@@ -1,6 +1,9 @@
 """Positions of tokens on a grid: learned embeddings and relative biases, for grids of any size."""
 
+import itertools
 import math
+from collections.abc import Callable
+from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -8,18 +11,55 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from jaxvision.errors import UserError
 from jaxvision.layers.parameters import parameter
 from jaxvision.ops.resize import resize_matrix
 
 Grid = tuple[int, int]
+Interpolation = Literal["geometric", "bilinear"]
 
 
-def square_grid(tokens: int) -> Grid:
-    """The square grid of so many tokens; there must be one."""
-    side = math.isqrt(tokens)
-    if side * side != tokens:
-        raise ValueError(f"{tokens} tokens do not lie on a square grid.")
-    return side, side
+def offsets(window: Grid) -> int:
+    """How many offsets there are between two places of a window."""
+    return (2 * window[0] - 1) * (2 * window[1] - 1)
+
+
+def stored_grid(
+    rows: int,
+    wanted: Grid | None = None,
+    declared: Grid | None = None,
+    count: Callable[[Grid], int] = math.prod,
+) -> Grid:
+    """The grid that a stored array of so many rows is of: rows and columns.
+
+    Without a declaration it is a square, as in published files, or else the wanted grid.
+
+    Args:
+      rows: of the array.
+      wanted: the grid that it is to be used on.
+      declared: the grid that the network says it is of.
+      count: how many rows the array of a grid has: one a place, or one an offset (`offsets`).
+
+    Raises:
+      UserError: another number of rows than the declared grid's; or no declaration, and a grid that
+        is not square and not the wanted one, or as well a square as the wanted one.
+    """
+    if declared is not None:
+        if count(declared) != rows:
+            raise UserError(
+                f"grid={declared[0]}x{declared[1]} has {count(declared)} positions; these are "
+                f"{rows}."
+            )
+        return declared
+    side = next(side for side in itertools.count(1) if count((side, side)) >= rows)
+    found = {grid for grid in ((side, side), wanted) if grid and count(grid) == rows}
+    if len(found) == 1:
+        return found.pop()
+    which = " or ".join(f"{a}x{b}" for a, b in sorted(found)) or "a grid that is not square"
+    raise UserError(
+        f"{rows} stored positions are of {which}: give the network, or the encoder among "
+        "encoder_options, the grid=(rows, columns) of patches that they are made for."
+    )
 
 
 def resample_positions(
@@ -31,11 +71,12 @@ def resample_positions(
       positions: of `prefix` tokens that have no place (class token), then of the grid row by row.
       new: rows and columns.
       prefix: how many positions stay as they are.
-      old: rows and columns of `positions`; a square grid by default.
+      old: rows and columns of `positions`; see `stored_grid` for the default.
+
+    Raises:
+      UserError: see `stored_grid`.
     """
-    count = positions.shape[1] - prefix
-    if old is None:
-        old = new if count == new[0] * new[1] else square_grid(count)
+    old = stored_grid(positions.shape[1] - prefix, new, old)
     if old == new:
         return positions
     rows, columns = (
@@ -48,14 +89,31 @@ def resample_positions(
 
 
 def learned_positions(
-    module: nn.Module, name: str, grid: Grid, channels: int, prefix: int
+    module: nn.Module,
+    name: str,
+    grid: Grid,
+    channels: int,
+    prefix: int,
+    declared: Grid | None = None,
 ) -> Float[Array, "1 n c"]:
-    """The parameter `name` of `module` for a grid; resampled where it was made for another."""
-    shape = (1, prefix + grid[0] * grid[1], channels)
+    """The parameter `name` of `module` for a grid; resampled where it was made for another.
+
+    Args:
+      module: has the parameter.
+      name: of the parameter.
+      grid: rows and columns that positions are wanted of.
+      channels: of a position.
+      prefix: see `resample_positions`.
+      declared: the grid that the parameter is of; see `stored_grid`.
+
+    Raises:
+      UserError: see `stored_grid`.
+    """
+    shape = (1, prefix + math.prod(declared or grid), channels)
     if module.has_variable("params", name):
         shape = module.get_variable("params", name).shape
     positions = jnp.asarray(parameter(module, name, nn.initializers.normal(0.02), shape))
-    return resample_positions(positions, grid, prefix)
+    return resample_positions(positions, grid, prefix, declared)
 
 
 def sincos_positions(
@@ -94,7 +152,7 @@ def relative_index(window: Grid, class_token: bool = False) -> Int[np.ndarray, "
     index = offset[..., 0] * (2 * width - 1) + offset[..., 1]
     if not class_token:
         return index
-    rows = (2 * height - 1) * (2 * width - 1)
+    rows = offsets(window)
     index = np.pad(index, ((1, 0), (1, 0)))
     index[0], index[:, 0], index[0, 0] = rows, rows + 1, rows + 2
     return index
@@ -113,10 +171,12 @@ def _stretched(old: int, new: int) -> np.ndarray:
     return np.concatenate([-places[::-1], [0.0], places])
 
 
-def _bias_matrix(old: int, new: int) -> np.ndarray:
+def _bias_matrix(old: int, new: int, interpolation: Interpolation) -> np.ndarray:
     """Linear interpolation from the stretched places; beyond the last, the last."""
     if old == new:
         return np.eye(old, dtype=np.float32)
+    if interpolation == "bilinear":
+        return resize_matrix(old, new, "bilinear")
     places, targets = _stretched(old, new), np.arange(new) - float(new // 2)
     return np.stack(
         [np.interp(targets, places, row) for row in np.eye(old)], axis=1, dtype=np.float32
@@ -124,27 +184,36 @@ def _bias_matrix(old: int, new: int) -> np.ndarray:
 
 
 def resize_relative_bias(
-    table: Float[Array, "n heads"], new: Grid, class_token: bool = False, old: Grid | None = None
+    table: Float[Array, "n heads"],
+    new: Grid,
+    class_token: bool = False,
+    old: Grid | None = None,
+    interpolation: Interpolation = "geometric",
 ) -> Float[Array, "m heads"]:
-    """The table of relative biases for another window, interpolated as in BEiT's code and timm.
+    """The table of relative biases for another window.
 
-    Bao et al. 2021, https://arxiv.org/abs/2106.08254: near offsets matter more, so the old ones are
-    laid out in a geometric progression before they are interpolated linearly.
+    As in BEiT's code and timm near offsets matter more: the old ones are laid out in a geometric
+    progression before they are interpolated linearly (Bao et al. 2021,
+    https://arxiv.org/abs/2106.08254). transformers, after MiDaS v3.1 (Birkl et al. 2023,
+    https://arxiv.org/abs/2307.14460), lays them out evenly.
 
     Args:
       table: one row an offset, see `relative_index`.
       new: rows and columns of the window.
       class_token: whether the last three rows are those of the class token.
-      old: the window of `table`; a square one by default.
+      old: the window of `table`; see `stored_grid` for the default.
+      interpolation: "geometric", as in timm, or "bilinear", as in transformers.
+
+    Raises:
+      UserError: see `stored_grid`.
     """
-    extra = 3 if class_token else 0
-    count = table.shape[0] - extra
-    if count == (2 * new[0] - 1) * (2 * new[1] - 1) and old is None:
+    count = table.shape[0] - (3 if class_token else 0)
+    old = stored_grid(count, new, old, offsets)
+    if old == new:
         return table
-    if old is None:
-        side = (square_grid(count)[0] + 1) // 2
-        old = (side, side)
-    rows, columns = (jnp.asarray(_bias_matrix(2 * a - 1, 2 * b - 1)) for a, b in zip(old, new))
+    rows, columns = (
+        jnp.asarray(_bias_matrix(2 * a - 1, 2 * b - 1, interpolation)) for a, b in zip(old, new)
+    )
     grid = jnp.reshape(table[:count], (2 * old[0] - 1, 2 * old[1] - 1, -1))
     grid = jnp.einsum("ih,jw,hwc->ijc", rows, columns, grid, precision=lax.Precision.HIGHEST)
     grid = grid.reshape(-1, table.shape[1]).astype(table.dtype)
@@ -152,16 +221,32 @@ def resize_relative_bias(
 
 
 def relative_bias(
-    module: nn.Module, window: Grid, heads: int, class_token: bool = False
+    module: nn.Module,
+    window: Grid,
+    heads: int,
+    class_token: bool = False,
+    declared: Grid | None = None,
+    interpolation: Interpolation = "geometric",
 ) -> Float[Array, "heads n n"]:
     """The bias of each (query, key) from the parameter `relative_position_bias_table` of `module`.
 
-    A table that was made for another window, which must have been a square one, is resized.
+    A table that was made for another window is resized.
+
+    Args:
+      module: has the parameter.
+      window: rows and columns of the tokens.
+      heads: of the attention.
+      class_token: whether the first token is one without a place.
+      declared: the window that the table is of; see `stored_grid`.
+      interpolation: see `resize_relative_bias`.
+
+    Raises:
+      UserError: see `stored_grid`.
     """
     name, extra = "relative_position_bias_table", 3 if class_token else 0
-    shape = ((2 * window[0] - 1) * (2 * window[1] - 1) + extra, heads)
+    shape = (offsets(declared or window) + extra, heads)
     if module.has_variable("params", name):
         shape = module.get_variable("params", name).shape
     table = jnp.asarray(parameter(module, name, nn.initializers.truncated_normal(0.02), shape))
-    table = resize_relative_bias(table, window, class_token)
+    table = resize_relative_bias(table, window, class_token, declared, interpolation)
     return jnp.moveaxis(table[relative_index(window, class_token)], -1, 0)

@@ -19,7 +19,7 @@ from jaxvision.layers.intermediates import asked, record
 from jaxvision.layers.linear import Dense
 from jaxvision.layers.normalization import LayerNorm
 from jaxvision.layers.parameters import parameter
-from jaxvision.layers.positions import Grid, relative_bias
+from jaxvision.layers.positions import Grid, Interpolation, relative_bias
 from jaxvision.ops.attention import dot_product_attention
 from jaxvision.ops.forms import computed_once
 from jaxvision.ops.linear import add_bias
@@ -61,6 +61,8 @@ class Attention(nn.Module):
       window: rows and columns of the tokens, which then have relative position biases; None is
         none.
       class_token: whether the first token of a window is one without a place.
+      table_window: the window that the table of biases is made for; see `stored_grid`.
+      interpolation: of the table, for other windows; see `resize_relative_bias`.
       out_dropout: rate of dropout on the output.
       attn_dropout: rate of dropout on the attention weights.
       dtype: what is computed in; None is what input and parameters promote to.
@@ -73,6 +75,8 @@ class Attention(nn.Module):
     proj_bias: bool = True
     window: Grid | None = None
     class_token: bool = False
+    table_window: Grid | None = None
+    interpolation: Interpolation = "geometric"
     out_dropout: float = 0.0
     attn_dropout: float = 0.0
     dtype: Any = None
@@ -108,7 +112,9 @@ class Attention(nn.Module):
             v = v + parameter(self, "v_bias", zeros, (inner,)).reshape(by_head).astype(v.dtype)
         bias = mask
         if self.window is not None:
-            bias = relative_bias(self, self.window, self.num_heads, self.class_token)[None]
+            of_table = (self.table_window, self.interpolation)
+            bias = relative_bias(self, self.window, self.num_heads, self.class_token, *of_table)
+            bias = bias[None]
             if mask is not None:
                 masks = jnp.broadcast_to(mask, (len(mask), *bias.shape[1:]))
                 bias = add_bias(masks.reshape(len(mask), -1), bias.reshape(-1)).reshape(masks.shape)

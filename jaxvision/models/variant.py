@@ -6,10 +6,11 @@ from typing import Any
 
 from flax import linen as nn
 
+from jaxvision.layers.positions import Grid
 from jaxvision.state_dict import Shapes, StateDict
 
 
-def _as_it_is(state: StateDict, shapes: Shapes) -> StateDict:
+def _as_it_is(state: StateDict, shapes: Shapes, grid: Grid | None) -> StateDict:
     return state
 
 
@@ -46,7 +47,8 @@ class Variant:
       convert: brings a published state_dict whose names differ from the reference's to the
         reference's names, and leaves others alone.
       resize: fits what depends on the image's size (position embeddings) to the wanted shapes,
-        both by the reference's names and in its layout.
+        both by the reference's names and in its layout; where the network declares the grid of its
+        positions, it is given that, too.
       export: completes a state_dict of ours with what the reference's holds beside it.
       forms: other libraries whose state_dicts `convert` reads and that weights can be written for.
     """
@@ -62,7 +64,7 @@ class Variant:
     first: str = ""
     auxiliary: tuple[str, ...] = ()
     convert: Callable[[StateDict], StateDict] = dict
-    resize: Callable[[StateDict, Shapes], StateDict] = _as_it_is
+    resize: Callable[[StateDict, Shapes, Grid | None], StateDict] = _as_it_is
     export: Callable[[StateDict], StateDict] = dict
     forms: tuple[Form, ...] = ()
 

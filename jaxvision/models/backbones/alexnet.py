@@ -12,6 +12,7 @@ Deviations: as in torchvision 224x224 images are padded by two (the 2012 paper's
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -38,6 +39,8 @@ class AlexNet(nn.Module):
       hidden: channels of the two hidden linear layers.
       features_only: return the maps of strides 4, 8, 16 (each before its pooling) and 32.
     """
+
+    feature_strides: ClassVar[tuple[int, ...]] = (4, 8, 16, 32)
 
     num_classes: int = 1000
     widths: Sequence[int] = (64, 192, 384, 256, 256)

@@ -5,15 +5,16 @@ blocks have relative position biases in place of position embeddings, biases on 
 alone, and layer scale; it is the mean of the patches, not the class token, that is classified.
 """
 
-import math
 import re
 from functools import partial
+from typing import get_args
 
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from jaxvision.errors import unknown
 from jaxvision.layers.blocks import DropPath
 from jaxvision.layers.head import Head
 from jaxvision.layers.intermediates import record
@@ -26,7 +27,13 @@ from jaxvision.layers.patches import (
     prepend_tokens,
     run_blocks,
 )
-from jaxvision.layers.positions import resize_relative_bias
+from jaxvision.layers.positions import (
+    Grid,
+    Interpolation,
+    offsets,
+    resize_relative_bias,
+    stored_grid,
+)
 from jaxvision.layers.transformer import Attention, Mlp, PatchEmbed
 from jaxvision.models.transformers_names import from_transformers, is_transformers
 from jaxvision.models.variant import Variant
@@ -38,11 +45,15 @@ class BeitBlock(nn.Module):
 
     Attributes:
       grid: rows and columns of the patches.
+      table_grid: the grid that the tables of biases are made for; see `stored_grid`.
+      interpolation: of these, see `resize_relative_bias`.
       init_values: what the layer scales start from.
     """
 
     num_heads: int
-    grid: tuple[int, int]
+    grid: Grid
+    table_grid: Grid | None = None
+    interpolation: Interpolation = "geometric"
     init_values: float = 0.1
     dropout: float = 0.0
     dtype: jnp.dtype | None = None
@@ -62,6 +73,8 @@ class BeitBlock(nn.Module):
             qkv_bias="qv",
             window=self.grid,
             class_token=True,
+            table_window=self.table_grid,
+            interpolation=self.interpolation,
             out_dropout=self.dropout,
             dtype=self.dtype,
             name="attn",
@@ -77,20 +90,37 @@ class Beit(PatchNetwork):
     Attributes, beside those of `PatchNetwork`:
       num_heads: attention heads of a block.
       init_values: what the layer scales start from.
+      grid: rows and columns of patches that the tables of biases are of; without it those of the
+        image at initialisation, and where they must be resized, a square.
+      interpolation: how they are resized: "geometric", as in timm, or "bilinear", as in
+        transformers.
     """
 
     num_heads: int = 12
     init_values: float = 0.1
+    grid: Grid | None = None
+    interpolation: Interpolation = "geometric"
 
     @nn.compact
     def __call__(
         self, image: Float[Array, "b h w c"], train: bool = False
     ) -> Float[Array, "b k"] | tuple[Float[Array, "b i j d"], ...]:
+        if self.interpolation not in get_args(Interpolation):
+            raise unknown("interpolation", self.interpolation, get_args(Interpolation))
         grid = patch_grid(image.shape, self.patch_size)
         drop = nn.Dropout(self.dropout, deterministic=not train)
         patches = PatchEmbed(self.patch_size, self.width, dtype=self.dtype, name="patch_embed")
         tokens = drop(prepend_tokens(self, ("cls_token",), patches(image)))
-        block = partial(BeitBlock, self.num_heads, grid, self.init_values, self.dropout, self.dtype)
+        block = partial(
+            BeitBlock,
+            self.num_heads,
+            grid,
+            self.grid,
+            self.interpolation,
+            self.init_values,
+            self.dropout,
+            self.dtype,
+        )
         x, kept = run_blocks(self, block, tokens, train)
         if self.features_only:
             return tuple(as_map(tokens, grid, 1) for tokens in kept)
@@ -106,14 +136,26 @@ def convert(state: StateDict) -> StateDict:
     return {n: v for n, v in state.items() if not n.endswith("relative_position_index")}
 
 
-def resize(state: StateDict, shapes: Shapes) -> StateDict:
-    """A state_dict whose tables of relative biases fit the wanted grids, which are square."""
+def resize(
+    state: StateDict,
+    shapes: Shapes,
+    grid: Grid | None,
+    interpolation: Interpolation = "geometric",
+) -> StateDict:
+    """A state_dict whose tables of relative biases fit the wanted grids.
+
+    Raises:
+      UserError: tables of a grid that is not known; see `stored_grid`.
+    """
     resized = {}
     for name, value in state.items():
         wanted = shapes.get(name)
         if name.endswith("relative_position_bias_table") and wanted and wanted != value.shape:
-            side = (math.isqrt(wanted[0] - 3) + 1) // 2
-            resized[name] = np.asarray(resize_relative_bias(jnp.asarray(value), (side, side), True))
+            new = stored_grid(wanted[0] - 3, declared=grid, count=offsets)
+            table = resize_relative_bias(
+                jnp.asarray(value), new, class_token=True, interpolation=interpolation
+            )
+            resized[name] = np.asarray(table)
     return state | resized
 
 

@@ -17,6 +17,7 @@ from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.head import Head
 from jaxvision.layers.images import check_size
 from jaxvision.layers.normalization import BatchNorm
+from jaxvision.layers.pyramid import doubled
 from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import avg_pool2d, global_average_pool, max_pool2d
 from jaxvision.state_dict import StateDict, renamed
@@ -100,6 +101,8 @@ class DenseNet(nn.Module):
       dropout: after every dense layer.
       remat: recompute each layer in the backward pass, which needs memory for its output alone.
       features_only: return the maps of strides 2, 4, 8, 16 and 32; of small images 1, 2 and 4.
+      smp_maps: these maps are those of segmentation_models_pytorch's encoder: after the norm and
+        ReLU that follow a block, and the last one before its ReLU.
     """
 
     num_classes: int = 1000
@@ -111,7 +114,13 @@ class DenseNet(nn.Module):
     dropout: float = 0.0
     remat: bool = False
     features_only: bool = False
+    smp_maps: bool = False
     dtype: jnp.dtype | None = None
+
+    @property
+    def feature_strides(self) -> tuple[int, ...]:
+        blocks = len(self.depths)
+        return doubled(blocks) if self.small_images else doubled(blocks + 1, first=2)
 
     @nn.compact
     def __call__(
@@ -123,32 +132,33 @@ class DenseNet(nn.Module):
         names = _PYTORCHCV if self.small_images else _TORCHVISION
         conv = partial(Conv2d, use_bias=False, dtype=self.dtype)
 
-        def norm_relu(x: Array, name: str) -> Array:
-            return nn.relu(BatchNorm(dtype=self.dtype, name=name)(x, train))
+        def norm(x: Array, name: str) -> Array:
+            return BatchNorm(dtype=self.dtype, name=name)(x, train)
 
         features = []
         if self.small_images:
             x = conv(self.width, 3, name=names.first)(image)
         else:
-            x = norm_relu(conv(self.width, 7, 2, name=names.first)(image), "features.norm0")
+            x = nn.relu(norm(conv(self.width, 7, 2, name=names.first)(image), "features.norm0"))
             features.append(x)
             x = max_pool2d(x, 3, 2, 1)
         layer = nn.remat(DenseLayer, static_argnums=(2,)) if self.remat else DenseLayer
         for block, depth in enumerate(self.depths, start=1):
             if block > 1:
-                features.append(x)
-                x = norm_relu(x, names.transition_norm.format(block - 1, block))
+                normed = nn.relu(norm(x, names.transition_norm.format(block - 1, block)))
+                features.append(normed if self.smp_maps else x)
                 name = names.transition_conv.format(block - 1, block)
-                x = avg_pool2d(conv(x.shape[-1] // 2, 1, name=name)(x), 2)
+                x = avg_pool2d(conv(x.shape[-1] // 2, 1, name=name)(normed), 2)
             for index in range(1, depth + 1):
                 name = names.layer.format(block, index)
                 made = layer(
                     self.growth, self.bottleneck, names, self.dropout, self.dtype, name=name
                 )
                 x = made(x, train)
-        x = norm_relu(x, names.last)
+        x = norm(x, names.last)
         if self.features_only:
-            return (*features, x)
+            return (*features, x if self.smp_maps else nn.relu(x))
+        x = nn.relu(x)
         x = global_average_pool(x)
         return Head(self.num_classes, dtype=self.dtype, name=names.classifier)(x)
 

@@ -12,6 +12,7 @@ An auxiliary head's map is averaged to 4x4 in images that are not 224x224, as in
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import ClassVar
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -102,6 +103,8 @@ class GoogLeNet(nn.Module):
       remat: recompute each block in the backward pass to save memory.
       features_only: return the maps of strides 2, 4, 8, 16 and 32, each before its pooling.
     """
+
+    feature_strides: ClassVar[tuple[int, ...]] = (2, 4, 8, 16, 32)
 
     num_classes: int = 1000
     batch_norm: bool = True

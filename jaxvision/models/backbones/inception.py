@@ -7,7 +7,7 @@ and Inception-ResNet (`inception_v4.py`), which are other tables of layers.
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -76,6 +76,8 @@ class Inception(nn.Module):
       remat: recompute each block in the backward pass to save memory.
       features_only: return the last maps of strides 2, 4, 8, 16 and 32.
     """
+
+    feature_strides: ClassVar[tuple[int, ...]] = (2, 4, 8, 16, 32)
 
     architecture: Architecture
     num_classes: int = 1000

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.head import Head
 from jaxvision.layers.normalization import BatchNorm
+from jaxvision.layers.pyramid import doubled
 from jaxvision.models.variant import Form, Variant
 from jaxvision.ops.pooling import global_average_pool
 from jaxvision.state_dict import StateDict
@@ -78,6 +79,10 @@ class MobileNetV1(nn.Module):
     features_only: bool = False
     dtype: jnp.dtype | None = None
 
+    @property
+    def feature_strides(self) -> tuple[int, ...]:
+        return doubled(len(self.depths), first=2)
+
     @nn.compact
     def __call__(
         self, image: Float[Array, "b h w c"], train: bool = False
@@ -106,11 +111,13 @@ class InvertedResidual(nn.Module):
     Attributes:
       expansion: by how much the first widens; at 1 there is none.
       stride: of the second; at 1, and with as many channels as before, there is a shortcut.
+      dilation: of the second.
     """
 
     features: int
     expansion: int = 6
     stride: int = 1
+    dilation: int = 1
     dtype: jnp.dtype | None = None
 
     @nn.compact
@@ -121,7 +128,8 @@ class InvertedResidual(nn.Module):
         if self.expansion > 1:
             y = nn.relu6(norm(name="conv_0_1")(conv(width, 1, name="conv_0_0")(y), train))
             index = 1
-        y = conv(width, 3, self.stride, groups=width, name=f"conv_{index}_0")(y)
+        spatial = {"stride": self.stride, "dilation": self.dilation, "groups": width}
+        y = conv(width, 3, **spatial, name=f"conv_{index}_0")(y)
         y = nn.relu6(norm(name=f"conv_{index}_1")(y, train))
         y = conv(self.features, 1, name=f"conv_{index + 1}")(y)
         y = norm(name=f"conv_{index + 2}")(y, train)
@@ -134,8 +142,12 @@ class MobileNetV2(nn.Module):
     Attributes:
       stages: table 2 of the paper, of each stage expansion, channels, blocks and stride.
       width_mult: by how much all layers are wider; the last convolution is never narrower.
+      output_stride: 32, or 16 or 8: later stages are then dilated instead of strided, as in
+        segmentation_models_pytorch.
       remat: recompute each block in the backward pass to save memory.
       features_only: return the maps of strides 2, 4, 8, 16 and 32, before the last convolution.
+      last_conv: whether the last of them is after that convolution, as in
+        segmentation_models_pytorch.
     """
 
     num_classes: int = 1000
@@ -149,10 +161,17 @@ class MobileNetV2(nn.Module):
         (6, 320, 1, 1),
     )
     width_mult: float = 1.0
+    output_stride: int = 32
     dropout: float = 0.2
     remat: bool = False
     features_only: bool = False
+    last_conv: bool = False
     dtype: jnp.dtype | None = None
+
+    @property
+    def feature_strides(self) -> tuple[int, ...]:
+        halvings = sum(stride > 1 for *_, stride in self.stages)
+        return doubled(1 + halvings, first=2, last=self.output_stride)
 
     @nn.compact
     def __call__(
@@ -171,22 +190,29 @@ class MobileNetV2(nn.Module):
             return nn.relu6(norm(made(x), train))
 
         x, index, features = conv(image, 32 * self.width_mult, 3, 2, 0), 1, []
+        reached, dilation = 2, 1
         block = nn.remat(InvertedResidual, static_argnums=(2,)) if self.remat else InvertedResidual
         for expansion, channels, depth, stride in self.stages:
             if stride > 1:
                 features.append(x)
+            if reached * stride > self.output_stride:
+                dilation, stride = dilation * stride, 1
+            reached *= stride
             for position in range(depth):
                 x = block(
                     _scaled(channels * self.width_mult),
                     expansion,
                     stride if position == 0 else 1,
+                    dilation,
                     self.dtype,
                     name=f"features_{index}",
                 )(x, train)
                 index += 1
-        if self.features_only:
+        if self.features_only and not self.last_conv:
             return (*features, x)
         x = conv(x, 1280 * max(1.0, self.width_mult), 1, 1, index)
+        if self.features_only:
+            return (*features, x)
         x = nn.Dropout(self.dropout, deterministic=not train)(global_average_pool(x))
         return Head(self.num_classes, dtype=self.dtype, name="classifier_1")(x)
 

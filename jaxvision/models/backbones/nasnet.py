@@ -11,6 +11,7 @@ the references have none, are left out.
 import re
 from collections.abc import Iterable
 from functools import partial
+from typing import ClassVar
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -162,6 +163,8 @@ class NASNet(nn.Module):
       remat: recompute each cell in the backward pass to save memory.
       features_only: return the maps of strides 2, 4, 8, 16 and 32, all but the first after a ReLU.
     """
+
+    feature_strides: ClassVar[tuple[int, ...]] = (2, 4, 8, 16, 32)
 
     num_classes: int = 1000
     cells: int = 6

@@ -23,6 +23,7 @@ from jaxvision.layers.conv_norm import ConvNormAct
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.head import Head
 from jaxvision.layers.normalization import BatchNorm
+from jaxvision.layers.pyramid import doubled
 from jaxvision.layers.squeeze_excite import SqueezeExcite
 from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import global_average_pool
@@ -141,6 +142,10 @@ class ResidualCifar(nn.Module):
     remat: bool = False
     features_only: bool = False
     dtype: jnp.dtype | None = None
+
+    @property
+    def feature_strides(self) -> tuple[int, ...]:
+        return doubled(len(self.widths))
 
     def _convs(self, width: int, stride: int) -> tuple[_Conv, ...]:
         if not self.bottleneck:

@@ -20,6 +20,7 @@ from jaxvision.layers.blocks import DropPath, drop_path_rates
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.head import Head
 from jaxvision.layers.normalization import BatchNorm
+from jaxvision.layers.pyramid import doubled
 from jaxvision.layers.squeeze_excite import SqueezeExcite
 from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import global_average_pool, max_pool2d
@@ -108,6 +109,10 @@ class ResNet(nn.Module):
     remat: bool = False
     features_only: bool = False
     dtype: jnp.dtype | None = None
+
+    @property
+    def feature_strides(self) -> tuple[int, ...]:
+        return doubled(len(self.depths) + 1, first=2, last=self.output_stride)
 
     @nn.compact
     def __call__(

@@ -6,6 +6,7 @@ convolution, three stages of n basic blocks with 16, 32 and 64 channels, global 
 """
 
 from functools import partial
+from typing import ClassVar
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -61,6 +62,8 @@ class ResNetCifar(nn.Module):
       remat: recompute each block in the backward pass to save memory.
       features_only: return the maps of the three stages, of strides 1, 2 and 4.
     """
+
+    feature_strides: ClassVar[tuple[int, ...]] = (1, 2, 4)
 
     num_classes: int = 10
     depth: int = 20

@@ -16,6 +16,7 @@ from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.head import Head
 from jaxvision.layers.images import check_size
 from jaxvision.layers.normalization import BatchNorm
+from jaxvision.layers.pyramid import doubled
 from jaxvision.layers.squeeze_excite import SqueezeExcite
 from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import global_average_pool, max_pool2d
@@ -31,11 +32,13 @@ class Bottleneck(nn.Module):
       features: a quarter of the output's channels.
       wide: SENet-154's: the first two convolutions are two and four times as wide, the second is
         grouped and strided, and a strided shortcut is a 3x3 convolution.
+      dilation: of the 3x3 convolutions.
       project: whether the shortcut is a convolution.
     """
 
     features: int
     stride: int = 1
+    dilation: int = 1
     wide: bool = True
     project: bool = False
     dtype: jnp.dtype | None = None
@@ -53,11 +56,13 @@ class Bottleneck(nn.Module):
             widths = (2 * self.features, 4 * self.features)
             strides, groups = (1, self.stride), 64
         y = nn.relu(norm(conv(widths[0], 1, strides[0], name="conv1")(x), "bn1"))
-        y = conv(widths[1], 3, strides[1], groups=groups, name="conv2")(y)
+        dilated = {"dilation": self.dilation}
+        y = conv(widths[1], 3, strides[1], groups=groups, **dilated, name="conv2")(y)
         y = norm(conv(out, 1, name="conv3")(nn.relu(norm(y, "bn2"))), "bn3")
         if self.project:
-            kernel = 3 if self.wide and self.stride > 1 else 1
-            x = norm(conv(out, kernel, self.stride, name="downsample_0")(x), "downsample_1")
+            kernel = 3 if self.wide and self.stride * self.dilation > 1 else 1
+            shortcut = conv(out, kernel, self.stride, **dilated, name="downsample_0")
+            x = norm(shortcut(x), "downsample_1")
         return nn.relu(x + SqueezeExcite(out // _SQUEEZE, dtype=self.dtype, name="se_module")(y))
 
 
@@ -67,6 +72,8 @@ class SENet(nn.Module):
     Attributes:
       depths: blocks of the stages.
       wide: see `Bottleneck`; the first layer is then three 3x3 convolutions.
+      output_stride: 32, or 16 or 8: later stages are then dilated instead of strided, as in
+        segmentation_models_pytorch.
       remat: recompute each block in the backward pass to save memory.
       features_only: return the maps of strides 2, 4, 8, 16 and 32 (stem and stages).
     """
@@ -74,10 +81,15 @@ class SENet(nn.Module):
     num_classes: int = 1000
     depths: Sequence[int] = (3, 8, 36, 3)
     wide: bool = True
+    output_stride: int = 32
     dropout: float = 0.2
     remat: bool = False
     features_only: bool = False
     dtype: jnp.dtype | None = None
+
+    @property
+    def feature_strides(self) -> tuple[int, ...]:
+        return doubled(len(self.depths) + 1, first=2, last=self.output_stride)
 
     @nn.compact
     def __call__(
@@ -92,11 +104,17 @@ class SENet(nn.Module):
         features = [x]
         x = max_pool2d(x, 3, 2, ceil_mode=True)
         block = nn.remat(Bottleneck, static_argnums=(2,)) if self.remat else Bottleneck
+        reached, dilation = 4, 1
         for stage, depth in enumerate(self.depths):
+            stride = 2 if stage else 1
+            if reached * stride > self.output_stride:
+                dilation, stride = dilation * stride, 1
+            reached *= stride
             for index in range(depth):
                 x = block(
                     64 * 2**stage,
-                    2 if stage and index == 0 else 1,
+                    stride if index == 0 else 1,
+                    dilation,
                     self.wide,
                     project=index == 0,
                     dtype=self.dtype,

@@ -17,6 +17,7 @@ from jaxvision.layers.conv_norm import ConvNormAct
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.head import Head
 from jaxvision.layers.normalization import BatchNorm
+from jaxvision.layers.pyramid import doubled
 from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import avg_pool2d, global_average_pool, max_pool2d
 
@@ -85,6 +86,10 @@ class ShuffleNetV1(nn.Module):
     remat: bool = False
     features_only: bool = False
     dtype: jnp.dtype | None = None
+
+    @property
+    def feature_strides(self) -> tuple[int, ...]:
+        return doubled(len(self.depths) + 2, first=2)
 
     @nn.compact
     def __call__(
@@ -166,6 +171,10 @@ class ShuffleNetV2(nn.Module):
     remat: bool = False
     features_only: bool = False
     dtype: jnp.dtype | None = None
+
+    @property
+    def feature_strides(self) -> tuple[int, ...]:
+        return doubled(len(self.depths) + 2, first=2)
 
     @nn.compact
     def __call__(

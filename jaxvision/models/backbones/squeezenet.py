@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.images import check_size
+from jaxvision.layers.pyramid import doubled
 from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import global_average_pool, max_pool2d
 
@@ -58,6 +59,10 @@ class SqueezeNet(nn.Module):
     remat: bool = False
     features_only: bool = False
     dtype: jnp.dtype | None = None
+
+    @property
+    def feature_strides(self) -> tuple[int, ...]:
+        return doubled(len(self.pools) + 1, first=2)
 
     @nn.compact
     def __call__(

@@ -6,9 +6,10 @@ names by `convert`.
 
 Maps that do not divide into windows are padded, and windows are never larger than the map: so
 images may have any size. The reference is made for one size, at which it does the same.
+transformers and mmsegmentation, whose networks for segmentation stand on Swin, pad maps before they
+shift them, and keep windows whole: `whole_windows`.
 """
 
-import math
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -26,7 +27,14 @@ from jaxvision.layers.intermediates import asked, record
 from jaxvision.layers.linear import Dense
 from jaxvision.layers.normalization import LayerNorm
 from jaxvision.layers.patches import as_map
-from jaxvision.layers.positions import resize_relative_bias
+from jaxvision.layers.positions import (
+    Grid,
+    offsets,
+    relative_index,
+    resize_relative_bias,
+    stored_grid,
+)
+from jaxvision.layers.pyramid import doubled
 from jaxvision.layers.transformer import Attention, Mlp, PatchEmbed
 from jaxvision.models.transformers_names import from_transformers, is_transformers
 from jaxvision.models.variant import Form, Variant
@@ -68,17 +76,25 @@ def shift_mask(
     return np.where(region[:, :, None] != region[:, None], -100.0, 0.0).astype(np.float32)
 
 
+def _window(size: Grid, side: int) -> Grid:
+    """Rows and columns of the windows of a map of this size, which they are not larger than."""
+    return min(side, size[0]), min(side, size[1])
+
+
 class SwinBlock(nn.Module):
     """Attention within windows, shifted by half a window in every other block, and an MLP.
 
     Attributes:
       window: side of a window in tokens.
       shifted: whether the windows are shifted.
+      whole_windows, grid: see `SwinTransformer`; the grid is that of this map.
     """
 
     num_heads: int
     window: int = 7
     shifted: bool = False
+    whole_windows: bool = False
+    grid: Grid | None = None
     mlp_ratio: float = 4.0
     dropout: float = 0.0
     drop_path: float = 0.0
@@ -96,29 +112,36 @@ class SwinBlock(nn.Module):
 
     def attend(self, x: Map, train: bool) -> Map:
         """Attention within the windows of a map, which is padded to divide into them."""
-        size = x.shape[1:3]
-        window = (min(self.window, size[0]), min(self.window, size[1]))
+        size = (x.shape[1], x.shape[2])
+        whole, half = self.whole_windows, self.window // 2 if self.shifted else 0
+        window = (self.window, self.window) if whole else _window(size, self.window)
         # A window that spans the map has no neighbours to be shifted to.
-        rows, columns = (
-            self.window // 2 if self.shifted and side > w else 0 for side, w in zip(size, window)
-        )
+        rows, columns = (half if whole or side > w else 0 for side, w in zip(size, window))
         shift = (rows, columns)
         padded = (size[0] + -size[0] % window[0], size[1] + -size[1] % window[1])
-        x = jnp.roll(x, (-shift[0], -shift[1]), (1, 2))
-        x = jnp.pad(x, ((0, 0), *((0, p - side) for p, side in zip(padded, size)), (0, 0)))
+
+        def pad(x: Map) -> Map:
+            edges = ((0, p - side) for p, side in zip(padded, size))
+            return jnp.pad(x, ((0, 0), *edges, (0, 0)))
+
+        def roll(x: Map, by: int) -> Map:
+            return jnp.roll(x, (by * rows, by * columns), (1, 2))
+
+        x = roll(pad(x), -1) if whole else pad(roll(x, -1))
         mask = None
         if any(shift):
             mask = jnp.asarray(shift_mask(padded, window, shift))[:, None]
         attention = Attention(
             self.num_heads,
             window=window,
+            table_window=None if whole or self.grid is None else _window(self.grid, self.window),
             out_dropout=self.dropout,
             dtype=self.dtype,
             name="attn",
         )
         tokens = attention(partition(x, window), train, mask)
-        x = merge(tokens, window, padded)[:, : size[0], : size[1]]
-        return jnp.roll(x, shift, (1, 2))
+        x = merge(tokens, window, padded)
+        return roll(x, 1)[:, : size[0], : size[1]] if whole else roll(x[:, : size[0], : size[1]], 1)
 
 
 class PatchMerging(nn.Module):
@@ -142,6 +165,7 @@ class SwinStage(nn.Module):
     Attributes:
       window: side of a window in patches.
       merge: whether there is a merging.
+      whole_windows, grid: see `SwinBlock`.
       drop_path: the rate of each block.
       remat: recompute each block in the backward pass to save memory.
     """
@@ -149,6 +173,8 @@ class SwinStage(nn.Module):
     num_heads: int
     window: int
     merge: bool
+    whole_windows: bool
+    grid: Grid | None
     mlp_ratio: float
     dropout: float
     drop_path: Sequence[float]
@@ -165,6 +191,8 @@ class SwinStage(nn.Module):
                 self.num_heads,
                 self.window,
                 index % 2 == 1,
+                self.whole_windows,
+                self.grid,
                 self.mlp_ratio,
                 self.dropout,
                 rate,
@@ -172,6 +200,11 @@ class SwinStage(nn.Module):
                 name=f"blocks_{index}",
             )(x, train)
         return x
+
+
+def _stage_grid(grid: Grid, stage: int) -> Grid:
+    """Rows and columns of the map of a stage, counted from 0, of so many patches."""
+    return -(-grid[0] // 2**stage), -(-grid[1] // 2**stage)
 
 
 class MeanHead(nn.Module):
@@ -196,6 +229,11 @@ class SwinTransformer(nn.Module):
       depths: blocks of the stages.
       num_heads: attention heads of the stages.
       window: side of a window in patches.
+      whole_windows: whether maps are padded before they are shifted, and windows stay whole in maps
+        that are smaller, as in transformers.
+      grid: rows and columns of patches of the images that the tables of biases are made for, which
+        tells the windows of maps smaller than a window; without it those of the image at
+        initialisation, and where they must be resized, squares.
       drop_path: stochastic depth of the last block; earlier ones have linearly less.
       remat: recompute each block in the backward pass to save memory.
       features_only: return the maps of the stages, of strides 4, 8, 16 and 32.
@@ -207,12 +245,18 @@ class SwinTransformer(nn.Module):
     depths: Sequence[int] = (2, 2, 6, 2)
     num_heads: Sequence[int] = (3, 6, 12, 24)
     window: int = 7
+    whole_windows: bool = False
+    grid: Grid | None = None
     mlp_ratio: float = 4.0
     dropout: float = 0.0
     drop_path: float = 0.1
     remat: bool = False
     features_only: bool = False
     dtype: jnp.dtype | None = None
+
+    @property
+    def feature_strides(self) -> tuple[int, ...]:
+        return doubled(len(self.depths), first=self.patch_size)
 
     @nn.compact
     def __call__(
@@ -234,6 +278,8 @@ class SwinTransformer(nn.Module):
                 heads,
                 self.window,
                 stage > 0,
+                self.whole_windows,
+                None if self.grid is None else _stage_grid(self.grid, stage),
                 self.mlp_ratio,
                 self.dropout,
                 rates[before : before + depth],
@@ -309,23 +355,30 @@ def to_torchvision(state: StateDict) -> StateDict:
         for name, value in renamed(state, _TO_TORCHVISION).items()
     }
     for name in [n for n in found if n.endswith(".relative_position_bias_table")]:
-        window = (math.isqrt(len(found[name])) + 1) // 2
-        row, column = np.indices((window, window)).reshape(2, -1)
-        down = row[:, None] - row + window - 1
-        right = column[:, None] - column + window - 1
-        index = (down * (2 * window - 1) + right).reshape(-1)
+        window = stored_grid(len(found[name]), count=offsets)
+        index = relative_index(window).reshape(-1)
         found[name.removesuffix("bias_table") + "index"] = index.astype(np.int64)
     return found
 
 
-def resize(state: StateDict, shapes: Shapes) -> StateDict:
-    """A state_dict whose tables of relative biases fit the wanted windows, which are square."""
+def resize(state: StateDict, shapes: Shapes, grid: Grid | None) -> StateDict:
+    """A state_dict whose tables of relative biases fit the wanted windows.
+
+    Raises:
+      UserError: tables of windows that are not known; see `stored_grid`.
+    """
     resized = {}
     for name, value in state.items():
         wanted = shapes.get(name)
-        if name.endswith("relative_position_bias_table") and wanted and wanted != value.shape:
-            side = (math.isqrt(wanted[0]) + 1) // 2
-            resized[name] = np.asarray(resize_relative_bias(jnp.asarray(value), (side, side)))
+        found = re.search(r"layers\.(\d+)\..*\.relative_position_bias_table$", name)
+        if found and wanted and wanted != value.shape:
+            window = None
+            if grid is not None:  # as large as the table says, or as the map allows
+                size = _stage_grid(grid, int(found[1]))
+                cut = (_window(size, side) for side in range(1, max(size) + 1))
+                window = next((w for w in cut if offsets(w) >= wanted[0]), size)
+            new = stored_grid(wanted[0], declared=window, count=offsets)
+            resized[name] = np.asarray(resize_relative_bias(jnp.asarray(value), new))
     return state | resized
 
 

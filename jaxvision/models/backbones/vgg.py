@@ -15,6 +15,7 @@ from jaxvision.layers.head import Head, flatten
 from jaxvision.layers.images import check_size
 from jaxvision.layers.linear import Dense
 from jaxvision.layers.normalization import BatchNorm
+from jaxvision.layers.pyramid import doubled
 from jaxvision.models.variant import Variant
 from jaxvision.ops.normalization import local_response_norm
 from jaxvision.ops.pooling import adaptive_avg_pool2d, max_pool2d
@@ -42,6 +43,10 @@ class VGG(nn.Module):
     remat: bool = False
     features_only: bool = False
     dtype: jnp.dtype | None = None
+
+    @property
+    def feature_strides(self) -> tuple[int, ...]:
+        return doubled(len(self.stages) + 1)
 
     @nn.compact
     def __call__(

@@ -30,10 +30,11 @@ from jaxvision.layers.patches import (
     run_blocks,
 )
 from jaxvision.layers.positions import (
+    Grid,
     learned_positions,
     resample_positions,
     sincos_positions,
-    square_grid,
+    stored_grid,
 )
 from jaxvision.layers.transformer import PatchEmbed, TransformerBlock, gelu
 from jaxvision.models.transformers_names import from_transformers, is_transformers
@@ -60,6 +61,8 @@ class VisionTransformer(PatchNetwork):
       norm_epsilon: of the layer norms.
       distilled: whether there is a distillation token, with a head of its own.
       pool: what is classified: the class "token", or the "mean" of the patches, without a token.
+      grid: rows and columns of patches that the learned positions are of; without it those of the
+        image at initialisation, and where they must be resampled, a square.
       positions: "learned", or "sincos", which are fixed and have no parameters (Beyer et al. 2022,
         https://arxiv.org/abs/2205.01580, for both).
     """
@@ -72,6 +75,7 @@ class VisionTransformer(PatchNetwork):
     norm_epsilon: float = 1e-6
     distilled: bool = False
     pool: str = "token"
+    grid: Grid | None = None
     positions: str = "learned"
 
     @nn.compact
@@ -88,7 +92,9 @@ class VisionTransformer(PatchNetwork):
         patches = PatchEmbed(self.patch_size, self.width, dtype=self.dtype, name="patch_embed")
         x = prepend_tokens(self, names, patches(image))
         if self.positions == "learned":
-            positions = learned_positions(self, "pos_embed", grid, self.width, len(names))
+            positions = learned_positions(
+                self, "pos_embed", grid, self.width, len(names), self.grid
+            )
         else:
             fixed = jnp.asarray(sincos_positions(grid, self.width))
             positions = jnp.pad(fixed, ((len(names), 0), (0, 0)))[None]
@@ -120,12 +126,16 @@ class VisionTransformer(PatchNetwork):
         return (logits + distilled) / 2
 
 
-def resize_positions(state: StateDict, shapes: Shapes, prefix: int) -> StateDict:
-    """A state_dict whose `pos_embed` is resampled to the wanted number of tokens."""
+def resize_positions(state: StateDict, shapes: Shapes, grid: Grid | None, prefix: int) -> StateDict:
+    """A state_dict whose `pos_embed` is resampled to the wanted number of tokens.
+
+    Raises:
+      UserError: positions of a grid that is not known; see `stored_grid`.
+    """
     wanted, found = shapes.get("pos_embed"), state.get("pos_embed")
     if wanted is None or found is None or wanted == found.shape:
         return state
-    new = square_grid(wanted[1] - prefix)
+    new = stored_grid(wanted[1] - prefix, declared=grid)
     return state | {"pos_embed": np.asarray(resample_positions(jnp.asarray(found), new, prefix))}
 
 

@@ -5,6 +5,8 @@ which pads the even maps that it pools at the bottom and the right alone; here a
 are padded alike on all sides.
 """
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
@@ -70,13 +72,18 @@ class Xception(nn.Module):
       middle: how many blocks of the middle flow.
       remat: recompute each block in the backward pass to save memory.
       features_only: return the maps of strides 2, 4, 8, 16 and 32, each after a ReLU.
+      smp_maps: these maps are those of segmentation_models_pytorch's encoder: the first two
+        convolutions are padded, and all maps but the first are before their ReLU.
     """
+
+    feature_strides: ClassVar[tuple[int, ...]] = (2, 4, 8, 16, 32)
 
     num_classes: int = 1000
     middle: int = 8
     dropout: float = 0.0
     remat: bool = False
     features_only: bool = False
+    smp_maps: bool = False
     dtype: jnp.dtype | None = None
 
     @nn.compact
@@ -85,15 +92,18 @@ class Xception(nn.Module):
     ) -> Float[Array, "b k"] | tuple[Float[Array, "b i j d"], ...]:
         check_size(image, _SMALLEST, "Xception")
 
-        def norm_relu(x: Array, index: int) -> Array:
-            return nn.relu(BatchNorm(dtype=self.dtype, name=f"bn{index}")(x, train))
+        def norm(x: Array, index: int) -> Array:
+            return BatchNorm(dtype=self.dtype, name=f"bn{index}")(x, train)
 
-        x = image
+        def kept(x: Array) -> Array:
+            return x if self.smp_maps else nn.relu(x)
+
+        x, padding = image, 1 if self.smp_maps else 0
         for index, (width, stride) in enumerate(((32, 2), (64, 1)), start=1):
             conv = Conv2d(
-                width, 3, stride, 0, use_bias=False, dtype=self.dtype, name=f"conv{index}"
+                width, 3, stride, padding, use_bias=False, dtype=self.dtype, name=f"conv{index}"
             )
-            x = norm_relu(conv(x), index)
+            x = nn.relu(norm(conv(x), index))
         features = [x]
         entry = ((128, 128), (256, 256), (728, 728))
         widths = (*entry, *[(728, 728, 728)] * self.middle, (728, 1024))
@@ -101,12 +111,13 @@ class Xception(nn.Module):
         for index, shape in enumerate(widths, start=1):
             stride = 2 if len(shape) == 2 else 1  # only blocks of two convolutions are strided
             if stride == 2 and index > 1:
-                features.append(nn.relu(x))
+                features.append(kept(x))
             x = block(shape, stride, index > 1, self.dtype, name=f"block{index}")(x, train)
-        for index, width in ((3, 1536), (4, 2048)):
-            x = norm_relu(SeparableConv(width, self.dtype, name=f"conv{index}")(x), index)
+        x = nn.relu(norm(SeparableConv(1536, self.dtype, name="conv3")(x), 3))
+        x = norm(SeparableConv(2048, self.dtype, name="conv4")(x), 4)
         if self.features_only:
-            return (*features, x)
+            return (*features, kept(x))
+        x = nn.relu(x)
         x = nn.Dropout(self.dropout, deterministic=not train)(global_average_pool(x))
         return Head(self.num_classes, dtype=self.dtype, name="fc")(x)
 

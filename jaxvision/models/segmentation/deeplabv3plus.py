@@ -71,7 +71,7 @@ class DeepLabV3Plus(nn.Module):
         self, image: Float[Array, "b h w c"], train: bool = False
     ) -> Float[Array, "b h w k"]:
         maps = self.encoder(image, train)
-        (fine,) = required(by_stride(image, maps), (4,), "DeepLab v3+")
+        (fine,) = required(by_stride(self.encoder, image, maps), (4,), "DeepLab v3+")
         form = (self.rates, self.width, self.fine_width, self.dropout)
         x = Decoder(*form, dtype=self.dtype, name="decoder")(maps[-1], fine, train)
         if not self.num_classes:

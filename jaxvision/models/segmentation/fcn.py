@@ -136,7 +136,8 @@ class FCNPyramid(nn.Module):
         assert self.encoder is not None
         height, width = image.shape[1:3]
         image = pad_to_multiple(image, max(self.strides))
-        maps = required(by_stride(image, self.encoder(image, train)), self.strides, "FCN")
+        levels = by_stride(self.encoder, image, self.encoder(image, train))
+        maps = required(levels, self.strides, "FCN")
         if not self.num_classes:
             return maps[-1]
         x = jnp.zeros((), maps[-1].dtype)

@@ -13,9 +13,11 @@ from jaxtyping import Array, Float
 from jaxvision.errors import UserError
 from jaxvision.layers.conv_norm import conv_norm_relu
 from jaxvision.layers.convolution import Conv2d
+from jaxvision.layers.positions import Grid
 from jaxvision.layers.pyramid import by_stride
 from jaxvision.models.variant import Variant
 from jaxvision.ops.resize import resize
+from jaxvision.state_dict import Shapes, StateDict
 
 
 class DoubleConv(nn.Module):
@@ -84,7 +86,7 @@ class EncoderUNet(nn.Module):
     def __call__(
         self, image: Float[Array, "b h w c"], train: bool = False
     ) -> Float[Array, "b h w k"]:
-        levels = by_stride(image, self.encoder(image, train))
+        levels = by_stride(self.encoder, image, self.encoder(image, train))
         doublings = max(levels).bit_length() - 1
         if len(levels) < 3 or doublings > len(self.widths):
             raise UserError(
@@ -102,14 +104,37 @@ class EncoderUNet(nn.Module):
         return Conv2d(self.num_classes, 3, dtype=self.dtype, name="segmentation_head_0")(x)
 
 
+# A layer that only the reference's file has: what gives our network the layer as well.
+_REMEDIES = {
+    "decoder.center.0.0.weight": "center=True",
+    "encoder.features.18.0.weight": 'encoder_options={"last_conv": True}',
+}
+
+
+def _check(state: StateDict, shapes: Shapes, grid: Grid | None) -> StateDict:
+    """The state_dict as it is.
+
+    Raises:
+      UserError: it has a layer that an option gives the network.
+    """
+    for name, remedy in _REMEDIES.items():
+        if name in state and name not in shapes:
+            raise UserError(
+                f"These weights of segmentation_models_pytorch have {name}; they fit a network "
+                f"with {remedy}."
+            )
+    return state
+
+
 def _variant(encoder: str, **options: Any) -> Variant:
     return Variant(
         EncoderUNet,
-        {"encoder": encoder, **options},
+        {"encoder": encoder, "encoder_options": {"smp_maps": True}, **options},
         f"segmentation_models_pytorch Unet('{encoder}')",
         paper="Ronneberger et al. 2015, https://arxiv.org/abs/1505.04597",
         classifier=("segmentation_head.0",),
         first="encoder.features.0" if encoder.startswith("vgg") else "encoder.conv1",
+        resize=_check,
     )
 
 

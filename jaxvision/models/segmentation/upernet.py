@@ -9,6 +9,7 @@ are always upsampled to the image.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from jaxtyping import Array, Float
 from jaxvision.layers.conv_norm import conv_norm_relu
 from jaxvision.layers.convolution import Conv2d, ConvTranspose2d
 from jaxvision.layers.normalization import BatchNorm, LayerNorm
-from jaxvision.layers.pyramid import by_stride, required
+from jaxvision.layers.pyramid import doubled, feature_strides, required
 from jaxvision.models.backbones import beit, swin
 from jaxvision.models.segmentation import upernet_weights
 from jaxvision.models.variant import Variant
@@ -125,9 +126,11 @@ class UPerNet(nn.Module):
         self, image: Float[Array, "b h w c"], train: bool = False
     ) -> Float[Array, "b h w k"] | dict[str, Float[Array, "b h w k"]]:
         maps, size = self.encoder(image, train), image.shape[1:3]
-        if len(maps) == 4 and len(by_stride(image, maps)) == 1:
-            maps = _four_strides(self, maps, train)
-        maps = required(by_stride(image, maps), (4, 8, 16, 32), "UPerNet")
+        strides = feature_strides(self.encoder, image, maps)
+        if len(strides) == 4 and len(set(strides)) == 1:
+            maps, strides = _four_strides(self, maps, train), doubled(4, strides[0] // 4)
+        levels = dict(zip(strides, maps, strict=True))
+        maps = required(levels, (4, 8, 16, 32), "UPerNet")
         if self.norm_maps:
             maps = [
                 LayerNorm(
@@ -172,6 +175,7 @@ def _swin(size: str, side: int = 512) -> Variant:
         side,
         "patch_embed.proj",
         norm_maps=True,
+        encoder_options={"whole_windows": True},
     )
     return replace(network, resize=swin.resize)
 
@@ -188,9 +192,9 @@ def _beit(size: str) -> Variant:
         640,
         "patch_embed.proj",
         width=width,
-        encoder_options={"out_blocks": _BEIT_BLOCKS[size]},
+        encoder_options={"out_blocks": _BEIT_BLOCKS[size], "interpolation": "bilinear"},
     )
-    return replace(network, resize=beit.resize)
+    return replace(network, resize=partial(beit.resize, interpolation="bilinear"))
 
 
 VARIANTS = {
