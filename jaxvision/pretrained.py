@@ -6,6 +6,7 @@ image size. What can be adapted is adapted as timm does it; the rest is refused 
 
 import fnmatch
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +21,7 @@ from jaxvision.interop import torch_weights
 from jaxvision.interop.published import Published, published, resolve
 from jaxvision.interop.published import class_names as names_of
 from jaxvision.interop.weight_files import read_state_dict, split_choice
+from jaxvision.layers.positions import offsets, stored_grid
 from jaxvision.models.variant import Variant
 from jaxvision.ops import random
 from jaxvision.state_dict import Shapes, StateDict
@@ -103,11 +105,18 @@ def _of_grid(model: nn.Module, size: Sequence[int]) -> nn.Module:
     """A network, or one on an encoder, whose positions are declared to be of images of a size.
 
     Squares need no declaration; see `layers.positions.stored_grid`.
+
+    Raises:
+      UserError: a file's positions may be of a square of as many.
     """
     inner = getattr(model, "encoder", model)
     if len(set(size)) == 1 or getattr(inner, "grid", ()) is not None:
         return model
-    declared = inner.clone(grid=tuple(-(-side // inner.patch_size) for side in size))
+    height, width = (-(-side // inner.patch_size) for side in size)
+    grid = (height, width)
+    for count in (math.prod, offsets):
+        stored_grid(count(grid), grid, count=count)
+    declared = inner.clone(grid=grid)
     return declared if inner is model else model.clone(encoder=declared)
 
 

@@ -1,5 +1,7 @@
 """Trained weights for other classes, channels and image sizes, as timm adapts them."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +24,21 @@ def test_positions_are_resampled_as_in_timm(grid):
     positions = jnp.asarray(weights("pos_embed", (1, 38, 5)))
     ours = resample_positions(positions, grid, prefix=2, old=(6, 6))
     np.testing.assert_allclose(ours, TIMM[f"positions_{grid[0]}x{grid[1]}"], 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize("key", [key for key in TIMM if re.match(r"positions_.*_", key)])
+def test_positions_of_grids_that_are_not_square(key):
+    old, new = (tuple(map(int, grid.split("x"))) for grid in key.split("_")[1:])
+    positions = jnp.asarray(weights("pos_embed", (1, 1 + old[0] * old[1], 3)))
+    np.testing.assert_allclose(resample_positions(positions, new, old=old), TIMM[key], 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize("window", [(4, 6), (12, 5)])
+@pytest.mark.parametrize(("kind", "name"), [("bias", "geometric"), ("bilinear", "bilinear")])
+def test_relative_biases_of_windows_that_are_not_square(window, kind, name):
+    table = jnp.asarray(weights("table", (172, 3)))
+    ours = resize_relative_bias(table, window, class_token=True, interpolation=name)
+    np.testing.assert_allclose(ours, TIMM[f"{kind}_{window[0]}x{window[1]}"], 1e-4, 1e-5)
 
 
 @pytest.mark.parametrize("extra", [0, 3])
@@ -92,6 +109,58 @@ def test_another_image_size_and_colour(vit_file):
     np.testing.assert_allclose(variables["params"]["pos_embed"], expected, 1e-6, 1e-7)
     with pytest.raises(UserError, match=r"patch_embed.proj.weight is \[64, 1, 4, 4\]"):
         pretrained.create("vit_mnist", str(path), 10, image_size=(28, 28), channels=3)
+
+
+def test_an_image_that_is_not_square(vit_file):
+    path, trained = vit_file
+    options = {"num_classes": 10, "channels": 1}
+    model, variables = pretrained.create("vit_mnist", str(path), image_size=(40, 20), **options)
+    assert model.grid == (10, 5)
+    expected = resample_positions(trained["params"]["pos_embed"], (10, 5))
+    np.testing.assert_allclose(variables["params"]["pos_embed"], expected, 1e-6, 1e-7)
+    # Of images that are turned the positions are turned, not taken as they lie.
+    torch_weights.save(path, variables)
+    turned = models.create("vit_mnist", 10, grid=(10, 5))
+    image = jax.random.normal(jax.random.key(0), (1, 20, 40, 1))
+    loaded = jax.tree.map(jnp.asarray, torch_weights.load(path, variables))
+    same = resample_positions(loaded["params"]["pos_embed"], (5, 10), old=(10, 5))
+    moved = {"params": loaded["params"] | {"pos_embed": same}}
+    straight = models.create("vit_mnist", 10).apply(moved, image)
+    np.testing.assert_allclose(turned.apply(loaded, image), straight, 1e-5, 1e-5)
+    with pytest.raises(UserError, match=r"50 .* not square: .* grid=\(rows, columns\)"):
+        pretrained.create("vit_mnist", str(path), image_size=(28, 28), **options)
+    with pytest.raises(UserError, match=r"49 stored positions are of 1x49 or 7x7: .* grid="):
+        pretrained.create("vit_mnist", str(path), image_size=(4, 196), **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "table", "rows"),
+    [
+        ("beit_base_patch16_224", {"depth": 1, "width": 24, "num_heads": 2},
+         "blocks.0.attn.relative_position_bias_table", 9 * 5 + 3),
+        ("swin_tiny_patch4_window7_224",
+         {"depths": (1, 1, 1, 1), "width": 12, "num_heads": (1, 1, 1, 1)},
+         "layers.2.blocks.0.attn.relative_position_bias_table", 9 * 5),
+    ],
+)  # fmt: skip
+def test_tables_of_biases_for_an_image_that_is_not_square(tmp_path, name, options, table, rows):
+    model, file = models.create(name, 5, **options), tmp_path / "weights.safetensors"
+    trained = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
+    trained = jax.tree_util.tree_map_with_path(
+        lambda path, x: jnp.asarray(weights(jax.tree_util.keystr(path), x.shape)), trained
+    )
+    torch_weights.save(file, trained)
+    _, variables = pretrained.create(name, str(file), 5, image_size=(80, 48), **options)
+    extra = rows % 5
+    old = torch_weights.to_state_dict(trained)[table]
+    expected = resize_relative_bias(jnp.asarray(old), (5, 3), extra > 0)
+    ours = torch_weights.to_state_dict(variables)[table]
+    assert len(ours) == rows
+    np.testing.assert_allclose(ours, expected, 1e-5, 1e-6)
+    unknown = models.create(name, 5, **options)
+    like = jax.eval_shape(unknown.init, jax.random.key(0), jnp.zeros((1, 80, 48, 3)))
+    with pytest.raises(UserError, match=r"stored positions .* grid=\(rows, columns\)"):
+        pretrained.load_into(name, unknown, pretrained.read(str(file), name), like)
 
 
 def test_resnet_for_grey_images(tmp_path):

@@ -248,12 +248,25 @@ def adapted() -> None:
     timm()
     from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
     from timm.models import adapt_input_conv
+    from torch.nn.functional import interpolate
 
     found = {}
     positions = torch.from_numpy(weights("pos_embed", (1, 2 + 6 * 6, 5)))
     for rows, columns in ((4, 4), (9, 7), (12, 3)):
         value = resample_abs_pos_embed(positions, (rows, columns), (6, 6), 2)
         found[f"positions_{rows}x{columns}"] = value.numpy()
+    for old, new in (((2, 8), (4, 4)), ((3, 5), (6, 4)), ((14, 28), (7, 9))):
+        positions = torch.from_numpy(weights("pos_embed", (1, 1 + old[0] * old[1], 3)))
+        value = resample_abs_pos_embed(positions, new, old, 1)
+        found[f"positions_{old[0]}x{old[1]}_{new[0]}x{new[1]}"] = value.numpy()
+    table = torch.from_numpy(weights("table", (13 * 13 + 3, 3)))
+    for rows, columns in ((4, 6), (12, 5)):
+        spans = (2 * rows - 1, 2 * columns - 1)
+        value = resize_rel_pos_bias_table(table, (rows, columns), (spans[0] * spans[1] + 3, 3))
+        found[f"bias_{rows}x{columns}"] = value.numpy()
+        places = table[:-3].reshape(1, 13, 13, 3).permute(0, 3, 1, 2)  # as in transformers' BEiT
+        places = interpolate(places, spans, mode="bilinear").permute(0, 2, 3, 1).flatten(0, 2)
+        found[f"bilinear_{rows}x{columns}"] = torch.cat([places, table[-3:]]).numpy()
     for extra in (0, 3):
         table = torch.from_numpy(weights("table", (13 * 13 + extra, 3)))
         for side in (4, 6, 9, 12):

@@ -9,6 +9,13 @@ CASES = {
         (2, 3, 32, 48), 5, _SHALLOW, gradients=True, variant="unet_resnet18"
     ),
     "unet_vgg16_bn": Case((1, 3, 32, 32), 5),
+    # Maps that are rounded down, of a network whose maps differ from those of others' pyramids.
+    "unet_densenet121": Case(
+        (1, 3, 47, 75),
+        5,
+        {"encoder": "densenet121", "encoder_options": {"depths": (2, 2, 2, 2)}},
+        variant="unet_resnet18",
+    ),
 }
 CLASSES = 21
 PARAMETERS = {
@@ -21,8 +28,11 @@ PARAMETERS = {
 
 
 def build(name, case):
+    from parity.pairs import smp
     from parity.references import first_blocks, segmentation_models
 
+    if name == "unet_densenet121":
+        return smp("Unet", "densenet121")
     encoder = (case.variant or name).removeprefix("unet_")
     network = segmentation_models().Unet(encoder, encoder_weights=None, classes=case.classes)
     if case.options:

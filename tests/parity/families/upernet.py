@@ -17,6 +17,20 @@ CASES = {
         variant="upernet_resnet18",
     ),
     "upernet_swin_tiny": Case((2, 3, 64, 96), 5, {**_SMALL, "encoder_options": _SWIN}),
+    # Windows that no map divides into, shifted, and one map smaller than a window.
+    "upernet_swin_shifted": Case(
+        (1, 3, 75, 50),
+        5,
+        {**_SMALL, "encoder_options": {**_SWIN, "depths": (2, 2, 2, 2), "window": 4}},
+        variant="upernet_swin_tiny",
+    ),
+    # Biases of 8x8 patches on 5x6.
+    "upernet_beit_resized": Case(
+        (1, 3, 80, 96),
+        5,
+        {"width": 24, "auxiliary_width": 8, "encoder_options": {**_BEIT, "grid": (8, 8)}},
+        variant="upernet_beit_base",
+    ),
     "upernet_beit_base": Case(
         (2, 3, 64, 64), 5, {"width": 24, "auxiliary_width": 8, "encoder_options": _BEIT}
     ),
@@ -76,7 +90,7 @@ def build(name, case):
                 intermediate_size=4 * width,
                 out_indices=[block + 2 for block in inner["out_blocks"]],
                 num_labels=case.classes,
-                image_size=case.image[2],
+                image_size=16 * inner["grid"][0] if "grid" in inner else case.image[2],
                 use_relative_position_bias=True,
                 auxiliary_channels=auxiliary,
             )
