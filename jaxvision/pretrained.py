@@ -167,7 +167,11 @@ def load_into(
 
 
 def fill_encoder(
-    encoder: str, place: str, weights: Weights, variables: dict[str, Any]
+    encoder: str,
+    place: str,
+    weights: Weights,
+    variables: dict[str, Any],
+    module: nn.Module | None = None,
 ) -> dict[str, Any]:
     """`variables` of a network that stands on another, with trained weights of that other one.
 
@@ -176,12 +180,14 @@ def fill_encoder(
       place: of the encoder in the parameter tree.
       weights: of the encoder.
       variables: of the network that stands on it.
+      module: the encoder, where its options are not those of the registry.
 
     Raises:
       UserError: the weights do not fit.
     """
     inner = {kind: tree[place] for kind, tree in variables.items() if place in tree}
-    module = models.create(encoder, features_only=True)
+    if module is None:
+        module = models.create(encoder, features_only=True)
     filled = load_into(encoder, module, weights, inner)
     return {kind: {**tree, **({place: filled[kind]} if kind in filled else {})}
             for kind, tree in variables.items()}  # fmt: skip

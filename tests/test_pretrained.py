@@ -157,6 +157,17 @@ def test_tables_of_biases_for_an_image_that_is_not_square(tmp_path, name, option
     ours = torch_weights.to_state_dict(variables)[table]
     assert len(ours) == rows
     np.testing.assert_allclose(ours, expected, 1e-5, 1e-6)
+    # Weights of the encoder alone are told the grid by the encoder that is given.
+    declared = models.create(name, features_only=True, grid=(60 // 4, 48 // 4), **options)
+    if extra == 0:
+        shape = (1, 60, 48, 3)
+        inner = jax.eval_shape(declared.init, jax.random.key(0), jnp.zeros(shape))
+        like = {kind: {"backbone": tree} for kind, tree in inner.items()}
+        read = pretrained.read(str(file), name)
+        filled = pretrained.fill_encoder(name, "backbone", read, like, declared)
+        found = torch_weights.to_state_dict(filled)[f"backbone.{table}"]
+        expected = resize_relative_bias(jnp.asarray(old), (4, 3))
+        np.testing.assert_allclose(found, expected, 1e-5, 1e-6)
     unknown = models.create(name, 5, **options)
     like = jax.eval_shape(unknown.init, jax.random.key(0), jnp.zeros((1, 80, 48, 3)))
     with pytest.raises(UserError, match=r"stored positions .* grid=\(rows, columns\)"):

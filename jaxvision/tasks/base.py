@@ -175,7 +175,11 @@ def load_network(
     if wanted.encoder_weights:
         encoder, place = models.encoder_of(wanted.name, wanted.options.to_dict())
         variables = pretrained.fill_encoder(
-            encoder, place, read(wanted.encoder_weights, encoder, "encoder"), variables
+            encoder,
+            place,
+            read(wanted.encoder_weights, encoder, "encoder"),
+            variables,
+            getattr(model, "encoder", None),
         )
     if wanted.weights:
         variables = pretrained.load_into(

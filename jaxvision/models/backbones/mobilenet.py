@@ -14,6 +14,7 @@ bottom and the right alone as in TensorFlow.
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -128,7 +129,11 @@ class InvertedResidual(nn.Module):
         if self.expansion > 1:
             y = nn.relu6(norm(name="conv_0_1")(conv(width, 1, name="conv_0_0")(y), train))
             index = 1
-        spatial = {"stride": self.stride, "dilation": self.dilation, "groups": width}
+        spatial: dict[str, Any] = {
+            "stride": self.stride,
+            "dilation": self.dilation,
+            "groups": width,
+        }
         y = conv(width, 3, **spatial, name=f"conv_{index}_0")(y)
         y = nn.relu6(norm(name=f"conv_{index}_1")(y, train))
         y = conv(self.features, 1, name=f"conv_{index + 1}")(y)

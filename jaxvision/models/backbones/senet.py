@@ -7,6 +7,7 @@ padded and an SE-ResNet's strides are at the first 1x1 convolutions.
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -56,7 +57,7 @@ class Bottleneck(nn.Module):
             widths = (2 * self.features, 4 * self.features)
             strides, groups = (1, self.stride), 64
         y = nn.relu(norm(conv(widths[0], 1, strides[0], name="conv1")(x), "bn1"))
-        dilated = {"dilation": self.dilation}
+        dilated: dict[str, Any] = {"dilation": self.dilation}
         y = conv(widths[1], 3, strides[1], groups=groups, **dilated, name="conv2")(y)
         y = norm(conv(out, 1, name="conv3")(nn.relu(norm(y, "bn2"))), "bn3")
         if self.project:
