@@ -16,6 +16,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.export import is_symbolic_dim
 from jaxtyping import Array, Float
 
 from jaxvision.ops.forms import (
@@ -81,9 +82,11 @@ def conv2d(
             return _patchify(window, x, kernel)
     # XLA swaps the operands of a convolution whose kernel is larger than its input, and the swap
     # is slow on CPUs. The input, kernel and output take these parts in turn in the three passes.
-    # Where the outputs outnumber the windows, turning the kernel around for the gradient is slow.
+    # Where the outputs outnumber the windows, turning the kernel around for the gradient is slow; a
+    # network of any batch is exported for its values alone.
     taps, windows = math.prod(window.size), math.prod(window.output_size(x.shape[1:3]))
-    if taps <= windows <= x.shape[1] * x.shape[2] and x.shape[0] * windows > features:
+    many = is_symbolic_dim(x.shape[0]) or x.shape[0] * windows > features
+    if taps <= windows <= x.shape[1] * x.shape[2] and many:
         return _whole(window, x, kernel)
     return _small(window, x, kernel)
 

@@ -8,7 +8,9 @@ how an op gets a form for CPUs beside its plain one, and the two causes that all
   chain or the reading order is bad. `in_memory` and `computed_once` stop that.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 
 import jax
@@ -21,6 +23,19 @@ from jaxtyping import Array, ArrayLike, Float
 def accumulable(x: Array) -> Array:
     """`x` in a precision to sum in: float32 at least."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+_portable = ContextVar("portable", default=False)
+
+
+@contextmanager
+def portable() -> Iterator[None]:
+    """What is traced inside can be serialised (`jax.export`): no form fixes a layout in memory."""
+    token = _portable.set(True)
+    try:
+        yield
+    finally:
+        _portable.reset(token)
 
 
 def vary_alike(*arrays: ArrayLike) -> list[Array]:
@@ -46,23 +61,24 @@ def per_platform(cpu: Callable[..., Array], default: Callable[..., Array]) -> Ca
     backward pass chooses anew.
     """
 
-    # Jitted, so that a network's equal layers trace and lower the forms once.
-    @partial(jax.jit, static_argnums=0)
-    def forward(static, *arrays):
+    # Jitted, so that a network's equal layers trace and lower the forms once. What is traced depends
+    # on whether it is to be portable, so that is an argument too, though the forms do not read it.
+    @partial(jax.jit, static_argnums=(0, 1))
+    def forward(static, portable, *arrays):
         return lax.platform_dependent(
             *arrays, cpu=partial(cpu, static), default=partial(default, static)
         )
 
-    @partial(jax.jit, static_argnums=0)
-    def backward(static, arrays, cotangent):
+    @partial(jax.jit, static_argnums=(0, 1))
+    def backward(static, portable, arrays, cotangent):
         def pull(form):
             return lambda g, *arrays: jax.vjp(partial(form, static), *arrays)[1](g)
 
         return lax.platform_dependent(cotangent, *arrays, cpu=pull(cpu), default=pull(default))
 
-    op = jax.custom_vjp(forward, nondiff_argnums=(0,))
-    op.defvjp(lambda static, *arrays: (op(static, *arrays), arrays), backward)
-    return lambda static, *arrays: op(static, *vary_alike(*arrays))
+    op = jax.custom_vjp(forward, nondiff_argnums=(0, 1))
+    op.defvjp(lambda static, portable, *arrays: (op(static, portable, *arrays), arrays), backward)
+    return lambda static, *arrays: op(static, _portable.get(), *vary_alike(*arrays))
 
 
 def _ones_product(_: None, x: Array) -> Array:
@@ -164,10 +180,10 @@ def in_memory(x: Array) -> Array:
 
     Without the layout the compiler may transpose it for a user already where it is computed, so
     that all is computed once more, in a bad order. XLA cannot partition a layout constraint, so
-    there is none where there are several devices.
+    there is none where there are several devices. Neither can it be serialised, see `portable`.
     """
     x = lax.optimization_barrier(x)
-    if jax.device_count() > 1:
+    if jax.device_count() > 1 or _portable.get():
         return x
     return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
 

@@ -96,7 +96,7 @@ class CapsNet(nn.Module):
             return global_average_pool(x)
         # As PyTorch flattens: type, row, column.
         x = x.reshape(*x.shape[:3], self.types, self.primary).transpose(0, 3, 1, 2, 4)
-        x = squash(x.reshape(len(x), -1, self.primary))
+        x = squash(x.reshape(x.shape[0], -1, self.primary))
         transform = Transform(self.num_classes, self.capsule, self.dtype, name="digit_caps")
         capsules = dynamic_routing(transform(x), self.routing)
         logits = _length(capsules)[..., 0]
@@ -104,7 +104,7 @@ class CapsNet(nn.Module):
             return logits
         label = logits.argmax(-1) if label is None else label
         mask = jax.nn.one_hot(label, self.num_classes) if label.ndim == 1 else label
-        x = (capsules * mask[..., None].astype(capsules.dtype)).reshape(len(x), -1)
+        x = (capsules * mask[..., None].astype(capsules.dtype)).reshape(x.shape[0], -1)
         for index, width in enumerate((512, 1024)):
             x = nn.relu(Dense(width, dtype=self.dtype, name=f"decoder_{2 * index}")(x))
         pixels = Dense(math.prod(image.shape[1:]), dtype=self.dtype, name="decoder_4")(x)

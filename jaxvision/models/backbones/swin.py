@@ -292,7 +292,7 @@ class SwinTransformer(nn.Module):
             return tuple(features)
         x = LayerNorm(epsilon=1e-5, dtype=self.dtype, name="norm")(x)
         if asked(self, "tokens"):
-            record(self, "tokens", x.reshape(len(x), -1, x.shape[-1]))
+            record(self, "tokens", x.reshape(x.shape[0], -1, x.shape[-1]))
         return MeanHead(self.num_classes, self.dropout, self.dtype, name="head")(x, train)
 
 

@@ -38,7 +38,7 @@ class Localizer(nn.Module):
     ) -> dict[str, Float[Array, "b d"]]:
         x = self.encoder(image, train)[-1]
         logits = Head(self.num_classes, dtype=self.dtype, name="class_head")(x.mean((1, 2)))
-        hidden = Dense(self.hidden, dtype=self.dtype, name="box_head_0")(x.reshape(len(x), -1))
+        hidden = Dense(self.hidden, dtype=self.dtype, name="box_head_0")(x.reshape(x.shape[0], -1))
         box = Dense(4, dtype=self.dtype, name="box_head_2")(nn.relu(hidden))
         return {"logits": logits, "box": box}
 
