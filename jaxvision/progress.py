@@ -2,10 +2,18 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, track
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    track,
+)
 
 Item = TypeVar("Item")
 
@@ -40,3 +48,47 @@ def waiting(what: str, console: Console | None = None) -> Iterator[None]:
     with Progress(*columns, console=console, transient=True) as spinner:
         spinner.add_task(what, total=None)
         yield
+
+
+class Counter:
+    """A bar of what is done, which says what else takes its time; without a screen, lines do.
+
+    Args:
+      what: is done, as in "Predicting".
+      total: how often.
+      console: standard error by default.
+    """
+
+    def __init__(self, what: str, total: int, console: Console | None = None):
+        self._console = console or Console(stderr=True, highlight=False)
+        columns = (
+            SpinnerColumn(),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+        )
+        shown = _on_screen(self._console)
+        self._what = what
+        self._bar = Progress(*columns, console=self._console, transient=True, disable=not shown)
+        self._task = self._bar.add_task(what, total=total)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._bar.stop()
+
+    def advance(self) -> None:
+        """One more is done."""
+        self._bar.advance(self._task)
+
+    @contextlib.contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """Says what takes its time, beside the bar or in a line of its own."""
+        if self._bar.disable:
+            self._console.print(f"{what} ...", markup=False, soft_wrap=True)
+        self._bar.update(self._task, description=what)
+        yield
+        self._bar.update(self._task, description=self._what)

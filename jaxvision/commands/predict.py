@@ -18,13 +18,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tile", help="segment images at their own size by tiles: a side or HEIGHTxWIDTH"
     )
     parser.add_argument("--overlap", type=float, default=0.25, help="of tiles (default 0.25)")
+    parser.add_argument(
+        "--pad-to",
+        type=int,
+        default=64,
+        help="segmentation: mirror images of many sizes to multiples of this, so that fewer "
+        "programs are compiled; 1 leaves them (default 64)",
+    )
 
 
 def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from jaxvision import runs, tasks
+    from jaxvision import progress, runs, tasks
     from jaxvision.data.codecs import CorruptImageError
 
     chosen = source.open_run(options, overrides)
@@ -34,10 +41,14 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
     table = Table("file", "prediction")
     failed, done = [], 0
 
-    def readable() -> Iterator[Any]:
+    tile = sides(options.tile, "--tile") if options.tile else None
+
+    def readable(bar: progress.Counter) -> Iterator[Any]:
         nonlocal done
-        tile = sides(options.tile) if options.tile else None
-        for found in runs.predict_files(chosen, files, tile=tile, overlap=options.overlap):
+        for found in runs.predict_files(
+            chosen, files, tile, options.overlap, options.pad_to, bar.waiting
+        ):
+            bar.advance()
             if isinstance(found, CorruptImageError):
                 failed.append(found)
                 table.add_row(found.name, f"[red]unreadable: {found.reason}")
@@ -46,11 +57,12 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
             done += 1
             yield found
 
-    if options.output:
-        runs.write_predictions(chosen, readable(), Path(options.output), files)
-    else:
-        for _ in readable():
-            pass
+    with progress.Counter("Predicting", len(files)) as bar:
+        if options.output:
+            runs.write_predictions(chosen, readable(bar), Path(options.output), files)
+        else:
+            for _ in readable(bar):
+                pass
     Console().print(table)
     if options.output:
         print(f"Wrote predictions.json and {done} pictures to {options.output}")
@@ -58,13 +70,13 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
         raise UserError("None of the images could be read.")
 
 
-def sides(text: str) -> tuple[int, ...]:
-    """`512`, `512x384` or, for volumes, `64x128x128`.
+def sides(text: str, option: str) -> tuple[int, ...]:
+    """`512`, `512x384` or, for volumes, `64x128x128`, as an option says it.
 
     Raises:
       UserError: it is none of these.
     """
     parts = text.split("x")
     if not all(part.isdigit() for part in parts):
-        raise UserError(f"--tile is a side (512) or HEIGHTxWIDTH (512x384), not {text!r}.")
+        raise UserError(f"{option} is a side (512) or HEIGHTxWIDTH (512x384), not {text!r}.")
     return tuple(int(part) for part in parts)

@@ -61,8 +61,8 @@ def per_platform(cpu: Callable[..., Array], default: Callable[..., Array]) -> Ca
     backward pass chooses anew.
     """
 
-    # Jitted, so that a network's equal layers trace and lower the forms once. What is traced depends
-    # on whether it is to be portable, so that is an argument too, though the forms do not read it.
+    # Jitted, so that a network's equal layers trace and lower the forms once. What is traced
+    # depends on whether it is `portable`; as an argument that is part of the cache's key.
     @partial(jax.jit, static_argnums=(0, 1))
     def forward(static, portable, *arrays):
         return lax.platform_dependent(

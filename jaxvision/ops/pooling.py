@@ -4,6 +4,7 @@ Sizes, padding, `ceil_mode` and ties are PyTorch's: the first maximum of a windo
 takes the whole gradient. As in `jaxvision.ops.convolution` the form is chosen per platform.
 """
 
+from collections.abc import Sequence
 from functools import partial, reduce
 
 import jax
@@ -17,7 +18,7 @@ from jaxvision.ops.windows import Pair, Window, overlap_add, pair, window_taps
 
 
 def _window(
-    shape: tuple[int, ...],
+    map_size: Sequence[int],
     window: Pair,
     stride: Pair | None,
     padding: Pair,
@@ -30,12 +31,12 @@ def _window(
     if any(2 * p > k for p, k in zip(before, size, strict=True)):
         raise ValueError(f"Padding {before} is more than half of the window {size}.")
     after, spans = [], [(k - 1) * d + 1 for k, d in zip(size, rates, strict=True)]
-    for n, k, s, p in zip(shape[1:3], spans, step, before, strict=True):
+    for n, k, s, p in zip(map_size, spans, step, before, strict=True):
         count = (n + 2 * p - k) // s + 1
         if ceil_mode and (n + 2 * p - k) % s and count * s < n + p:
             count += 1
         if count < 1:
-            raise ValueError(f"A window of {size} does not fit a map of {shape[1:3]}.")
+            raise ValueError(f"A window of {size} does not fit a map of {map_size}.")
         after.append((count - 1) * s + k - n - p)
     # What no window reaches is neither padded nor cropped.
     pads = tuple((p, max(a, 0)) for p, a in zip(before, after, strict=True))
@@ -139,7 +140,7 @@ def max_pool2d(
       ceil_mode: whether a last window that runs over the end counts.
       dilation: the distance between the places that a window takes the maximum of.
     """
-    return _max_pool(_window(x.shape, window, stride, padding, ceil_mode, dilation), x)
+    return _max_pool(_window(x.shape[1:3], window, stride, padding, ceil_mode, dilation), x)
 
 
 def max_pool2d_with_indices(
@@ -153,7 +154,7 @@ def max_pool2d_with_indices(
 
     A window with a NaN has the index of its last NaN.
     """
-    form = _window(x.shape, window, stride, padding, ceil_mode)
+    form = _window(x.shape[1:3], window, stride, padding, ceil_mode)
     height, width = x.shape[1:3]
     places = jnp.arange(height * width, dtype=jnp.int32).reshape(1, height, width, 1)
     taps = window_taps(lax.stop_gradient(x), form, _lowest(x.dtype))
@@ -184,7 +185,7 @@ def avg_pool2d(
         is never part of the mean.
       count_include_pad: whether the padding's zeros are part of the mean.
     """
-    form = _window(x.shape, window, stride, padding, ceil_mode)
+    form = _window(x.shape[1:3], window, stride, padding, ceil_mode)
     counts = []
     for axis, n in enumerate(x.shape[1:3]):
         k, s, before = form.size[axis], form.stride[axis], form.padding[axis][0]

@@ -1,9 +1,12 @@
 """What a trained network says of photographs, in their own pixels."""
 
 import json
+import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,10 @@ from jaxvision.train import compilation
 from jaxvision.train.step import SAMPLING, stream
 from jaxvision.train.writers import write_atomically
 
+PAD_TO = 64
 _BATCH = 32
+_PIXELS = 2**21  # of a batch, at most, if it has more than one image
+Waiting = Callable[[str], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,8 @@ class Prediction:
 
     Attributes:
       image: the image, uint8 [h, w, c].
-      network_image: what the network was given, before normalisation.
+      network_image: what the network was given, before normalisation; perhaps padded, see
+        `predict_files`.
       outputs: this image's rows of `task.predict`.
       geometry: how `image` became `network_image`; brings outputs back.
       file: where the image comes from; None if it was an array.
@@ -66,57 +73,138 @@ def image_files(inputs: Sequence[str]) -> list[Path]:
 
 
 @dataclass
-class _Batches:
-    """Predicts images as they come, in batches of images of one shape.
+class _Place:
+    """A photograph's place in the order, with what is found of it."""
 
-    Batches are filled up, so that a folder compiles once.
+    file: Path | None
+    image: np.ndarray
+    record: dict[str, Any]
+    found: "Prediction | CorruptImageError | None" = None
+
+
+@dataclass
+class _Batches:
+    """Predicts images as they come, and gives what it finds in their order.
+
+    Images of one shape wait for each other, and batches are filled up, so that each shape is
+    compiled once.
 
     Args:
       run: the trained network.
-      size: images of a batch.
+      size: how many images may wait; those of a batch, if they are small.
+      pad_to: see `predict_files`.
+      compiling: entered with a text while a program is compiled.
     """
 
     run: Run
     size: int
-    _waiting: list[tuple[Path | None, np.ndarray, dict[str, Any]]] = field(default_factory=list)
+    pad_to: int = PAD_TO
+    compiling: Waiting = nullcontext
+    _order: deque[_Place] = field(default_factory=deque)
+    _waiting: dict[tuple[int, ...], list[_Place]] = field(default_factory=dict)
+    _programs: dict[tuple[int, ...], Callable[..., Any]] = field(default_factory=dict)
+    _same: bool | None = None
 
     def __post_init__(self):
-        predict = tasks.require(self.run.task, "predict", "Prediction")
+        if self.pad_to < 1:
+            raise UserError(f"Sides cannot be made multiples of {self.pad_to}.")
+        self._task_predict = tasks.require(self.run.task, "predict", "Prediction")
         self._key = stream(self.run.config.seed, SAMPLING)
-        self._predict = jax.jit(predict, compiler_options=compilation.compiler_options())
 
-    def add(self, file: Path | None, image: np.ndarray) -> Iterator[Prediction]:
+    def add(self, file: Path | None, image: np.ndarray) -> Iterator[Any]:
         """Takes an image; gives the predictions that are ready."""
         identity = Geometry.identity(image.shape[:-1])
         record = self.run.prepare({"image": image, "geometry": identity}, np.random.default_rng(0))
-        if self._waiting and self._waiting[0][2]["image"].shape != record["image"].shape:
-            yield from self.flush()
-        self._waiting.append((file, image, record))
-        if len(self._waiting) == self.size:
-            yield from self.flush()
+        place = _Place(file, image, self._padded(record))
+        shape = place.record["image"].shape
+        self._order.append(place)
+        self._waiting.setdefault(shape, []).append(place)
+        if len(self._waiting[shape]) == self._batch_size(shape):
+            self._run(shape)
+        elif len(self._order) == self.size:
+            self._run(self._order[0].record["image"].shape)
+        yield from self._ready()
 
-    def flush(self) -> Iterator[Prediction]:
+    def fail(self, error: CorruptImageError) -> Iterator[Any]:
+        """Takes an image that cannot be read; gives the predictions that are ready."""
+        self._order.append(_Place(None, np.empty(0), {}, error))
+        yield from self._ready()
+
+    def flush(self) -> Iterator[Any]:
         """The predictions of what is waiting."""
-        if not self._waiting:
-            return
-        images = np.stack([record["image"] for _, _, record in self._waiting])
-        missing = self.size - len(images)
+        for shape in list(self._waiting):
+            self._run(shape)
+        yield from self._ready()
+
+    def _ready(self) -> Iterator[Any]:
+        while self._order and self._order[0].found is not None:
+            yield self._order.popleft().found
+
+    def _batch_size(self, shape: tuple[int, ...]) -> int:
+        return max(1, min(self.size, _PIXELS // math.prod(shape[:-1])))
+
+    @cached_property
+    def _pads(self) -> bool:
+        """Whether images come in many sizes, and the network sees no difference between them."""
+        task, run = self.run.task, self.run
+        axes = len(models.variant(run.config.model.name).input_shape) - 1
+        return axes == 2 and hasattr(task, "pixel_probabilities") and not run.one_size
+
+    def _padded(self, record: dict[str, Any]) -> dict[str, Any]:
+        """The record with its mirror image below and to the right, up to multiples of `pad_to`."""
+        if self.pad_to == 1 or not self._pads:
+            return record
+        size = record["image"].shape[:2]
+        whole = tuple(-(-side // self.pad_to) * self.pad_to for side in size)
+        if whole == size or not self._resizable(whole):
+            return record
+        after = [(0, want - have) for have, want in zip(size, whole)]
+        image = np.pad(record["image"], (*after, (0, 0)), mode="symmetric")
+        geometry = record["geometry"].then(Geometry.pad(size, 0, 0, *whole))
+        return {**record, "image": image, "geometry": geometry}
+
+    def _resizable(self, size: tuple[int, ...]) -> bool:
+        """Whether the network's parameters are the same for images of another size.
+
+        Others (positions, relative biases of the whole image) depend on where the image ends.
+        """
+        if self._same is None:
+            channels = self.run.config.data.channels
+            wider = (size[0], size[1] + self.pad_to)
+            shapes = [self.run.shapes_for((*one, channels)) for one in (size, wider)]
+            self._same = shapes[0] == shapes[1]
+        return self._same
+
+    def _program(self, variables: Any, batch: dict[str, np.ndarray]) -> Callable[..., Any]:
+        shape = batch["image"].shape
+        if shape not in self._programs:
+            size = "x".join(map(str, shape[1:-1]))
+            with self.compiling(f"Compiling for images of {size}"):
+                compiled = compilation.compile_now(self._task_predict, variables, batch, self._key)
+            self._programs[shape] = compiled.call
+        return self._programs[shape]
+
+    def _run(self, shape: tuple[int, ...]) -> None:
+        """Predicts the images of a shape that are waiting."""
+        places = self._waiting.pop(shape)
+        images = np.stack([place.record["image"] for place in places])
+        missing = self._batch_size(shape) - len(images)
         batch = {
             "image": np.pad(images, ((0, missing), *[(0, 0)] * (images.ndim - 1))),
-            "valid": np.arange(self.size) < len(images),
+            "valid": np.arange(len(images) + missing) < len(images),
         }
-        variables = self.run.variables_for(images.shape[1:])
-        outputs = jax.device_get(self._predict(variables, batch, self._key))
-        for row, (file, image, record) in enumerate(self._waiting):
+        variables = self.run.variables_for(shape)
+        outputs = jax.device_get(self._program(variables, batch)(variables, batch, self._key))
+        for row, place in enumerate(places):
             own = {key: value[row] for key, value in outputs.items()}
-            yield Prediction(image, record["image"], own, record["geometry"], file)
-        self._waiting.clear()
+            seen, geometry = place.record["image"], place.record["geometry"]
+            place.found = Prediction(place.image, seen, own, geometry, place.file)
 
 
-def predict(run: Run, images: Sequence[Any]) -> list[Prediction]:
+def predict(run: Run, images: Sequence[Any], pad_to: int = PAD_TO) -> list[Prediction]:
     """See `Run.predict`."""
     channels = run.config.data.channels
-    batches = _Batches(run, min(_BATCH, max(1, len(images))))
+    batches = _Batches(run, min(_BATCH, max(1, len(images))), pad_to)
     found: list[Prediction] = []
     for image in images:
         if isinstance(image, (str, Path)):
@@ -148,6 +236,8 @@ def predict_files(
     files: Sequence[Path],
     tile: tuple[int, ...] | None = None,
     overlap: float = 0.25,
+    pad_to: int = PAD_TO,
+    compiling: Waiting = nullcontext,
 ) -> Iterator[Prediction | CorruptImageError]:
     """Predictions in the order of the files; an unreadable file gives its error instead.
 
@@ -157,19 +247,27 @@ def predict_files(
       tile: its side, or (height, width), of volumes (depth, height, width); images are then not
         transformed but predicted at their own size, tile by tile.
       overlap: of tiles, see `tiles.predict_tiled`.
+      pad_to: where pixels are predicted, and the preparation leaves images of several sizes, they
+        are continued by their mirror image to sides that are multiples of this, so that fewer
+        programs are compiled; 1 leaves them. Networks whose parameters depend on the size, and
+        volumes, are left too.
+      compiling: entered with a text while a program is compiled.
 
     Raises:
       UserError: weights or configuration are wrong.
     """
-    whole = None if tile is None else _tiled(run, tile, overlap)
-    batches = _Batches(run, min(_BATCH, len(files))) if whole is None else None
+    whole = None if tile is None else _tiled(run, tile, overlap, compiling)
+    batches = None
+    if whole is None:
+        batches = _Batches(run, min(_BATCH, len(files)), pad_to, compiling)
     for file in files:
         try:
             image = read_image(run, file)
         except CorruptImageError as error:
-            if batches is not None:
-                yield from batches.flush()
-            yield error
+            if batches is None:
+                yield error
+            else:
+                yield from batches.fail(error)
             continue
         if batches is not None:
             yield from batches.add(file, image)
@@ -181,7 +279,7 @@ def predict_files(
 
 
 def _tiled(
-    run: Run, tile: tuple[int, ...], overlap: float
+    run: Run, tile: tuple[int, ...], overlap: float, compiling: Waiting
 ) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """What predicts an image at its own size.
 
@@ -196,8 +294,11 @@ def _tiled(
         raise UserError(f"Tiles of {run.config.model.name} have {axes} sides, not {sides}.")
     if min(tile) < 1 or not 0 <= overlap < 1:
         raise UserError(f"Tiles of {sides} that overlap by {overlap} do not exist.")
-    variables = run.variables_for((*tile, run.config.data.channels))
-    compiled = jax.jit(probabilities, compiler_options=compilation.compiler_options())
+    shape = (*tile, run.config.data.channels)
+    variables = run.variables_for(shape)
+    with compiling(f"Compiling for tiles of {sides}"):
+        blank = jax.ShapeDtypeStruct((1, *shape), np.uint8)
+        compiled = compilation.compile_now(probabilities, variables, blank).call
     return lambda image: predict_tiled(partial(compiled, variables), image, tile, overlap)
 
 

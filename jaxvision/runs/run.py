@@ -64,16 +64,32 @@ class Run:
         Raises:
           UserError: the checkpoint is damaged, or the weights do not fit.
         """
-        return self.variables_for(self.image_shape)
+        return self.variables_for(() if self.folder else self.image_shape)
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """The shape of the images of the published network, prepared as for prediction."""
-        *size, _ = models.variant(self.config.model.name).input_shape
-        blank = np.zeros((*size, self.config.data.channels), np.uint8)
-        if len(size) != 2:
-            return blank.shape
-        return self.prepare({"image": blank}, np.random.default_rng(0))["image"].shape
+        """The shape of an image as large as those of the training, prepared as for prediction.
+
+        Of weights from elsewhere, as those that the network was published for.
+        """
+        shape = models.variant(self.config.model.name).input_shape
+        if self.folder is not None:
+            shape = weights.run_spec(self.folder, self.step)["image"].shape[1:]
+        return self.prepared_shape((*shape[:-1], self.config.data.channels))
+
+    def prepared_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape [h, w, c] in which the network sees an image of `shape`."""
+        if len(shape) != 3:
+            return tuple(shape)
+        record = {"image": np.zeros(shape, np.uint8)}
+        return self.prepare(record, np.random.default_rng(0))["image"].shape
+
+    @cached_property
+    def one_size(self) -> bool:
+        """Whether the preparation brings photographs of all sizes to one."""
+        channels = self.config.data.channels
+        sizes = ((320, 480), (480, 320), (300, 300))
+        return len({self.prepared_shape((*size, channels)) for size in sizes}) == 1
 
     def variables_for(self, image_shape: Sequence[int]) -> dict[str, Any]:
         """The variables for images [h, w, c]; those of a run fit images of any size.
@@ -87,26 +103,33 @@ class Run:
         return self._variables[shape]
 
     def _read(self, shape: tuple[int, ...]) -> dict[str, Any]:
-        seed = self.config.seed
         if self.folder is not None:
-            return weights.run_variables(self.folder, self.task, self.step, seed)
-        name = self.config.model.name
-        fresh = jax.eval_shape(lambda: init_variables(self.task, seed, image_spec(shape)))
-        fresh = {k: v for k, v in fresh.items() if k not in self.task.training_collections}
+            return weights.run_variables(self.folder, self.task, self.step, self.config.seed)
+        name, fresh = self.config.model.name, self.shapes_for(shape)
+        for variables in self._variables.values():
+            if jax.tree.map(lambda x: x.shape, variables) == jax.tree.map(lambda x: x.shape, fresh):
+                return variables
         return pretrained.load_into(name, self.model, weights.read(self.weights, name), fresh)
 
-    def predict(self, images: Sequence[Any]) -> list[Any]:
+    def shapes_for(self, image_shape: Sequence[int]) -> dict[str, Any]:
+        """The variables of a fresh network for images [h, w, c], as shapes."""
+        spec = image_spec(tuple(int(side) for side in image_shape))
+        fresh = jax.eval_shape(lambda: init_variables(self.task, self.config.seed, spec))
+        return {k: v for k, v in fresh.items() if k not in self.task.training_collections}
+
+    def predict(self, images: Sequence[Any], **options: Any) -> list[Any]:
         """What the network says of images: a `Prediction` each, in their order.
 
         Args:
           images: files, or uint8 arrays [h, w, c] (or [h, w] where images are grey) of any sizes.
+          options: `pad_to`, see `predicting.predict_files`.
 
         Raises:
           UserError: an image cannot be read, or the task does not predict.
         """
         from jaxvision.runs.predicting import predict
 
-        return predict(self, images)
+        return predict(self, images, **options)
 
     def evaluate(self, split: str = "") -> tuple[dict[str, float], dict[str, Any]]:
         """(metrics by plain name, sums) of a split of its data, `data.test` by default.

@@ -100,6 +100,16 @@ def stored_spec(meta: dict[str, Any], folder: Path) -> Spec:
     raise UserError(f"{folder} does not say its images' size; train on with it first.")
 
 
+def run_spec(folder: Path, step: int) -> Spec:
+    """The batches that a run was trained on at a checkpoint, as shapes.
+
+    Raises:
+      UserError: the run does not say.
+    """
+    with checkpoints_of(folder) as checkpoints:
+        return stored_spec(checkpoints.meta(step), folder)
+
+
 def run_variables(folder: Path, task: Task, step: int, seed: int) -> dict[str, Any]:
     """The variables of a run at a checkpoint, averaged ones where it kept them.
 

@@ -1,18 +1,22 @@
 """Trained models at work: files in, predictions out; nothing mixed up, nothing overwritten."""
 
+import contextlib
 import json
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from parity import deterministic
 from PIL import Image
+from safetensors.numpy import save_file
 
 from jaxvision import runs, tasks
 from jaxvision.data.codecs import CorruptImageError, decode_mask
 from jaxvision.data.facts import Facts
 from jaxvision.data.geometry import Geometry
 from jaxvision.errors import UserError
+from jaxvision.interop import torch_weights
 from jaxvision.runs import Prediction, predicting
 from jaxvision.tasks import configuration
 from jaxvision.tasks.base import image_spec
@@ -92,8 +96,6 @@ def test_predictions_keep_the_order_and_do_not_depend_on_the_batch(trained, pict
 
 
 def test_images_of_several_network_sizes_go_in_batches_of_their_own(tmp_path):
-    from jaxvision.interop import torch_weights
-
     config = tasks.default_config()
     config.model.name, config.data.classes = "resnet8_cifar", ("a", "b")
     config.data.eval_transforms = ()
@@ -258,7 +260,6 @@ def test_the_images_themselves_are_never_overwritten(tmp_path):
 def test_photographs_and_volumes_by_tiles(tmp_path):
     """At their own size, whatever it is; class indices and a picture of each."""
     from jaxvision import models
-    from jaxvision.interop import torch_weights
 
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (70, 50, 3), np.uint8)).save(tmp_path / "photo.png")
@@ -375,3 +376,99 @@ def test_what_a_crop_leaves_out_is_of_no_class(tmp_path):
     assert (stored == 255).sum() == 6 * 9 - 4 * 5
     (entry,) = json.loads((tmp_path / "predictions.json").read_text())
     assert entry["classes"] == [{"name": "b", "share": 1.0}]
+
+
+def segmenter(tmp_path, transforms=(), name="unet", **options):
+    """A small segmentation network with weights in a file."""
+    config = tasks.default_config("segmentation")
+    config.model.name, config.model.options = name, options or {"width": 2, "depth": 2}
+    config.data.classes, config.data.eval_transforms = ("a", "b", "c"), transforms
+    shapes = jax.eval_shape(
+        lambda: tasks.create(config, Facts(config.data.classes)).init(
+            jax.random.key(0), image_spec((64, 64, 3))
+        )
+    )
+    weights = str(tmp_path / "network.safetensors")
+    tensors = torch_weights.torch_shapes(shapes)
+    save_file({key: deterministic.weights(key, one) for key, one in tensors.items()}, weights)
+    return runs.with_weights(config, weights)
+
+
+EIGHT = ((50, 64), (60, 40), (33, 64), (64, 64), (65, 40), (90, 64), (100, 50), (70, 70))
+
+
+def test_photographs_of_eight_sizes_compile_few_programs(tmp_path):
+    opened, rng, said = segmenter(tmp_path), np.random.default_rng(0), []
+    for index, size in enumerate(EIGHT):
+        pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+    (tmp_path / "4b.png").write_bytes(b"no image")
+    files = runs.image_files([str(tmp_path)])
+
+    @contextlib.contextmanager
+    def compiling(what):
+        said.append(what)
+        yield
+
+    found = list(runs.predict_files(opened, files, compiling=compiling))
+    assert sorted(said) == [f"Compiling for images of {size}" for size in
+                            ("128x128", "128x64", "64x64")]  # fmt: skip
+    assert isinstance(found.pop(5), CorruptImageError)
+    assert [p.image.shape[:2] for p in found] == list(EIGHT)  # in their order
+    report = tasks.report("segmentation")
+    for one, size in zip(found, EIGHT):
+        padded = tuple(-(-side // 64) * 64 for side in size)
+        assert one.network_image.shape[:2] == one.outputs["segmentation"].shape == padded
+        np.testing.assert_array_equal(one.network_image[: size[0], : size[1]], one.image)
+        labels = report.labels_of(opened.task, one)
+        np.testing.assert_array_equal(labels, one.outputs["segmentation"][: size[0], : size[1]])
+
+
+def test_padding_changes_nothing_far_from_it(tmp_path):
+    """The network sees 22 pixels to each side; what is farther from the padding is the same."""
+    opened = segmenter(tmp_path)
+    image = np.random.default_rng(0).integers(0, 256, (120, 100, 3), dtype=np.uint8)
+    (padded,), (alone,) = opened.predict([image]), opened.predict([image], pad_to=1)
+    assert padded.network_image.shape == (128, 128, 3)
+    assert alone.network_image.shape == (120, 100, 3)
+    np.testing.assert_array_equal(padded.network_image[120:, :100], image[:111:-1])
+    inside = (slice(0, 98), slice(0, 78))
+    for name in ("segmentation", "probability"):
+        ours, theirs = padded.outputs[name][inside], alone.outputs[name][inside]
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    (whole,) = opened.predict([padded.network_image])  # a multiple already
+    np.testing.assert_array_equal(whole.outputs["segmentation"], padded.outputs["segmentation"])
+
+
+@pytest.mark.parametrize(
+    ("transforms", "name", "options"),
+    [
+        # All images get one size; or the parameters depend on the size.
+        (({"name": "resize", "size": (48, 40)},), "unet", {"width": 2, "depth": 2}),
+        ((), "upernet_beit_base", {
+            "encoder_options": {"depth": 4, "width": 24, "num_heads": 2,
+                                "out_blocks": (0, 1, 2, 3)},
+            "width": 16, "auxiliary_width": 8}),
+    ],
+)  # fmt: skip
+def test_images_are_padded_only_where_it_pays_and_changes_nothing(
+    tmp_path, transforms, name, options
+):
+    opened = segmenter(tmp_path, transforms, name, **options)
+    record = {"image": np.zeros((64, 96, 3), np.uint8), "geometry": Geometry.identity((64, 96))}
+    prepared = opened.prepare(record, np.random.default_rng(0))
+    assert predicting._Batches(opened, 1)._padded(prepared) is prepared
+    assert prepared["image"].shape == ((48, 40, 3) if transforms else (64, 96, 3))
+
+
+def test_padding_must_be_possible(tmp_path):
+    with pytest.raises(UserError, match="multiples of 0"):
+        segmenter(tmp_path).predict([np.zeros((8, 8, 3), np.uint8)], pad_to=0)
+
+
+def test_batches_have_so_many_pixels_at_most(tmp_path, monkeypatch):
+    opened = segmenter(tmp_path)
+    batches = predicting._Batches(opened, 32)
+    assert batches._batch_size((64, 64, 3)) == 32
+    assert batches._batch_size((512, 1024, 3)) == 4
+    assert batches._batch_size((4096, 4096, 3)) == 1

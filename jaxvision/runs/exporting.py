@@ -1,0 +1,165 @@
+"""Trained networks as programs that run without this package: StableHLO, by `jax.export`.
+
+A program takes prepared images, uint8 [b, *size, c] for any b, and gives what `Run.predict` gives
+of them: a flat dict of arrays. Normalisation and weights are in it.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.errors import FlaxError
+from jax import export as jax_export
+
+from jaxvision import models, tasks
+from jaxvision.errors import UserError, unknown
+from jaxvision.ops.forms import portable
+from jaxvision.runs.run import Run
+from jaxvision.train.step import SAMPLING, stream
+from jaxvision.train.writers import write_atomically
+
+ENDING = ".jaxexport"
+PLATFORMS = ("cpu", "cuda", "tpu")
+_KNOWN = (*PLATFORMS, "rocm")
+_LARGEST = 2**31 - 2**25  # bytes; a place in the file is a number of 31 bits
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a run predicts, to be called elsewhere.
+
+    Attributes:
+      exported: `exported.call(images)` calls it.
+      about: what its user has to know of inputs and outputs, JSON-able.
+    """
+
+    exported: jax_export.Exported
+    about: dict[str, Any]
+
+
+def export(
+    run: Run, size: Sequence[int] | None = None, platforms: Sequence[str] = PLATFORMS
+) -> Program:
+    """The run's `predict` of prepared images as one program for several platforms.
+
+    Args:
+      run: the trained network.
+      size: of the images, (height, width) or (depth, height, width); as `Run.image_shape` says by
+        default.
+      platforms: that it can be compiled for: cpu, cuda, rocm, tpu.
+
+    Raises:
+      UserError: the task does not predict, the network does not take images of this size, or its
+        weights are too large for a file.
+    """
+    predict = tasks.require(run.task, "predict", "Export")
+    for platform in platforms:
+        if platform not in _KNOWN:
+            raise unknown("platform", platform, _KNOWN)
+    shape = (*(size or run.image_shape[:-1]), run.config.data.channels)
+    _check_size(run, shape)
+    variables, key = run.variables_for(shape), stream(run.config.seed, SAMPLING)
+    _check_weights(run, variables)
+
+    def program(image: jax.Array) -> dict[str, jax.Array]:
+        valid = jnp.ones(image.shape[:1], bool)
+        return predict(variables, {"image": image, "valid": valid}, key)
+
+    (batch,) = jax_export.symbolic_shape("b")
+    image = jax.ShapeDtypeStruct((batch, *shape), jnp.uint8)
+    with portable():
+        exported = jax_export.export(jax.jit(program), platforms=platforms)(image)
+    return Program(exported, _describe(run, exported))
+
+
+def _check_size(run: Run, shape: tuple[int, ...]) -> None:
+    """Traces the prediction of one image.
+
+    Raises:
+      UserError: it cannot be.
+    """
+    name, size = run.config.model.name, "x".join(map(str, shape[:-1]))
+    axes = len(models.variant(name).input_shape) - 1
+    if len(shape) - 1 != axes or min(shape) < 1:
+        raise UserError(f"Images of {name} have {axes} sides, not {size}.")
+    batch = {
+        "image": jax.ShapeDtypeStruct((1, *shape), jnp.uint8),
+        "valid": jax.ShapeDtypeStruct((1,), jnp.bool_),
+    }
+    key = stream(run.config.seed, SAMPLING)
+    try:
+        jax.eval_shape(run.task.predict, run.variables_for(shape), batch, key)
+    except (FlaxError, TypeError, ValueError) as error:
+        raise UserError(f"{name} does not take images of {size}: {error}") from error
+
+
+def _check_weights(run: Run, variables: Any) -> None:
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
+    if size > _LARGEST:
+        raise UserError(
+            f"The weights of {run.config.model.name} are {size / 1e9:.1f} GB; "
+            f"a program holds at most {_LARGEST / 1e9:.1f} GB."
+        )
+
+
+def _describe(run: Run, exported: jax_export.Exported) -> dict[str, Any]:
+    """The `Program.about`."""
+    data, (image,) = run.config.data, exported.in_avals
+    outputs = jax.tree.unflatten(exported.out_tree, exported.out_avals)
+    return {
+        "task": run.config.task,
+        "network": run.config.model.name,
+        "weights": run.weights or f"step {run.step}",
+        "input": {**_array(image), "channels": {1: "grey", 3: "RGB"}.get(data.channels, "")},
+        "preparation": [dict(step) for step in data.eval_transforms],
+        "preparation_gives_one_size": run.one_size,
+        "normalisation": {"mean": list(data.mean), "std": list(data.std), "inside": True},
+        "outputs": {name: _array(one) for name, one in outputs.items()},
+        "classes": list(run.task.class_names),
+        "platforms": list(exported.platforms),
+        "jax": jax.__version__,
+    }
+
+
+def _array(one: Any) -> dict[str, Any]:
+    shape = [side if isinstance(side, int) else str(side) for side in one.shape]
+    return {"dtype": str(one.dtype), "shape": shape}
+
+
+def write(program: Program, path: str | Path) -> int:
+    """Writes the program and, beside it, what it is as JSON; gives the program's size in bytes.
+
+    Both are written under temporary names first, so that what is there is replaced whole or not.
+
+    Args:
+      program: see `export`.
+      path: ends in `.jaxexport`; the other file has the ending `.json` instead.
+
+    Raises:
+      UserError: another ending, or the file cannot be written.
+    """
+    path = Path(path).expanduser()
+    check_ending(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = bytes(program.exported.serialize())
+        write_atomically(path, data)
+        about = {"program": path.name, **program.about}
+        write_atomically(path.with_suffix(".json"), json.dumps(about, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"Cannot write {path}: {error}") from error
+    return len(data)
+
+
+def check_ending(path: Path) -> None:
+    """Before what takes long.
+
+    Raises:
+      UserError: it is another than `.jaxexport`.
+    """
+    if path.suffix != ENDING:
+        raise UserError(f"A program is written as {ENDING}; {path} ends in {path.suffix!r}.")

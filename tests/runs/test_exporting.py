@@ -1,0 +1,218 @@
+"""Exported programs, called where this package cannot be imported."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export as jax_export
+from parity import deterministic
+from parity.cases import CASES
+from parity.cases import variant as variant_of
+from safetensors.numpy import save_file
+
+from jaxvision import cli, models, runs, tasks
+from jaxvision.data.facts import Facts
+from jaxvision.errors import UserError
+from jaxvision.interop import torch_weights
+from jaxvision.ops import forms
+from jaxvision.runs import exporting
+from jaxvision.tasks.base import image_spec
+
+# Calls every program on one and on three images, without this package.
+CALLER = """
+import sys
+sys.modules["jaxvision"] = None
+import jax.export, numpy as np
+for program, images, found in zip(*[iter(sys.argv[1:])] * 3):
+    with open(program, "rb") as file:
+        call = jax.export.deserialize(bytearray(file.read())).call
+    batches = np.load(images)
+    outputs = {f"{name}-{n}": np.asarray(array) for n in batches.files
+               for name, array in call(batches[n]).items()}
+    np.savez(found, **outputs)
+"""
+# (shape, options): dense convolutions, tokens, windows of them, maps.
+SMALL = {
+    "resnet8_cifar": ((16, 16, 3), {}),
+    "vit_tiny_patch16_224": ((32, 48, 3), {"depth": 2, "width": 48}),
+    "swin_tiny_patch4_window7_224": (
+        (56, 56, 3),
+        {"depths": (1, 2), "width": 24, "num_heads": (3, 6)},
+    ),
+    "unet": ((32, 48, 3), {"width": 4, "depth": 2}),
+}
+PUBLISHED = {
+    "resnet50": ((224, 224, 3), {}),
+    "mobilenet_v2": ((224, 224, 3), {}),
+    "shufflenet_v2_x0_5": ((224, 224, 3), {}),
+    "vit_small_patch16_224": ((224, 224, 3), {}),
+    "beit_base_patch16_224": ((224, 224, 3), {}),
+    "swin_tiny_patch4_window7_224": ((224, 224, 3), {}),
+    "unet": ((256, 256, 3), {}),
+}
+
+
+def trained(name, shape, options, folder):
+    """A network with weights in a file."""
+    config = tasks.default_config(tasks.for_role(models.variant(name).role))
+    config.model.name, config.model.options = name, options
+    config.data.classes, config.data.channels = ("cat", "dog", "owl"), shape[-1]
+    config.data.eval_transforms = ({"name": "resize", "size": shape[:2]},)
+    config.compilation_cache = "off"
+    task = tasks.create(config, Facts(config.data.classes))
+    shapes = jax.eval_shape(lambda: task.init(jax.random.key(0), image_spec(shape)))
+    tensors = torch_weights.torch_shapes(shapes)
+    weights = str(folder / f"{name}.safetensors")
+    save_file({key: deterministic.weights(key, shape) for key, shape in tensors.items()}, weights)
+    return runs.with_weights(config, weights)
+
+
+def photographs(shape, count=3):
+    return np.random.default_rng(2).integers(0, 256, (count, *shape), dtype=np.uint8)
+
+
+def call(programs, folder):
+    """What `CALLER` finds, by name."""
+    arguments = []
+    for name, (program, images) in programs.items():
+        batches = folder / f"{name}-images.npz"
+        np.savez(batches, one=images[:1], three=images)
+        arguments += [program, batches, folder / f"{name}-found.npz"]
+    done = subprocess.run(
+        [sys.executable, "-c", CALLER, *map(str, arguments)],
+        capture_output=True, text=True, timeout=300, cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return {name: np.load(folder / f"{name}-found.npz") for name in programs}
+
+
+def check(found, predictions):
+    """One program's outputs against what the run predicts of the three images."""
+    for name in predictions[0].outputs:
+        expected = np.stack([p.outputs[name] for p in predictions])
+        np.testing.assert_allclose(found[f"{name}-three"], expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found[f"{name}-one"], expected[:1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("networks", [SMALL, pytest.param(PUBLISHED, marks=pytest.mark.slow)])
+def test_programs_give_what_the_runs_predict(networks, tmp_path):
+    programs, expected = {}, {}
+    for name, (shape, options) in networks.items():
+        run, images = trained(name, shape, options, tmp_path), photographs(shape)
+        expected[name] = run.predict(list(images))  # first, so that nothing cached is exported
+        path = tmp_path / f"{name}.jaxexport"
+        size = exporting.write(exporting.export(run), path)
+        assert size == path.stat().st_size
+        programs[name] = path, images
+    found = call(programs, tmp_path)
+    for name in networks:
+        check(found[name], expected[name])
+        scores = next(found[name][f"{key}-three"] for key in ("probabilities", "probability")
+                      if f"{key}-three" in found[name])  # fmt: skip
+        assert np.ptp(scores, axis=0).max() > 1e-4  # else any image would do
+
+
+def test_what_is_written_beside_says_how_to_use_it(tmp_path):
+    run = trained("unet", *SMALL["unet"], tmp_path)
+    run.config.data.eval_transforms = ({"name": "resize_shorter", "size": 32},)
+    exporting.write(exporting.export(run, (32, 48), ("cpu",)), tmp_path / "unet.jaxexport")
+    about = json.loads((tmp_path / "unet.json").read_text())
+    assert about.pop("jax") == jax.__version__
+    assert about == {
+        "program": "unet.jaxexport",
+        "task": "segmentation",
+        "network": "unet",
+        "weights": run.weights,
+        "input": {"dtype": "uint8", "shape": ["b", 32, 48, 3], "channels": "RGB"},
+        "preparation": [{"name": "resize_shorter", "size": 32}],
+        "preparation_gives_one_size": False,
+        "normalisation": {"mean": [0.5], "std": [0.25], "inside": True},
+        "outputs": {
+            "segmentation": {"dtype": "int32", "shape": ["b", 32, 48]},
+            "probability": {"dtype": "float32", "shape": ["b", 32, 48]},
+        },
+        "classes": ["cat", "dog", "owl"],
+        "platforms": ["cpu"],
+    }
+
+
+def test_command_exports_a_run(tmp_path, capsys):
+    from jaxvision.tasks import configuration
+    from jaxvision.train import run
+
+    config = configuration.load(
+        "configs/classification/digits.py",
+        {"model.name": "mlp", "data.augment": (), "train.duration": 2, "eval.pictures": 0,
+         "log.tensorboard": False},
+    )  # fmt: skip
+    run(config, tmp_path / "run")
+    output = tmp_path / "new" / "digits.jaxexport"
+    cli._dispatch(["export", str(output), "--workdir", str(tmp_path / "run")])
+    assert "uint8 [b, 8, 8, 1] to label, probabilities" in capsys.readouterr().out
+    images = photographs((8, 8, 1))
+    found = call({"digits": (output, images)}, tmp_path)["digits"]
+    check(found, runs.open(tmp_path / "run").predict(list(images)))
+
+
+def test_mistakes_are_met_at_the_door(tmp_path):
+    run = trained("vit_tiny_patch16_224", *SMALL["vit_tiny_patch16_224"], tmp_path)
+    with pytest.raises(UserError, match=r"Images of 40x48 do not divide into patches of 16x16"):
+        exporting.export(run, (40, 48))
+    with pytest.raises(UserError, match=r"have 2 sides, not 8x32x32"):
+        exporting.export(run, (8, 32, 32))
+    with pytest.raises(UserError, match=r"Unknown platform 'cdua'. Did you mean 'cuda'"):
+        exporting.export(run, (32, 48), ("cdua",))
+    with pytest.raises(UserError, match=r"is written as .jaxexport; .* ends in '.onnx'"):
+        cli._dispatch(["export", "x.onnx", "--workdir", "nowhere"])
+    generator = tasks.default_config("generation")
+    generator.model.name = "dcgan_generator"
+    with pytest.raises(UserError, match=r"Export is not for generation; it is for classification"):
+        exporting.export(runs.with_weights(generator, ""), (32, 32))
+
+
+def test_portable_forms_are_not_those_of_the_cache():
+    """The same shapes, traced before and after."""
+
+    def lowered():
+        x = jax.ShapeDtypeStruct((2, 3), jnp.float32)
+        return jax.jit(lambda x: forms.computed_once(x)).lower(x).as_text()
+
+    assert "LayoutConstraint" in lowered()
+    with forms.portable():
+        assert "LayoutConstraint" not in lowered()
+    assert "LayoutConstraint" in lowered()
+
+
+def traced(name, shape, **options):
+    """Exports a network without weights, for any batch."""
+    entry = models.variant(name)
+    if "classes" in entry.ends:
+        options["num_classes"] = options.get("num_classes", 5)
+    model = models.create(name, **options)
+    (batch,) = jax_export.symbolic_shape("b")
+    image = jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
+    blank = jnp.zeros((1, *shape))
+    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), blank, train=False))
+    function = jax.jit(lambda variables, x: model.apply(variables, x, train=False))
+    with forms.portable():
+        exported = jax_export.export(function, platforms=exporting.PLATFORMS)(variables, image)
+    assert str(exported.out_avals[0].shape[0]) == "b"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", models.names())
+def test_every_network_can_be_exported(name):
+    if models.variant(name).inputs[0] == "image":
+        traced(name, models.variant(name).input_shape)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_every_form_of_a_network_can_be_exported(name):
+    case = CASES[name]
+    channels, *size = case.image[1:]
+    traced(variant_of(name), (*size, channels), **case.options)
