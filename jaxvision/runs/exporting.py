@@ -5,7 +5,7 @@ of them: a flat dict of arrays. Normalisation and weights are in it.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def export(
         if platform not in _KNOWN:
             raise unknown("platform", platform, _KNOWN)
     shape = (*(size or run.image_shape[:-1]), run.config.data.channels)
-    _check_size(run, shape)
+    _check_size(run, predict, shape)
     variables, key = run.variables_for(shape), stream(run.config.seed, SAMPLING)
     _check_weights(run, variables)
 
@@ -76,7 +76,7 @@ def export(
     return Program(exported, _describe(run, exported))
 
 
-def _check_size(run: Run, shape: tuple[int, ...]) -> None:
+def _check_size(run: Run, predict: Callable[..., Any], shape: tuple[int, ...]) -> None:
     """Traces the prediction of one image.
 
     Raises:
@@ -92,7 +92,7 @@ def _check_size(run: Run, shape: tuple[int, ...]) -> None:
     }
     key = stream(run.config.seed, SAMPLING)
     try:
-        jax.eval_shape(run.task.predict, run.variables_for(shape), batch, key)
+        jax.eval_shape(predict, run.variables_for(shape), batch, key)
     except (FlaxError, TypeError, ValueError) as error:
         raise UserError(f"{name} does not take images of {size}: {error}") from error
 

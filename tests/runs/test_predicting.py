@@ -472,3 +472,28 @@ def test_batches_have_so_many_pixels_at_most(tmp_path, monkeypatch):
     assert batches._batch_size((64, 64, 3)) == 32
     assert batches._batch_size((512, 1024, 3)) == 4
     assert batches._batch_size((4096, 4096, 3)) == 1
+
+
+@pytest.mark.slow
+def test_padding_changes_few_labels_of_photographs(shared_data):
+    """ESPNet's published weights on crops of real frames; blue comes first there."""
+    config = tasks.default_config("segmentation")
+    config.model.name, config.data.eval_transforms = "espnet", ()
+    config.data.classes = tuple(f"class {index}" for index in range(12))
+    config.data.mean = tuple(n / 255 for n in (110.33102643, 108.40886315, 105.03319369))
+    config.data.std = (72.12571015, 72.69074534, 69.90434816)
+    folder = shared_data / "weights" / "espnet_camvid"
+    opened = runs.with_weights(config, str(folder / "espnet_p_2_q_8_camvid.pth"))
+    same, right = [], {1: [], 64: []}
+    for file in sorted((shared_data / "camvid" / "test").glob("*.png"))[::24][:8]:
+        image = np.asarray(Image.open(file).convert("RGB"))[..., ::-1]
+        truth = np.asarray(Image.open(shared_data / "camvid" / "testannot" / file.name))
+        for height, width in ((300, 400), (270, 480), (333, 451)):
+            true, found = truth[-height:, :width], {}
+            for pad_to in right:
+                (one,) = opened.predict([image[-height:, :width]], pad_to=pad_to)
+                found[pad_to] = one.outputs["segmentation"][:height, :width]
+                right[pad_to].append((found[pad_to] == true)[true < 11].mean())
+            same.append((found[1] == found[64]).mean())
+    assert np.mean(same) > 0.95
+    assert np.mean(right[64]) > np.mean(right[1]) - 0.005

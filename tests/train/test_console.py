@@ -72,3 +72,26 @@ def test_the_bar_moves_with_the_steps_between_records(monkeypatch):
         shown.step(37)
     assert "37/100" in console.file.getvalue()
     assert "loss 0.5" in console.file.getvalue()
+
+
+def test_a_counter_says_what_is_done_and_what_else_takes_time():
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=100, color_system=None)
+    with progress.Counter("Predicting", 3, console) as counter:
+        counter.advance()
+        with counter.waiting("Compiling for images of 64x128"):
+            counter._bar.refresh()
+        counter.advance()
+        counter._bar.refresh()
+    text = file.getvalue()
+    assert re.search(r"1/3 \S+ Compiling for images of 64x128", text)
+    assert re.search(r"2/3 \S+ Predicting", text)
+
+
+def test_without_a_screen_a_counter_says_only_what_takes_time():
+    file = io.StringIO()
+    with progress.Counter("Predicting", 3, Console(file=file)) as counter:
+        counter.advance()
+        with counter.waiting("Compiling for images of 64x128"):
+            pass
+    assert file.getvalue() == "Compiling for images of 64x128 ...\n"
