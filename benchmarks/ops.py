@@ -108,7 +108,7 @@ def jax_forms(kind: str, options: dict) -> tuple[Callable, Callable]:
         return lambda x, k: form(lie, x, k)
 
     def plain_pool(form, window, stride=None, padding=0):
-        return lambda x: form(pooling._window(x.shape, window, stride, padding, False), x)
+        return lambda x: form(pooling._window(x.shape[1:3], window, stride, padding, False), x)
 
     def plain_norm(axes, x, scale, bias):
         mean, variance = jnp.mean(x, axes, keepdims=True), jnp.var(x, axes, keepdims=True)

@@ -84,7 +84,7 @@ def test_max_pool(case):
         return x[:, top : high[0], left : high[1]].max((1, 2))
 
     expected = loop(np.asarray(x), *options, visit)
-    window = pooling._window(x.shape, *options)
+    window = pooling._window(x.shape[1:3], *options)
     forms = [partial(f, window) for f in (pooling._max_plain, pooling._max_taps, pooling._max_pool)]
     for y in jax.jit(lambda x: [f(x) for f in (*forms, lambda x: max_pool2d(x, *options))])(x):
         np.testing.assert_array_equal(y, expected)
@@ -112,7 +112,7 @@ def test_avg_pool(case, include):
 
     expected = loop(np.asarray(x), *options, visit)
     np.testing.assert_allclose(avg_pool2d(x, *options, include), expected, 1e-5, 1e-5)
-    window = pooling._window(x.shape, *options)
+    window = pooling._window(x.shape[1:3], *options)
     forms = [partial(f, window) for f in (pooling._sum_plain, pooling._sum_taps, pooling._sum_pool)]
     first, *others = jax.jit(lambda x: [form(x) for form in forms])(x)
     for other in others:
@@ -124,7 +124,7 @@ def test_avg_pool(case, include):
 def test_max_pool_matches_pytorch(form):
     # torch.nn.functional.max_pool2d(x, 3, 2, 1, ceil_mode=True), gradient of 1, 2, 3, ...
     x = nhwc(MAP)
-    pool = partial(getattr(pooling, form), pooling._window(x.shape, 3, 2, 1, True))
+    pool = partial(getattr(pooling, form), pooling._window(x.shape[1:3], 3, 2, 1, True))
     y, pull = jax.vjp(pool, x)
     np.testing.assert_array_equal(rows(y), MAX)
     g = jnp.arange(1.0, 1 + y.size).reshape(y.shape)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from jaxvision import models, pretrained, runs
+from jaxvision import models, pretrained, runs, tasks
 from jaxvision.errors import UserError
 from jaxvision.interop.published import published
 from jaxvision.pretrained import Weights
@@ -42,8 +42,11 @@ def test_a_photo_is_segmented_at_its_aspect_ratio(tmp_path):
     preparation = ({**opened.config.data.eval_transforms[0], "size": 32},)
     opened = runs.published("segnet", where, {"data.eval_transforms": preparation})
     Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(tmp_path / "photo.png")
-    (one,) = runs.predict_files(opened, [tmp_path / "photo.png"])
+    (one,) = runs.predict_files(opened, [tmp_path / "photo.png"], pad_to=1)
     assert one.outputs["segmentation"].shape == (32, 48)
+    (padded,) = runs.predict_files(opened, [tmp_path / "photo.png"])
+    assert padded.outputs["segmentation"].shape == (64, 64)
+    assert tasks.report("segmentation").labels_of(opened.task, padded).shape == (40, 60)
 
 
 def test_volumes_need_a_configuration():
