@@ -1,6 +1,7 @@
 """Progress of what takes long, on terminals and in notebooks; elsewhere nothing moves."""
 
 import contextlib
+import importlib.util
 from collections.abc import Iterable, Iterator
 from typing import Self, TypeVar
 
@@ -19,7 +20,8 @@ Item = TypeVar("Item")
 
 
 def _on_screen(console: Console) -> bool:
-    return (console.is_terminal or console.is_jupyter) and not console.quiet
+    widgets = console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
+    return (console.is_terminal or widgets) and not console.quiet
 
 
 def tracked(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:

@@ -122,7 +122,7 @@ def _built_in(name: str, options: dict[str, Any], data_dir: str | None) -> Any:
     tfds.disable_progress_bar()
     try:
         # TFDS's own bars are many, for a matter of seconds.
-        with waiting(f"Preparing {name}"), contextlib.redirect_stdout(io.StringIO()):
+        with _quiet(), waiting(f"Preparing {name}"), contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare()
     except (RuntimeError, OSError) as error:
         again = make(name, options, data_dir)
