@@ -79,7 +79,7 @@ def test_the_python_page_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace: dict = {}
     for text in blocks(ROOT / "docs" / "python.md", "python"):
-        text = text.replace('"2 epochs"', "2")
+        text = text.replace('"2 epochs"}', '2, "model.name": "mlp"}')
         exec(compile(text, "python.md", "exec"), namespace)
     assert namespace["prediction"].outputs["probabilities"].shape == (10,)
     assert namespace["logits"].shape == (2, 10)

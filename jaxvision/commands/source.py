@@ -1,6 +1,7 @@
 """Which network a command works with: the options, and what they mean."""
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from jaxvision.errors import UserError
@@ -60,5 +61,5 @@ def open_stored(workdir: str, checkpoint: str, overrides: dict[str, str] | None 
     from jaxvision import runs
 
     found = runs.open(workdir, checkpoint, overrides)
-    print(f"{workdir}: checkpoint of step {found.step}")
+    print(f"{workdir}: checkpoint of step {found.step}", file=sys.stderr)
     return found

@@ -61,7 +61,9 @@ def scene(seed, overlapping=False):
 
 
 def decoded(record, **settings):
-    return Decode(3, tuple(KINDS.values()), Settings(**settings))(record, "rec")
+    return Decode(3, tuple(KINDS.values()), Settings(**{"num_classes": 7, **settings}))(
+        record, "rec"
+    )
 
 
 # -- moving ---------------------------------------------------------------------------------------
@@ -192,6 +194,7 @@ def test_encoded_annotations_are_decoded():
         "box_crowd": "bool",
         "instances": "uint8",
         "keypoints": "float32",
+        "labels": "int64",
     }
 
 
@@ -241,7 +244,7 @@ def test_boxes_are_clipped_to_their_image_and_empty_ones_left_out():
 
 
 def test_rows_have_the_shape_of_the_limit():
-    limits = Settings(max_instances=6, max_caption=40)
+    limits = Settings(num_classes=7, max_instances=6, max_caption=40)
     shapes = []
     for seed in (1, 2, 3):
         record = decoded(scene(seed))
@@ -271,6 +274,7 @@ def test_rows_have_the_shape_of_the_limit():
         "box_crowd": ((6,), "bool"),
         "instance_masks": ((6, *SIZE), "bool"),
         "keypoints": ((6, 2, 3), "float32"),
+        "labels": ((7,), "bool"),
         "caption": ((40,), "uint8"),
     }
 

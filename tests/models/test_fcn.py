@@ -75,6 +75,8 @@ def test_coarser_networks_initialise_finer_ones():
 class Means(nn.Module):
     """An encoder without parameters."""
 
+    feature_strides = (8, 16, 32)
+
     @nn.compact
     def __call__(self, image, train):
         return tuple(nn.avg_pool(image, (n, n), (n, n)) for n in (8, 16, 32))

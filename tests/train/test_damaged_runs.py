@@ -12,7 +12,7 @@ from jaxvision import tasks
 from jaxvision.errors import UserError
 from jaxvision.train import run
 
-FEW, MANY = 12, 120
+FEW, MANY = 8, 120
 STEPS = 4
 
 

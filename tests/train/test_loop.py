@@ -172,9 +172,9 @@ def test_one_checkpoint_is_tested_and_used(tmp_path, capsys, validation, step):
         with pytest.raises(SystemExit) as done:
             cli.main(["evaluate", "--workdir", str(tmp_path / "run")])
         assert done.value.code == 0
-        shown = capsys.readouterr().out
-        assert "checkpoint of step 51" in shown
-        assert f"accuracy {result['accuracy']:.4g}" in shown
+        shown = capsys.readouterr()
+        assert "checkpoint of step 51" in shown.err
+        assert f"accuracy {result['accuracy']:.4g}" in shown.out
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,7 @@ def test_accumulated_losses_of_regions_are_means_over_micro_batches():
     assert gradient_of(task, 2, empty)[0] == pytest.approx(each[0])  # nothing there, nothing counts
 
 
+@pytest.mark.slow
 def test_weights_of_micro_batches_cost_no_pass_through_the_network():
     task, tx = classification("resnet8_cifar"), optax.sgd(0.1)
     state, batch = state_of(task, tx), batch_of()

@@ -20,13 +20,16 @@ class Labels(Kind):
         given = record["labels"] if "labels" in record else record["box_label"]
         labels = np.unique(np.asarray(given, np.int64))
         count = settings.num_classes
-        if wrong := [int(label) for label in labels if not 0 <= label < count]:
+        wrong = [int(label) for label in labels if not 0 <= label < count]
+        if wrong and count:
             raise UserError(
                 f"{name} has label {wrong[0]}, but there are {count} classes (0 to {count - 1})."
             )
         return {"labels": labels}
 
     def pad(self, record: Record, name: str, settings: Settings) -> dict[str, np.ndarray]:
+        if not settings.num_classes:
+            raise UserError("Sets of labels need the classes; name them in data.classes.")
         row = np.zeros(settings.num_classes, bool)
         row[record["labels"]] = True
         return {"labels": row}
