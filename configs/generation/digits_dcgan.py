@@ -7,7 +7,7 @@ The paper's recipe (https://arxiv.org/abs/1511.06434), Adam with b1 = 0.5, at ra
 networks; the discriminator's is the lower one, since 1,437 images are soon known by heart. Samples
 are of averaged weights. `:smoke` trains a few steps.
 
-What the Fréchet distance of generated pixels is to be compared with: that of an untrained network
+What the Fréchet distance of generated pixels is to be compared with: that after one step
 (`--config.train.duration=1`), and that of as many training images:
 
     from jaxvision.commands import features
