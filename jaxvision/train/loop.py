@@ -49,7 +49,7 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     configuration.to_json(config)  # what cannot be stored is met here
     optimizer.check_names(config)
     workdir = folder.checked(workdir)
-    folder.check_config(workdir, config)
+    folder.check(workdir, config)
     compilation.use_cache(config.compilation_cache)
     jax.config.update("jax_debug_nans", config.train.debug_nans)
     devices = mesh.make(config)
@@ -66,15 +66,16 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     placed = setup.state.variables(averaged=True)
     given = evaluator.names(placed, beginning.spec_of(data.validation))
     watched = Watched.of(config, task, given)
-    folder.check_facts(workdir, data.facts)
+    folder.check(workdir, config, data.facts)
 
     with folder.locked(workdir):
-        folder.check_config(workdir, config)  # another may have begun there meanwhile
+        # Another may have begun there meanwhile.
+        news = folder.extended(folder.check(workdir, config, data.facts), config)
         name = folder.identity(workdir)
         checkpoints = Checkpoints(workdir / "checkpoints", config.checkpoint.keep, name)
         with contextlib.closing(checkpoints):
             training = _Training(
-                workdir, config, data, plan, setup, evaluator, watched, checkpoints
+                workdir, config, data, plan, setup, evaluator, watched, checkpoints, news
             )
             return training.test() if training.until_the_end() else {}
 
@@ -92,19 +93,19 @@ class _Training:
         evaluator: Evaluator,
         watched: Watched,
         checkpoints: Checkpoints,
+        news: str = "",
     ):
         self.workdir, self.config, self.data, self.plan = workdir, config, data, plan
         self.setup, self.evaluator, self.watched = setup, evaluator, watched
         self.checkpoints, self.task = checkpoints, setup.task
         self.state: TrainState | None = None
-        self.news: list[str] = []
+        self.news = [news]
         self.progress = Progress(records=data.train.stream.order.count)
         if (found := beginning.restored(checkpoints, setup, data)) is not None:
             self.state, self.progress = found
         else:
             self.state, weights = beginning.starting_state(setup, config, self.task, data)
-            self.news = [weights]
-        self.news.append(folder.extended(workdir, config))
+            self.news.append(weights)
         folder.write(workdir, config, data.facts)
         self.step = self.start = 0 if self.state is None else int(self.state.step)
         data.train.corrupt.update(self.progress.corrupt)

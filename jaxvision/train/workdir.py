@@ -23,7 +23,6 @@ from jaxvision.train.writers import write_atomically
 
 logger = logging.getLogger(__name__)
 
-_EXTENDED = "train.duration"  # a finished run may be given more of it
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
@@ -147,17 +146,26 @@ def stored_facts(folder: Path, config: ConfigDict) -> Facts:
     return Facts(class_names=tuple(config.data.classes))  # of a run older than facts
 
 
-def check_config(workdir: Path, config: ConfigDict) -> None:
-    """Checks that a run in the workdir, if there is one, has this configuration.
+def check(workdir: Path, config: ConfigDict, facts: Facts | None = None) -> ConfigDict | None:
+    """Checks that a run in the workdir, if there is one, has this configuration and these data.
+
+    Args:
+      workdir: of the run.
+      config: of the run that is to go on there.
+      facts: of its data, once they are known.
+
+    Returns:
+      The configuration that the run was begun with; None if there is no run.
 
     Raises:
-      UserError: it is of another experiment; the keys that differ are listed.
+      UserError: it is of another experiment, whose differing keys are listed, or of other data.
     """
-    if not _begun(workdir):
-        return
+    # What failed before its first checkpoint may be put right.
+    if not (workdir / "config.json").exists() or not committed_steps(workdir / "checkpoints"):
+        return None
     old = stored_config(workdir)
-    facts = stored_facts(workdir, old)
-    different = configuration.differences(with_classes(old, facts), with_classes(config, facts))
+    known = stored_facts(workdir, old)
+    different = configuration.differences(with_classes(old, known), with_classes(config, known))
     if different and not config.train.allow_changed_config:
         lines = [f"  {key}: {was!r} -> {now!r}" for key, (was, now) in different.items()]
         raise UserError(
@@ -165,23 +173,23 @@ def check_config(workdir: Path, config: ConfigDict) -> None:
             + "\n".join(lines)
             + "\nUse another --workdir, or --config.train.allow_changed_config=true."
         )
+    if facts is not None:
+        _check_facts(workdir, known, facts)
+    return old
 
 
-def check_facts(workdir: Path, facts: Facts) -> None:
-    """Checks that a run in the workdir, if there is one, has these data.
+def _check_facts(workdir: Path, old: Facts, new: Facts) -> None:
+    """Refuses to go on with other data.
 
     Raises:
       UserError: saying what has changed.
     """
-    if not _begun(workdir):
-        return
-    old = stored_facts(workdir, stored_config(workdir))
     for split, count in old.records.items():
-        check_records(workdir, count, facts.records.get(split, count))
-    if old.class_names and old.class_names != facts.class_names:
+        check_records(workdir, count, new.records.get(split, count))
+    if old.class_names and old.class_names != new.class_names:
         raise UserError(
-            f"The data now have the classes {', '.join(facts.class_names[:10])}; when {workdir} "
-            f"was begun they had {', '.join(old.class_names[:10])}. Use another workdir."
+            f"The data now have the classes {', '.join(new.class_names[:10])}; when {workdir} was "
+            f"begun they had {', '.join(old.class_names[:10])}. Use another workdir."
         )
 
 
@@ -198,20 +206,12 @@ def check_records(workdir: Path, before: int, now: int) -> None:
         )
 
 
-def extended(workdir: Path, config: ConfigDict) -> str:
+def extended(old: ConfigDict | None, new: ConfigDict) -> str:
     """A line on a duration that is not the one that the run was begun with; "" if it is."""
-    if not _begun(workdir):
-        return ""
-    before, now = stored_config(workdir).train.duration, config.train.duration
+    before, now = (old or new).train.duration, new.train.duration
     if before == now:
         return ""
-    return f"{_EXTENDED} {before!r} -> {now!r}: the learning rate follows the new schedule"
-
-
-def _begun(workdir: Path) -> bool:
-    # What failed before its first checkpoint may be put right.
-    stored = (workdir / "config.json").exists()
-    return stored and bool(committed_steps(workdir / "checkpoints"))
+    return f"train.duration {before!r} -> {now!r}: the learning rate follows the new schedule"
 
 
 def with_classes(config: ConfigDict, facts: Facts) -> ConfigDict:
