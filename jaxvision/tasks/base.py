@@ -221,6 +221,11 @@ def apply_train(
     return output, {**model_state, **updated}
 
 
+def heads(output: Any) -> dict[str, jax.Array]:
+    """What a network gives in training by name; `logits` alone where it gives one array."""
+    return dict(output) if isinstance(output, dict) else {"logits": output}
+
+
 def apply_eval(model: Any, variables: Variables, image: jax.Array) -> jax.Array:
     """float32 output in evaluation mode."""
     return model.apply(variables, image, train=False).astype(jnp.float32)

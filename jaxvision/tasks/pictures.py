@@ -1,7 +1,8 @@
 """Pictures of predictions, drawn on the host with Pillow."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -141,6 +142,12 @@ def ranked(image: np.ndarray, names: Sequence[str], probabilities: Sequence[floa
         if probability * side >= 1:
             draw.rectangle((x, y + 20, x + int(probability * side), y + 26), fill="#3465a4")
     return np.asarray(canvas)
+
+
+def save_ranked(image: np.ndarray, classes: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Saves an image beside its likeliest classes, dicts with `name` and `probability`."""
+    names, probabilities = ([one[key] for one in classes] for key in ("name", "probability"))
+    Image.fromarray(ranked(image, names, probabilities)).save(path)
 
 
 def rows(columns: Sequence[np.ndarray], class_names: Sequence[str]) -> np.ndarray:

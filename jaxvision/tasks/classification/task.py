@@ -153,7 +153,7 @@ class Classification(base.Task):
             dropout_key,
             **({"label": targets} if self.takes_label else {}),
         )
-        outputs = dict(outputs) if isinstance(outputs, dict) else {"logits": outputs}
+        outputs = base.heads(outputs)
         reconstruction = outputs.pop("reconstruction", None)
         distilled = outputs.pop("distilled", outputs["logits"])
         if self.teacher is None:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from jaxvision.tasks import pictures
 
@@ -68,6 +67,4 @@ ENDINGS = (".png",)
 def write(task: Any, prediction: Any, folder: Path, stem: str) -> None:
     """The photograph beside its likeliest classes, as `stem.png`."""
     classes = summary(task, prediction)["classes"]
-    names = [one["name"] for one in classes]
-    shown = pictures.ranked(prediction.image, names, [one["probability"] for one in classes])
-    Image.fromarray(shown).save(folder / f"{stem}.png")
+    pictures.save_ranked(prediction.image, classes, folder / f"{stem}.png")

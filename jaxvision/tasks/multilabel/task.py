@@ -88,7 +88,7 @@ class Multilabel(base.Task):
         outputs, model_state = base.apply_train(
             self.model, params, model_state, batch["image"], dropout_key
         )
-        outputs = outputs if isinstance(outputs, dict) else {"logits": outputs}
+        outputs = base.heads(outputs)
         means: dict[str, Ratio] = {}
         for name, logits in outputs.items():
             losses = self._losses(logits, targets, self.label_smoothing)

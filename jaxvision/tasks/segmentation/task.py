@@ -176,8 +176,7 @@ class Segmentation(base.Task):
         outputs, model_state = base.apply_train(
             self.model, params, model_state, batch["image"], dropout_key
         )
-        outputs = outputs if isinstance(outputs, dict) else {"logits": outputs}
-        outputs = {name: self._of_classes(logits) for name, logits in outputs.items()}
+        outputs = {name: self._of_classes(one) for name, one in base.heads(outputs).items()}
         means: dict[str, Ratio] = {}
         for name, logits in outputs.items():
             share = 1.0 if name == "logits" else self.auxiliary_weight
