@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jaxvision.config import COMMON, Key, Schema
+from jaxvision import common_keys
+from jaxvision.config import Key, Schema
 from jaxvision.errors import UserError
 from jaxvision.registry import Registry
 
@@ -126,13 +127,14 @@ def schema(task: str) -> Schema:
     module = TASKS[task].keys()
     own = {f"{task}.{path}": key for path, key in module.KEYS.items()}
     renamed = {old: f"{task}.{new}" for old, new in getattr(module, "RENAMED", {}).items()}
-    check = getattr(module, "check", None)
+    check_own = getattr(module, "check", None)
 
-    def check_own(values: Mapping[str, Any]) -> None:
-        if check is not None:
-            check({path: values[f"{task}.{path}"] for path in module.KEYS})
+    def check(values: Mapping[str, Any]) -> None:
+        common_keys.check(values)
+        if check_own is not None:
+            check_own({path: values[f"{task}.{path}"] for path in module.KEYS})
 
-    return Schema({**COMMON, **own}, renamed, check_own)
+    return Schema({**common_keys.KEYS, **own}, renamed, check)
 
 
 def default_config(task: str = DEFAULT) -> "ConfigDict":
