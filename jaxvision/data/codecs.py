@@ -357,6 +357,8 @@ def _whole_numbers(array: np.ndarray, name: str) -> np.ndarray:
 
 def _upright(pixels: np.ndarray, turn: int) -> np.ndarray:
     """EXIF orientation of [h, w] or [h, w, c] applied."""
+    if turn == 1:
+        return pixels
     turns = {3: 2, 4: 2, 5: 3, 6: 3, 7: 1, 8: 1}.get(turn, 0)
     turned = np.rot90(pixels, turns)
     if turn in (2, 4, 5, 7):
