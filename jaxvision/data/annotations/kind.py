@@ -120,6 +120,13 @@ class Kind(ABC):
         """The classes of a decoded record, in any order; None: it says nothing of them."""
         return None
 
+    def class_shares(self, batch: Mapping[str, Array], num_classes: int) -> Array | None:
+        """How far each image of a batch is of each class, f32 [b, k]; None: it does not say.
+
+        What mixes images mixes these.
+        """
+        return None
+
     def move_on_device(self, batch: Mapping[str, Array], motion: Motion) -> dict[str, Array]:
         """What changes of it when a batch of images is moved on the device."""
         return {}

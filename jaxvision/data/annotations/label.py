@@ -1,8 +1,12 @@
 """The class of an image: `label`, int32 [b]."""
 
+from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from jaxvision.data.annotations.kind import Kind, Record, Settings
 from jaxvision.errors import UserError
@@ -32,3 +36,6 @@ class Label(Kind):
 
     def classes(self, record: Record) -> np.ndarray:
         return np.array([record["label"]])
+
+    def class_shares(self, batch: Mapping[str, Array], num_classes: int) -> Array:
+        return jax.nn.one_hot(batch["label"], num_classes, dtype=jnp.float32)

@@ -1,8 +1,11 @@
 """All classes of an image: `labels`, bool [b, k]."""
 
+from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from jaxvision.data.annotations.kind import Kind, Record, Settings
 from jaxvision.errors import UserError
@@ -36,3 +39,6 @@ class Labels(Kind):
 
     def classes(self, record: Record) -> np.ndarray:
         return record["labels"]
+
+    def class_shares(self, batch: Mapping[str, Array], num_classes: int) -> Array:
+        return batch["labels"].astype(jnp.float32)

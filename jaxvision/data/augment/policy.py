@@ -193,11 +193,11 @@ def augment(
                 moved |= kind.move_on_device(batch, motion)
             batch |= moved
         elif augmentation.kind == "mix":
+            if "label_probs" not in batch:
+                _mixable(batch, name, num_classes)
             batch["image"], batch["label_probs"] = function(
-                entry_key, image, _label_probs(batch, name, num_classes), **parameters
+                entry_key, image, batch["label_probs"], **parameters
             )
-            for given in ("label", "labels"):
-                batch.pop(given, None)
         else:
             batch["image"] = function(entry_key, image, **parameters)
     return batch
@@ -224,12 +224,19 @@ def _check_unplaced(batch: Mapping[str, Array], name: str) -> None:
         )
 
 
-def _label_probs(batch: dict[str, Array], name: str, num_classes: int | None) -> Array:
-    if "label_probs" in batch:
-        return batch["label_probs"]
-    if "labels" in batch:
-        return batch["labels"].astype(jnp.float32)
-    if num_classes is None or "label" not in batch:
-        missing = "num_classes" if num_classes is None else "a batch with 'label' or 'labels'"
-        raise UserError(f"Augmentation {name!r} needs {missing}.")
-    return jax.nn.one_hot(batch["label"], num_classes, dtype=jnp.float32)
+def _mixable(batch: dict[str, Array], name: str, num_classes: int | None) -> None:
+    """Puts `label_probs` in the place of the annotation that says which classes images are of.
+
+    Raises:
+      UserError: there is none, or the number of classes is not known.
+    """
+    if num_classes is None:
+        raise UserError(f"Augmentation {name!r} needs num_classes.")
+    for kind in _kinds_in(batch):
+        shares = kind.class_shares(batch, num_classes)
+        if shares is not None:
+            for key in kind.batch_keys:
+                batch.pop(key, None)
+            batch["label_probs"] = shares
+            return
+    raise UserError(f"Augmentation {name!r} needs a batch with 'label' or 'labels'.")
