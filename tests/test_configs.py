@@ -16,9 +16,13 @@ from jaxvision.train import run
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
-# By default one runs of those that train one kind of network in one way: `folder` for the first
-# two, `shapes_unet`, `imagenet_swin` and `imagenet_resnet50` for the others.
-ALIKE = ("cityscapes", "voc", "camvid", "imagenet_deit", "imagenet_mobilenet_v2")
+# By default one runs of those that train one kind of network in one way: `digits` for classifiers,
+# `imagenet_vit` for recipes of transformers, `shapes_unet` for segmentation.
+ALIKE = (
+    *("fashion_mnist", "cifar10", "imagenet_resnet50", "imagenet_mobilenet_v2"),
+    *("mnist_vit", "imagenet_deit", "imagenet_swin"),
+    *("camvid", "camvid_espnet", "cityscapes", "voc", "ade20k"),
+)
 
 
 @pytest.mark.parametrize(

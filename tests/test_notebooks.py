@@ -58,6 +58,7 @@ def test_notebooks_are_ready_for_colab(path):
     assert not errors
 
 
+@pytest.mark.slow
 def test_the_quick_start_runs(tmp_path):
     shown = execute(ROOT / "colab" / "quickstart.ipynb", sys.executable, tmp_path)
     assert "1 shown" in shown

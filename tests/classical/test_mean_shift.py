@@ -32,6 +32,7 @@ def test_equals_sklearn(blobs, bandwidth):
     assert_equal_to_sklearn(blobs, bandwidth, mean_shift(blobs, bandwidth))
 
 
+@pytest.mark.slow
 def test_equals_sklearn_on_a_photograph():
     image = astronaut()[::8, ::8].astype(np.float32) / 255
     rows, columns = np.mgrid[:64, :64] / np.float32(64)

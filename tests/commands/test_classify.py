@@ -77,10 +77,13 @@ def test_svm_equals_sklearn(splits, tmp_path):
     ("method", "options", "least"),
     [
         ("softmax", (), 0.93),
-        ("svm", ("--loss", "weston_watkins"), 0.93),
+        pytest.param("svm", ("--loss", "weston_watkins"), 0.93, marks=pytest.mark.slow),
         ("hog-svm", ("--cell", 2), 0.9),
         ("bow-svm", ("--words", 50, "--step", 8), 0.9),
-        ("bow-svm", ("--words", 50, "--step", 8, "--kernel", "intersection"), 0.9),
+        pytest.param(
+            *("bow-svm", ("--words", 50, "--step", 8, "--kernel", "intersection"), 0.9),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_every_method_learns_the_digits(method, options, least, tmp_path):

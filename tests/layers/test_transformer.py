@@ -148,7 +148,12 @@ TRACED: list[bool] = []
     ("train", "forms"),
     [
         (False, [{"scan": True, "remat": True}]),
-        (True, [{"scan": True}, {"remat": True}, {"scan": True, "remat": True}]),
+        pytest.param(
+            True,
+            [{"scan": True}, {"remat": True}, {"scan": True, "remat": True}],
+            marks=pytest.mark.slow,
+        ),
+        (True, [{"scan": True, "remat": True}]),
     ],
 )
 def test_scanning_and_remat_change_no_number(train, forms):

@@ -66,6 +66,7 @@ def test_the_heap_has_huge_pages():
     assert int(found.stdout) > 2**18 // 2  # kB: of 256 MB; what is fragmented stays small
 
 
+@pytest.mark.slow
 def test_pages_are_cleared_once():
     found = subprocess.run(
         [sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True

@@ -6,7 +6,7 @@ _SMALL = {"width": 0.03125, "hidden": 8}
 CASES = {
     "dilated_vgg16": Case((1, 3, 16, 11), 5, _SMALL),
     "dilated_vgg16_context": Case((1, 3, 8, 16), 3, _SMALL, gradients=True),
-    "dilated_vgg16_context_large": Case((1, 3, 8, 16), 2, _SMALL),
+    "dilated_vgg16_context_large": Case((1, 3, 8, 16), 2, _SMALL, slow="all"),
 }
 CLASSES = 21
 # The front end's, and 28,392 and 6,803,139 of the context modules.

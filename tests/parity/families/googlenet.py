@@ -8,7 +8,10 @@ CASES = {
         (4, 3, 48, 41), features=("conv1", "conv3", *_BLOCKS), gradients=True, slow="training"
     ),
     "googlenet_lrn": Case(
-        (2, 3, 104, 88), options={"aux_logits": True}, features=("conv1", "conv3", *_BLOCKS)
+        (2, 3, 104, 88),
+        options={"aux_logits": True},
+        features=("conv1", "conv3", *_BLOCKS),
+        slow="all",
     ),
 }
 PARAMETERS = {"googlenet": 6_624_904, "googlenet_lrn": 6_998_552}

@@ -8,13 +8,19 @@ CASES = {
     "resnet18": Case((2, 3, 64, 64), features=_PYRAMID, gradients=True),
     "resnet50": Case((2, 3, 64, 64), features=_PYRAMID, slow="all"),
     "resnet50_dilated": Case(
-        (2, 3, 64, 64), options={"output_stride": 8}, features=_PYRAMID, variant="resnet50"
+        (2, 3, 64, 64),
+        options={"output_stride": 8},
+        features=_PYRAMID,
+        variant="resnet50",
+        slow="all",
     ),
     "resnext50_32x4d": Case(
         (4, 3, 64, 64), options={"depths": (1, 1, 1, 1)}, features=_PYRAMID, gradients=True
     ),
     "wide_resnet50_2": Case((2, 3, 64, 64), features=_PYRAMID, slow="all"),
-    "seresnet50": Case((2, 3, 64, 64), options={"depths": (1, 1, 1, 1)}, features=_TIMM),
+    "seresnet50": Case(
+        (2, 3, 64, 64), options={"depths": (1, 1, 1, 1)}, features=_TIMM, slow="all"
+    ),
     "seresnet18": Case((2, 3, 64, 64), features=_TIMM),
 }
 PARAMETERS = {

@@ -8,7 +8,7 @@ CASES = {
     "unet_resnet18_shallow": Case(
         (2, 3, 32, 48), 5, _SHALLOW, gradients=True, variant="unet_resnet18"
     ),
-    "unet_vgg16_bn": Case((1, 3, 32, 32), 5),
+    "unet_vgg16_bn": Case((1, 3, 32, 32), 5, slow="all"),
     # Maps that are rounded down, of a network whose maps differ from those of others' pyramids.
     "unet_densenet121": Case(
         (1, 3, 47, 75),
