@@ -1,0 +1,238 @@
+"""Average precision of boxes: COCO's twelve numbers, by pycocotools, and those of PASCAL VOC.
+
+Lin et al., Microsoft COCO, 2014, https://arxiv.org/abs/1405.0312. Everingham et al., The PASCAL
+Visual Object Classes Challenge, 2010, https://doi.org/10.1007/s11263-009-0275-4.
+
+Boxes are (x0, y0, x1, y1). All functions take the objects of a whole data set as flat arrays, and
+run on the host.
+"""
+
+import contextlib
+import io
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+
+# What `COCOeval` summarises, in its order.
+COCO_METRICS = (
+    *("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large"),
+    *("ar_1", "ar_10", "ar_100", "ar_small", "ar_medium", "ar_large"),
+)
+
+
+class Truth(NamedTuple):
+    """The objects that are there.
+
+    Attributes:
+      image: which image each is in.
+      boxes: in pixels.
+      label: classes from 0 on.
+      crowd: not to be found, nor counted where it is; VOC calls such objects difficult.
+      area: pixels, which say whether it is small, medium or large.
+    """
+
+    image: Int[np.ndarray, " n"]
+    boxes: Float[np.ndarray, "n 4"]
+    label: Int[np.ndarray, " n"]
+    crowd: Bool[np.ndarray, " n"]
+    area: Float[np.ndarray, " n"]
+
+
+class Found(NamedTuple):
+    """The objects that a network finds; see `Truth`."""
+
+    image: Int[np.ndarray, " m"]
+    boxes: Float[np.ndarray, "m 4"]
+    label: Int[np.ndarray, " m"]
+    score: Float[np.ndarray, " m"]
+
+
+def coco_scores(
+    found: Found, truth: Truth, images: Sequence[int], class_names: Sequence[str]
+) -> dict[str, float]:
+    """The twelve numbers of `COCO_METRICS`, and `ap/<class>`; NaN where there is nothing to find.
+
+    Args:
+      found: at most 100 objects of an image and class count, those of highest score.
+      truth: crowds may be found any number of times, and need not be.
+      images: all that were looked at, with objects or without.
+      class_names: of all classes; those without an object are left out of the means.
+    """
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+        there, seen = COCO(), COCO()
+        categories = [{"id": number, "name": name} for number, name in enumerate(class_names)]
+        frame: dict[str, Any] = {
+            "images": [{"id": int(image)} for image in images],
+            "categories": categories,
+        }
+        there.dataset = {**frame, "annotations": _annotations(truth)}
+        seen.dataset = {**frame, "annotations": _annotations(found)}
+        there.createIndex()
+        seen.createIndex()
+        evaluation = COCOeval(there, seen, "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    scores = dict(zip(COCO_METRICS, evaluation.stats))
+    precision = evaluation.eval["precision"][..., 0, -1]  # [overlap, recall, class], of all sizes
+    for number, name in enumerate(class_names):
+        scores[f"ap/{name}"] = precision[..., number].mean()
+    return {name: float(value) if value > -1 else float("nan") for name, value in scores.items()}
+
+
+def _annotations(objects: Found | Truth) -> list[dict[str, Any]]:
+    corners = objects.boxes.astype(np.float64)
+    sides = corners[:, 2:] - corners[:, :2]
+    boxes = np.concatenate([corners[:, :2], sides], -1).tolist()
+    made = [
+        {"id": number, "image_id": image, "category_id": label, "bbox": box}
+        for number, (image, label, box) in enumerate(
+            zip(objects.image.tolist(), objects.label.tolist(), boxes), start=1
+        )
+    ]
+    rest: dict[str, np.ndarray]
+    if isinstance(objects, Truth):
+        rest = {"area": objects.area, "iscrowd": objects.crowd.astype(int)}
+    else:
+        nowhere = np.zeros(len(made), int)
+        rest = {"area": sides.prod(-1), "iscrowd": nowhere, "score": objects.score}
+    for key, values in rest.items():
+        for one, value in zip(made, values.tolist()):
+            one[key] = value
+    return made
+
+
+class Ranked(NamedTuple):
+    """What is found of one class, from the highest score on.
+
+    Attributes:
+      score: of each.
+      right: whether it is the first to find its object; what finds a crowd is not listed.
+      objects: that are to be found.
+    """
+
+    score: Float[np.ndarray, " m"]
+    right: Bool[np.ndarray, " m"]
+    objects: int
+
+    @property
+    def precision(self) -> Float[np.ndarray, " m"]:
+        """Of what is found up to each."""
+        return np.cumsum(self.right) / np.arange(1, len(self.right) + 1)
+
+    @property
+    def recall(self) -> Float[np.ndarray, " m"]:
+        """The share of the objects that is found up to each."""
+        return np.cumsum(self.right) / max(self.objects, 1)
+
+
+def rank(found: Found, truth: Truth, label: int, overlap: float = 0.5) -> Ranked:
+    """Which of what is found of a class is right, by the rules of VOC's development kit.
+
+    One after another, from the highest score on, looks at the object of its class that it overlaps
+    most: it is right if that overlap is at least `overlap` and no other has found the object.
+
+    Args:
+      label: the class.
+      overlap: intersection over union.
+    """
+    mine, chosen = truth.label == label, np.flatnonzero(found.label == label)
+    chosen = chosen[np.argsort(-found.score[chosen], kind="stable")]
+    by_image: dict[int, list[int]] = {}
+    for index in np.flatnonzero(mine).tolist():
+        by_image.setdefault(int(truth.image[index]), []).append(index)
+    taken = np.zeros(len(mine), bool)
+    right, listed = np.zeros(len(chosen), bool), np.ones(len(chosen), bool)
+    for place, index in enumerate(chosen.tolist()):
+        near = np.array(by_image.get(int(found.image[index]), ()), int)
+        if not len(near):
+            continue
+        overlaps = _overlaps(found.boxes[index], truth.boxes[near])
+        best = near[overlaps.argmax()]
+        if overlaps.max() < overlap:
+            continue
+        listed[place] = not truth.crowd[best]
+        right[place] = not taken[best]
+        taken[best] = True
+    count = int((mine & ~truth.crowd).sum())
+    return Ranked(found.score[chosen][listed], right[listed], count)
+
+
+def _overlaps(box: Shaped[np.ndarray, "4"], others: Shaped[np.ndarray, "n 4"]) -> np.ndarray:
+    """Intersection over union, in float64."""
+    box, others = box.astype(np.float64), others.astype(np.float64)
+    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
+    shared = np.maximum(high - low, 0).prod(-1)
+    union = (box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(-1) - shared
+    return shared / np.where(union > 0, union, 1)
+
+
+def voc_average_precision(ranked: Ranked, year: int = 2012) -> float:
+    """The area below the curve of precision over recall; NaN where there is nothing to find.
+
+    Args:
+      ranked: see `rank`.
+      year: 2007 is the mean over eleven recalls, later ones the whole area.
+    """
+    if not ranked.objects:
+        return float("nan")
+    # The precision at a recall is the highest at this recall or a higher one.
+    precision = np.maximum.accumulate(np.append(ranked.precision, 0.0)[::-1])[::-1]
+    if year == 2007:
+        places = np.searchsorted(ranked.recall, np.arange(11) / 10 - 1e-12)
+        return float(precision[places].mean())
+    return float((np.diff(ranked.recall, prepend=0) * precision[:-1]).sum())
+
+
+def voc_scores(
+    found: Found, truth: Truth, class_names: Sequence[str], year: int = 2012
+) -> dict[str, float]:
+    """`ap_voc<year>/<class>`, and `map_voc<year>`, their mean over the classes that occur."""
+    each = [
+        voc_average_precision(rank(found, truth, label), year) for label in range(len(class_names))
+    ]
+    known = [ap for ap in each if not np.isnan(ap)]
+    mean = float(np.mean(known)) if known else float("nan")
+    return {
+        f"map_voc{year}": mean,
+        **{f"ap_voc{year}/{name}": ap for name, ap in zip(class_names, each)},
+    }
+
+
+def confusion(
+    found: Found, truth: Truth, num_classes: int, threshold: float = 0.5, overlap: float = 0.5
+) -> Int[np.ndarray, "k1 k1"]:
+    """Objects by true (row) and found (column) class; the last ones are nothing.
+
+    Of what is found with a score of at least `threshold`, pairs with an overlap of at least
+    `overlap` are taken from the largest on, each object once. What only finds crowds is left out.
+    """
+    matrix = np.zeros((num_classes + 1, num_classes + 1), np.int64)
+    sure = found.score >= threshold
+    for image in np.union1d(truth.image, found.image[sure]):
+        there = np.flatnonzero(truth.image == image)
+        seen = np.flatnonzero(sure & (found.image == image))
+        overlaps = np.array([_overlaps(found.boxes[one], truth.boxes[there]) for one in seen])
+        overlaps = overlaps.reshape(len(seen), len(there))
+        left_seen, left_there = set(range(len(seen))), set(range(len(there)))
+        for flat in np.argsort(-overlaps, axis=None, kind="stable").tolist():
+            one, other = divmod(flat, len(there))
+            if overlaps[one, other] < overlap:
+                break
+            if one in left_seen and other in left_there:
+                left_seen.discard(one)
+                if truth.crowd[there[other]]:
+                    continue
+                left_there.discard(other)
+                matrix[truth.label[there[other]], found.label[seen[one]]] += 1
+        for one in left_seen:
+            matrix[num_classes, found.label[seen[one]]] += 1
+        for other in left_there:
+            if not truth.crowd[there[other]]:
+                matrix[truth.label[there[other]], num_classes] += 1
+    return matrix
