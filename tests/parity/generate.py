@@ -10,7 +10,7 @@ evaluation mode; for some, loss, gradients and running statistics of one trainin
 losses and metrics of label maps. `saliency`: saliency.npz, what captum 0.9.0 (which imports
 matplotlib) propagates back to images. `schedules`: schedules.npz, learning rates by step.
 `other_names`: other_names.npz, networks by the names of other libraries. See README.md for the
-environment.
+environment, and for detection_ops.npz, which wants another one.
 """
 
 import argparse
