@@ -1,4 +1,4 @@
-"""Losses: pure functions of logits and labels: a value a sample or pixel, or of all regions.
+"""Losses: pure functions of logits and labels: a value a sample, pixel or box, or of all regions.
 
 `PER_SAMPLE` and `REGIONS` are the registries that configurations name losses from; a loss of your
 own is added by a decorator:
@@ -16,6 +16,14 @@ from jaxvision.losses.classification import (
     margin_loss,
     multiclass_hinge,
     penalty,
+)
+from jaxvision.losses.detection import (
+    balanced_l1,
+    diou_loss,
+    giou_loss,
+    hard_negative_mining,
+    sigmoid_focal,
+    smooth_l1,
 )
 from jaxvision.losses.objective import Objective, Ratio, masked_mean, masked_ratio
 from jaxvision.losses.segmentation import dice, focal, hard_examples, lovasz, soft_iou, tversky
@@ -41,17 +49,23 @@ __all__ = [
     "REGIONS",
     "Objective",
     "Ratio",
+    "balanced_l1",
     "binary_cross_entropy",
     "cross_entropy",
     "dice",
+    "diou_loss",
     "focal",
+    "giou_loss",
     "hard_examples",
+    "hard_negative_mining",
     "lovasz",
     "margin_loss",
     "masked_mean",
     "masked_ratio",
     "multiclass_hinge",
     "penalty",
+    "sigmoid_focal",
+    "smooth_l1",
     "soft_iou",
     "tversky",
 ]
