@@ -78,10 +78,24 @@ CASES: dict[str, tuple[str, dict[str, Any], list[tuple[int, ...]]]] = {
     "nearest x2": ("nearest", {"factor": 2}, [(8, 32, 32, 64)]),
     "bed of nails x2": ("nails", {"factor": 2}, [(8, 32, 32, 64)]),
     "max pool, unpool 2x2": ("unpool", {"window": 2}, [(8, 64, 64, 64)]),
+    "RoIAlign, 512 boxes": (
+        "roi align",
+        {"output_size": 7, "spatial_scale": 1 / 16, "sampling_ratio": 2},
+        [(1, 50, 68, 256)],
+    ),
 }
 
 
-def jax_forms(kind: str, options: dict) -> tuple[Callable, Callable]:
+def boxes(shape: tuple[int, ...], spatial_scale: float, count: int = 512) -> Any:
+    """Boxes drawn inside a map of a shape, in pixels of the image, float32 [1, count, 4]."""
+    import numpy as np
+
+    sides = np.array(shape[2:0:-1]) / spatial_scale
+    corners = np.random.default_rng(1).uniform(0, sides, (1, count, 2, 2))
+    return np.concatenate([corners.min(2), corners.max(2)], -1, dtype=np.float32)
+
+
+def jax_forms(kind: str, options: dict, shapes: list) -> tuple[Callable, Callable]:
     """Ours and the plain XLA form."""
     import jax
     import jax.numpy as jnp
@@ -89,7 +103,7 @@ def jax_forms(kind: str, options: dict) -> tuple[Callable, Callable]:
 
     from jaxvision.layers import transformer
     from jaxvision.layers.normalization import LayerNorm, batch_norm
-    from jaxvision.ops import convolution, convolution3d, pooling, random, unpooling, windows
+    from jaxvision.ops import convolution, convolution3d, pooling, random, roi, unpooling, windows
     from jaxvision.ops.attention import dot_product_attention
     from jaxvision.ops.resize import resize
 
@@ -136,7 +150,17 @@ def jax_forms(kind: str, options: dict) -> tuple[Callable, Callable]:
         out = jnp.zeros((x.shape[0], x.shape[1] * factor, x.shape[2] * factor, x.shape[3]))
         return out.at[:, ::factor, ::factor].set(x)
 
+    def plain_roi_align(x, at, output_size, spatial_scale, sampling_ratio):
+        grids = roi._grids(at * spatial_scale, (output_size, output_size), sampling_ratio, 1.0)
+        places = (grid.places(sampling_ratio) for grid in grids)
+        return roi._gathers((x.shape[1:3],), jnp.zeros(at.shape[:2]), *places, x)
+
     match kind:
+        case "roi align":
+            at = jnp.asarray(boxes(shapes[0], options["spatial_scale"]))
+            return lambda x: roi.roi_align(x, at, **options), lambda x: plain_roi_align(
+                x, at, **options
+            )
         case "conv":
             ours, plain = convolution.conv2d, plain_conv
         case "transposed":
@@ -196,7 +220,7 @@ def jax_runs(name: str) -> dict[str, Callable[[], object]]:
     kind, options, shapes = CASES[name]
     draw = np.random.default_rng(0).normal
     arrays = [jnp.asarray(draw(size=shape), jnp.float32) for shape in shapes]
-    ours, plain = jax_forms(kind, options)
+    ours, plain = jax_forms(kind, options, shapes)
     g = jnp.asarray(draw(size=jax.eval_shape(ours, *arrays).shape), jnp.float32)
     runs, found = {}, {}
     for label, form, flags in (("ours", ours, compiler_options()), ("plain", plain, None)):
@@ -217,7 +241,7 @@ def jax_runs(name: str) -> dict[str, Callable[[], object]]:
 
 
 def torch_runs(name: str) -> dict[str, Callable[[], object]]:
-    """`{"torch forward channels_last": ...}` and the like."""
+    """`{"torch forward channels_last": ...}` and the like; none without compiled operators."""
     import torch
     import torch.nn.functional as F
 
@@ -232,7 +256,14 @@ def torch_runs(name: str) -> dict[str, Callable[[], object]]:
         by_head = (array.transpose(1, 2) for array in arrays)
         return F.scaled_dot_product_attention(*by_head).transpose(1, 2)
 
+    def roi_align(x: Any) -> Any:
+        from torchvision import ops
+
+        at = [torch.from_numpy(one) for one in boxes(shapes[0], options["spatial_scale"])]
+        return ops.roi_align(x, at, **options)
+
     form = {
+        "roi align": roi_align,
         "conv": lambda x, k: F.conv2d(x, k, **options),
         "transposed": lambda x, k: F.conv_transpose2d(x, k, **options),
         "conv3d": lambda x, k: F.conv3d(x, k, **options),
@@ -262,6 +293,8 @@ def torch_runs(name: str) -> dict[str, Callable[[], object]]:
             array = array.contiguous(memory_format=layout)
         return array.requires_grad_()
 
+    if kind == "roi align" and not compiled_operators():
+        return {}
     layouts = {"": None}
     if kind not in ("layer norm", "attention", "gelu"):
         last = torch.channels_last if len(shapes[0]) == 4 else torch.channels_last_3d
@@ -281,6 +314,17 @@ def torch_runs(name: str) -> dict[str, Callable[[], object]]:
         runs[f"torch forward {label}".strip()] = forward
         runs[f"torch both {label}".strip()] = both
     return runs
+
+
+def compiled_operators() -> bool:
+    """Whether torchvision has compiled operators; a CUDA build's do not load beside a CPU torch."""
+    try:
+        import torchvision
+
+        return torchvision.extension._has_ops()
+    except (ImportError, RuntimeError) as error:
+        print(f"No torchvision to compare with: {error}", file=sys.stderr)
+        return False
 
 
 def timed(run: Callable[[], object]) -> Callable[[], float]:
@@ -336,9 +380,9 @@ def markdown(result: dict[str, Any]) -> str:
         head += [f"{title}: ours, ms", "plain XLA / ours"] + ["PyTorch / ours"] * torch
         for row, line in zip(rows, lines, strict=True):
             times = row[passes]
-            others = [side for side in ("plain", "torch") if side in times]
             line.append(f"{1e3 * times['ours']:.2f}")
-            line += [f"{times[side] / times['ours']:.2f}" for side in others]
+            for side in ("plain", "torch") if torch else ("plain",):
+                line.append(f"{times[side] / times['ours']:.2f}" if side in times else "")
     return table(head, lines) + "\n\nMore than 1: ours is faster."
 
 
