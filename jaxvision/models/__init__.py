@@ -42,7 +42,7 @@ from jaxvision.models.backbones import (
     vit,
     xception,
 )
-from jaxvision.models.detection import localizer
+from jaxvision.models.detection import faster_rcnn, localizer
 from jaxvision.models.generation import dcgan
 from jaxvision.models.segmentation import (
     autoencoder,
@@ -110,6 +110,7 @@ _FAMILIES = (
     patch_classifier,
     # Detection.
     localizer,
+    faster_rcnn,
     # Generation.
     dcgan,
 )

@@ -1,0 +1,170 @@
+"""Heads on regions of interest: Girshick, Fast R-CNN, 2015, https://arxiv.org/abs/1504.08083.
+
+Reference: torchvision's `RoIHeads` with its `TwoMLPHead`, `FastRCNNConvFCHead` and
+`FastRCNNPredictor`.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from jaxvision.layers.convolution import Conv2d
+from jaxvision.layers.head import flatten
+from jaxvision.layers.linear import Dense
+from jaxvision.layers.normalization import BatchNorm
+from jaxvision.losses.classification import cross_entropy
+from jaxvision.losses.detection import smooth_l1
+from jaxvision.losses.objective import Ratio
+from jaxvision.models.detection.rpn import Boxes, Proposals, Sampling, assign
+from jaxvision.ops.boxes import clip, decode_deltas, encode_deltas
+from jaxvision.ops.forms import accumulable
+from jaxvision.ops.matching import balanced_sample
+from jaxvision.ops.suppression import batched_nms
+
+WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the boxes' coding
+_BETA = 1 / 9  # from where on the boxes' loss is linear
+_AT_ONCE = 4096  # pairs of a proposal and a class that suppression looks at, the best ones
+
+
+class Samples(NamedTuple):
+    """The proposals of each image that are learnt from."""
+
+    boxes: Float[Array, "b n 4"]
+    labels: Int[Array, "b n"]  # 0 is background
+    wanted: Float[Array, "b n 4"]  # coded
+    matches: Int[Array, "b n"]  # the object that each has
+    valid: Bool[Array, "b n"]
+
+
+def draw(proposals: Proposals, truth: Boxes, sampling: Sampling, key: PRNGKeyArray) -> Samples:
+    """Some proposals, the objects themselves among them, by how they overlap objects."""
+    candidates = jnp.concatenate([proposals.boxes, truth.boxes.astype(proposals.boxes.dtype)], 1)
+    there = jnp.concatenate([proposals.valid & truth.rows[:, None], truth.valid], 1)
+    count = min(sampling.count, candidates.shape[1])
+
+    def one(
+        places: Array, there: Array, boxes: Array, labels: Array, valid: Array, key: PRNGKeyArray
+    ) -> Samples:
+        match, label = assign(places, boxes, valid, sampling, allow_low_quality=False)
+        label = jnp.where(there, label, -1)
+        positive, negative = balanced_sample(label, key, count, sampling.positive_share)
+        drawn, index = lax.top_k((positive | negative).astype(jnp.int32), count)
+        place, match = places[index], match[index]
+        return Samples(
+            place,
+            jnp.where(positive[index], labels[match] + 1, 0),
+            encode_deltas(boxes[match].astype(place.dtype), place, WEIGHTS),
+            match,
+            drawn > 0,
+        )
+
+    keys = jax.random.split(key, len(candidates))
+    samples = jax.vmap(one)(candidates, there, truth.boxes, truth.labels, truth.valid, keys)
+    return jax.tree.map(lax.stop_gradient, samples)
+
+
+class BoxHead(nn.Module):
+    """What is in each region, as one vector: 3x3 convolutions, then linear layers.
+
+    Attributes:
+      hidden: channels of the linear layers.
+      convs: channels of the convolutions, which are batch-normalised; torchvision's names depend on
+        whether there are any.
+      dropout: after each linear layer.
+    """
+
+    hidden: Sequence[int] = (1024, 1024)
+    convs: Sequence[int] = ()
+    dropout: float = 0.0
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n d"]:
+        for index, width in enumerate(self.convs):
+            x = Conv2d(width, use_bias=False, dtype=self.dtype, name=f"{index}_0")(x)
+            x = nn.relu(BatchNorm(dtype=self.dtype, name=f"{index}_1")(x, train))
+        x = flatten(x)
+        for index, width in enumerate(self.hidden):
+            name = str(len(self.convs) + 1 + 2 * index) if self.convs else f"fc{6 + index}"
+            x = nn.relu(Dense(width, dtype=self.dtype, name=name)(x))
+            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return x
+
+
+class BoxPredictor(nn.Module):
+    """Scores of the background and the classes, and a box of each."""
+
+    num_classes: int
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "*b d"]
+    ) -> tuple[Float[Array, "*b k"], Float[Array, "*b k 4"]]:
+        outputs = self.num_classes + 1
+        logits = Dense(outputs, dtype=self.dtype, name="cls_score")(x)
+        deltas = Dense(4 * outputs, dtype=self.dtype, name="bbox_pred")(x)
+        return accumulable(logits), accumulable(deltas).reshape(*x.shape[:-1], outputs, 4)
+
+
+def box_losses(
+    logits: Float[Array, "b n k"], deltas: Float[Array, "b n k 4"], samples: Samples
+) -> dict[str, Ratio]:
+    """Cross-entropy of the drawn proposals, and smooth L1 of the true class's boxes."""
+    entropy, _ = cross_entropy(logits, samples.labels)
+    own = jnp.take_along_axis(deltas, samples.labels[..., None, None], 2)[..., 0, :]
+    distance = smooth_l1(own, samples.wanted, _BETA).sum(-1)
+    count = samples.valid.sum().astype(entropy.dtype)
+    positive = samples.valid & (samples.labels > 0)
+    return {
+        "loss_classifier": Ratio(jnp.where(samples.valid, entropy, 0).sum(), count),
+        "loss_box_reg": Ratio(jnp.where(positive, distance, 0).sum(), count),
+    }
+
+
+def detect(
+    logits: Float[Array, "b n k"],
+    deltas: Float[Array, "b n k 4"],
+    proposals: Proposals,
+    image_size: tuple[int, int],
+    score_threshold: float,
+    nms_threshold: float,
+    max_detections: int,
+) -> dict[str, Array]:
+    """The detections of each image, by falling score.
+
+    Args:
+      logits, deltas: of the heads, for each proposal.
+      proposals: what was looked at.
+      image_size: (height, width) that boxes are clipped to.
+      score_threshold: detections of a class have more.
+      nms_threshold: IoU above which the worse box of a class is dropped.
+      max_detections: of an image.
+    """
+    scores = jax.nn.softmax(logits)[..., 1:]
+    labels = jnp.broadcast_to(jnp.arange(scores.shape[-1], dtype=jnp.int32), scores.shape[1:])
+    places = proposals.boxes[:, :, None]
+    boxes = clip(decode_deltas(deltas[:, :, 1:], places, WEIGHTS), *image_size)
+    valid = (scores > score_threshold) & proposals.valid[..., None]
+    valid &= jnp.all(boxes[..., 2:] - boxes[..., :2] >= 1e-2, -1)
+
+    def one(boxes: Array, scores: Array, valid: Array) -> dict[str, Array]:
+        scores = jnp.where(valid, scores, 0).ravel()
+        best_scores, best = lax.top_k(scores, min(_AT_ONCE, scores.size))
+        boxes, classes = boxes.reshape(-1, 4)[best], labels.ravel()[best]
+        found, kept = batched_nms(
+            boxes, best_scores, classes, nms_threshold, max_detections, best_scores > 0
+        )
+        return {
+            "boxes": jnp.where(kept[:, None], boxes[found], 0),
+            "scores": jnp.where(kept, best_scores[found], 0),
+            "labels": jnp.where(kept, classes[found], 0),
+            "valid": kept,
+        }
+
+    return jax.vmap(one)(boxes, scores, valid)
