@@ -34,7 +34,7 @@ class Key:
       meaning: what it does, in a line.
       resumable: a resumed run may change it without becoming another experiment.
       kinds: accepted types besides that of the default.
-      choices: the values it may have; empty: any.
+      choices: the values it may have, where it takes a list, each of them; empty: any.
       least: the smallest number it may be; where a key takes a list, each of them.
       above: numbers must be larger than this.
       below: numbers must be smaller than this.
@@ -90,10 +90,10 @@ class Key:
           UserError: naming the key, the value and what is accepted.
         """
         self.typed(path, value)
-        if self.choices and value not in self.choices:
-            raise unknown(f"value of {path}", value, self.choices)
-        for number in value if isinstance(value, (list, tuple)) else (value,):
-            self._check_number(path, number)
+        for one in value if isinstance(value, (list, tuple)) else (value,):
+            if self.choices and one not in self.choices:
+                raise unknown(f"value of {path}", one, self.choices)
+            self._check_number(path, one)
         if self.is_duration:
             steps_of(value, steps_per_epoch=10, total=100, key=path)
 

@@ -4,6 +4,28 @@ from ml_collections import ConfigDict
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
+# fmt: off
+# Lin et al. 2014, https://arxiv.org/abs/1405.0312, in the order of their ids.
+COCO_CLASSES = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat",
+    "traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog",
+    "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella",
+    "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball", "kite",
+    "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
+    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich",
+    "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch",
+    "potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote",
+    "keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book",
+    "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
+)
+# Everingham et al. 2010, https://doi.org/10.1007/s11263-009-0275-4.
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
+    "tvmonitor",
+)
+# fmt: on
+
 # Touvron et al. 2020, https://arxiv.org/abs/2012.12877; Swin's recipe has the same.
 DEIT_AUGMENT = (
     {"name": "rand_augment", "num_ops": 2, "magnitude": 9},
@@ -102,4 +124,17 @@ def segment_shapes(config: ConfigDict, size: int = 32) -> None:
     config.model.encoder_weights = ""
     config.train.batch_size = 8
     config.eval.batch_size = 8
+    config.checkpoint.every = "1 epoch"
+
+
+def detect_shapes(config: ConfigDict, size: int = 64) -> None:
+    """A detection recipe for a few steps on the built-in `shapes`, whose images are of `size`."""
+    reduce_to_shapes(config, size)
+    config.data.options = {"size": size, "train": 32, "test": 16}
+    config.data.classes = ()
+    config.data.train, config.data.on_corrupt = "train", "error"
+    config.data.max_instances = 8
+    config.data.train_transforms = config.data.eval_transforms = ()
+    config.model.weights = config.model.encoder_weights = ""
+    config.train.batch_size = config.eval.batch_size = 8
     config.checkpoint.every = "1 epoch"

@@ -3,10 +3,13 @@
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxvision.commands import source
 from jaxvision.errors import UserError
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,6 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="+", help="image files and folders")
     parser.add_argument("--output", help="folder for predictions.json and pictures")
     parser.add_argument("--top", type=int, default=5, help="classes in the table (default 5)")
+    parser.add_argument(
+        "--threshold",
+        help="score or probability from which something is found (default: the run's)",
+    )
     parser.add_argument(
         "--tile", help="segment images at their own size by tiles: a side or HEIGHTxWIDTH"
     )
@@ -35,6 +42,8 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
     from jaxvision.data.codecs import CorruptImageError
 
     chosen = source.open_run(options, overrides)
+    if options.threshold is not None:
+        _set_threshold(chosen.config, options.threshold)
     files = runs.image_files(options.inputs)
     tasks.require(chosen.task, "predict", "Prediction")
     report = tasks.report(chosen.config.task)
@@ -68,6 +77,18 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
         print(f"Wrote predictions.json and {done} pictures to {options.output}")
     if failed and not done:
         raise UserError("None of the images could be read.")
+
+
+def _set_threshold(config: "ConfigDict", value: str) -> None:
+    """Raises:
+    UserError: the task has no threshold, or the value is none.
+    """
+    from jaxvision.tasks import configuration
+
+    if "threshold" not in config[config.task]:
+        raise UserError(f"{config.task.capitalize()} has no threshold; leave --threshold out.")
+    configuration.override(config, f"{config.task}.threshold", value)
+    configuration.validate(config)
 
 
 def sides(text: str, option: str) -> tuple[int, ...]:

@@ -24,11 +24,13 @@ class Decode:
       channels: of the images.
       kinds: of annotations that are kept.
       settings: what they have to be.
+      unused: keys of records that are not looked at.
     """
 
     channels: Literal[1, 3]
     kinds: tuple[Kind, ...] = ()
     settings: Settings = field(default_factory=Settings)
+    unused: tuple[str, ...] = ()
 
     def __call__(self, record: Mapping[str, Any], name: str) -> dict[str, Any]:
         """The record with `image` uint8 [*size, c] and its annotations, as their kinds say.
@@ -37,6 +39,7 @@ class Decode:
           CorruptImageError: image or annotation cannot be decoded.
           UserError: an annotation is wrong, or does not fit the image.
         """
+        record = self._used(record)
         image, turn = record["image"], 1
         if isinstance(image, np.ndarray):
             image = _with_channels(image, self.channels)
@@ -59,11 +62,17 @@ class Decode:
           CorruptImageError: an annotation cannot be decoded.
           UserError: an annotation is wrong.
         """
+        record = self._used(record)
         out: dict[str, Any] = {}
         for kind in self.kinds:
             if kind.present(record):
                 out.update(kind.decode(record, name, self.settings))
         return out
+
+    def _used(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
+        if not self.unused:
+            return record
+        return {key: value for key, value in record.items() if key not in self.unused}
 
 
 def _with_channels(images: np.ndarray, channels: int) -> np.ndarray:

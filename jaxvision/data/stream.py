@@ -173,6 +173,7 @@ def open_stream(
     seed: int,
     train: bool,
     annotations: tuple[str, ...] = ("label", "segmentation"),
+    unused: tuple[str, ...] = (),
 ) -> Stream:
     """The stream of one split of the configured data.
 
@@ -182,6 +183,7 @@ def open_stream(
       seed: decides the order and the random transforms.
       annotations: kinds (`jaxvision.data.annotations`) that are kept beside the image, as the task
         needs them.
+      unused: parts of them, by their keys in records, that are left out.
       train: shuffled and endless with the training transforms, or in order with the others.
 
     Raises:
@@ -192,7 +194,7 @@ def open_stream(
     settings = _settings(data, len(data.classes) or len(source.class_names))
     if train:
         _survey(source, kinds, settings, seed)
-    decoder = Decode(data.channels, kinds, settings)
+    decoder = Decode(data.channels, kinds, settings, unused)
     decode: Callable[..., dict[str, Any]] = decoder
     annotate: Callable[..., dict[str, Any]] = decoder.annotations_of
     if data.cache or (isinstance(source, Selection) and isinstance(source.source, Arrays)):

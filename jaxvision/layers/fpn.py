@@ -16,24 +16,8 @@ from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.normalization import BatchNorm
 from jaxvision.ops.resize import resize
 
-# Maps beyond the encoder's: how many each kind adds.
-EXTRA = {"": 0, "pool": 1, "p6p7": 2, "p6p7_c5": 2}
+EXTRA = ("", "pool", "last", "encoder")  # kinds of maps beyond the encoder's
 _init = nn.initializers.lecun_uniform()
-
-
-def pyramid_strides(strides: Sequence[int], extra: str = "") -> tuple[int, ...]:
-    """The strides of a pyramid's maps: the encoder's, then each twice the one before.
-
-    Args:
-      strides: of the encoder's maps, finest first.
-      extra: see `FeaturePyramid`.
-
-    Raises:
-      UserError: there is no such kind of extra maps.
-    """
-    if extra not in EXTRA:
-        raise unknown("kind of extra maps", extra, list(EXTRA))
-    return (*strides, *(strides[-1] * 2**k for k in range(1, EXTRA[extra] + 1)))
 
 
 class FeaturePyramid(nn.Module):
@@ -41,14 +25,16 @@ class FeaturePyramid(nn.Module):
 
     Attributes:
       width: channels of all maps.
-      extra: what comes after the encoder's coarsest map (C5, which becomes P5): nothing; "pool",
-        every second place of P5; "p6p7", two 3x3 convolutions of stride 2 on P5; "p6p7_c5", on C5.
+      extra: what comes after the coarsest map: nothing; "pool", every second place of it; "last",
+        3x3 convolutions of stride 2 one after another on it; "encoder", the same on the encoder's.
+      extra_names: of these convolutions.
       norm: whether the convolutions of each map have batch normalisation instead of a bias.
       dtype: what is computed in.
     """
 
     width: int = 256
     extra: str = ""
+    extra_names: Sequence[str] = ("p6", "p7")
     norm: bool = False
     dtype: Any = None
 
@@ -61,7 +47,8 @@ class FeaturePyramid(nn.Module):
         Raises:
           UserError: there is no such kind of extra maps.
         """
-        pyramid_strides((1,), self.extra)
+        if self.extra not in EXTRA:
+            raise unknown("kind of extra maps", self.extra, EXTRA)
 
         def conv(x: Array, kernel_size: int, place: str) -> Array:
             x = Conv2d(
@@ -85,8 +72,8 @@ class FeaturePyramid(nn.Module):
         if self.extra == "pool":
             outputs.append(outputs[-1][:, ::2, ::2])
         elif self.extra:
-            x = maps[-1] if self.extra == "p6p7_c5" else outputs[-1]
-            for name in ("p6", "p7"):
+            x = maps[-1] if self.extra == "encoder" else outputs[-1]
+            for index, name in enumerate(self.extra_names):
                 layer = Conv2d(
                     self.width,
                     stride=2,
@@ -94,6 +81,6 @@ class FeaturePyramid(nn.Module):
                     kernel_init=_init,
                     name=f"extra_blocks.{name}",
                 )
-                x = layer(x if name == "p6" else nn.relu(x))
+                x = layer(nn.relu(x) if index else x)
                 outputs.append(x)
         return tuple(outputs)

@@ -238,3 +238,34 @@ class LayerNorm(nn.Module):
         bias = parameter(self, "bias", nn.initializers.zeros, shape, jnp.float32)
         dtype = self.dtype or jnp.promote_types(x.dtype, jnp.float32)
         return layer_norm(x.astype(dtype), scale, bias, self.epsilon)
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation (Wu and He 2018, https://arxiv.org/abs/1803.08494) as in PyTorch.
+
+    Parameters: `scale` and `bias`, float32. Mean and variance are those of each sample and group of
+    channels, over the whole map.
+
+    Attributes:
+      groups: of channels beside each other.
+      epsilon: added to the variance.
+      dtype: of the output; None is that of the input.
+    """
+
+    groups: int = 32
+    epsilon: float = 1e-5
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *size c"]) -> Float[Array, "b *size c"]:
+        channels = x.shape[-1]
+        if channels % self.groups:
+            raise UserError(f"{channels} channels cannot be divided into {self.groups} groups.")
+        scale = parameter(self, "scale", nn.initializers.ones, (channels,), jnp.float32)
+        bias = parameter(self, "bias", nn.initializers.zeros, (channels,), jnp.float32)
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        maps = wide.reshape(len(x), -1, self.groups, channels // self.groups)
+        mean = maps.mean((1, 3), keepdims=True)
+        variance = jnp.square(maps - mean).mean((1, 3), keepdims=True)
+        y = ((maps - mean) * lax.rsqrt(variance + self.epsilon)).reshape(x.shape)
+        return (y * scale + bias).astype(self.dtype or x.dtype)

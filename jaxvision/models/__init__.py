@@ -42,7 +42,7 @@ from jaxvision.models.backbones import (
     vit,
     xception,
 )
-from jaxvision.models.detection import faster_rcnn, localizer
+from jaxvision.models.detection import faster_rcnn, fastestdet, fcos, localizer, retinanet
 from jaxvision.models.generation import dcgan
 from jaxvision.models.segmentation import (
     autoencoder,
@@ -111,6 +111,9 @@ _FAMILIES = (
     # Detection.
     localizer,
     faster_rcnn,
+    fastestdet,
+    fcos,
+    retinanet,
     # Generation.
     dcgan,
 )

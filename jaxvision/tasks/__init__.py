@@ -92,6 +92,7 @@ TASKS: Registry[Any] = Registry(
         ),
         "multilabel": Entry("jaxvision.tasks.multilabel", "Multilabel"),
         "localization": Entry("jaxvision.tasks.localization", "Localization"),
+        "detection": Entry("jaxvision.tasks.detection", "Detection", roles=("detection",)),
         "pretraining": Entry("jaxvision.tasks.pretraining", "Dino"),
         "generation": Entry("jaxvision.tasks.generation", "Dcgan"),
     },

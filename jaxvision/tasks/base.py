@@ -85,6 +85,7 @@ class Task(Protocol):
 
     Attributes:
       annotations: kinds of annotations (`jaxvision.data.annotations`) that batches must carry.
+      unused: parts of these annotations, by their keys in records, that batches do not carry.
       groups: of parameters with an optimiser each, by name: the top-level names of the parameter
         tree that a group owns; () owns all.
       metrics: by name, or shell pattern of names, in the order in which they are shown.
@@ -96,6 +97,7 @@ class Task(Protocol):
     """
 
     annotations: ClassVar[tuple[str, ...]] = ()
+    unused: ClassVar[tuple[str, ...]] = ()
     groups: ClassVar[Mapping[str, tuple[str, ...]]] = {"main": ()}
     metrics: ClassVar[Mapping[str, Metric]] = {}
     main_metric: ClassVar[str] = "loss"

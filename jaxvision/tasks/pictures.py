@@ -1,5 +1,6 @@
 """Pictures of predictions, drawn on the host with Pillow."""
 
+import colorsys
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -100,6 +101,50 @@ def boxed(image: np.ndarray, boxes: Sequence[tuple[Any, str]], least: int = 160)
         x0, y0, x1, y1 = (float(side) * factor for side in box)
         if x1 >= x0 and y1 >= y0:
             draw.rectangle((x0, y0, x1, y1), outline=colour, width=width)
+    return np.asarray(canvas)
+
+
+def class_colour(index: int) -> tuple[int, int, int]:
+    """A colour of a class that stands out from photographs and from its neighbours' colours."""
+    hue = index * 0.618034 % 1  # the golden section spreads any number of hues evenly
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.9, 0.85)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def labelled(
+    image: np.ndarray,
+    boxes: Any,
+    texts: Sequence[str],
+    classes: Any,
+    least: int = 320,
+) -> np.ndarray:
+    """The image, enlarged to `least` pixels or more, with boxes in the colours of their classes.
+
+    Args:
+      image: uint8 [h, w, 1 or 3].
+      boxes: [n, 4], (x0, y0, x1, y1) in pixels of the image; the first is drawn on top.
+      texts: what stands at each.
+      classes: of each, integers [n].
+      least: see `boxed`.
+    """
+    canvas = _enlarge(image, least)
+    factor = canvas.width / image.shape[1]
+    draw, width = ImageDraw.Draw(canvas), max(2, canvas.width // 240)
+    size = max(11, canvas.width // 45)
+    for box, text, label in reversed(list(zip(boxes, texts, classes, strict=True))):
+        x0, y0, x1, y1 = (float(side) * factor for side in box)
+        if x1 < x0 or y1 < y0:
+            continue
+        colour, font = class_colour(int(label)), font_for(text, size)
+        draw.rectangle((x0, y0, x1, y1), outline=colour, width=width)
+        left, top, right, bottom = font.getbbox(text)
+        wide, high = right - left + 6, bottom - top + 6
+        x = max(0, min(x0, canvas.width - wide))
+        y = y0 - high if y0 >= high else min(y0, canvas.height - high)  # inside at the upper edge
+        draw.rectangle((x, y, x + wide, y + high), fill=colour)
+        bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+        ink = "black" if bright > 140 else "white"
+        draw.text((x + 3 - left, y + 3 - top), text, fill=ink, font=font)
     return np.asarray(canvas)
 
 

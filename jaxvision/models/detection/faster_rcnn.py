@@ -189,7 +189,7 @@ class FasterRCNN(nn.Module):
         if not self.width:
             return maps
         pyramid = FeaturePyramid(
-            self.width, "pool", self.pyramid_norm, dtype=self.dtype, name="backbone.fpn"
+            self.width, "pool", norm=self.pyramid_norm, dtype=self.dtype, name="backbone.fpn"
         )
         return pyramid(maps, train)
 

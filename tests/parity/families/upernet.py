@@ -16,9 +16,7 @@ CASES = {
         gradients=True,
         variant="upernet_resnet18",
     ),
-    "upernet_swin_tiny": Case(
-        (2, 3, 64, 96), 5, {**_SMALL, "encoder_options": _SWIN}, slow="all"
-    ),
+    "upernet_swin_tiny": Case((2, 3, 64, 96), 5, {**_SMALL, "encoder_options": _SWIN}, slow="all"),
     # Windows that no map divides into, shifted, and one map smaller than a window.
     "upernet_swin_shifted": Case(
         (1, 3, 75, 50),

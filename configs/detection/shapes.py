@@ -1,0 +1,57 @@
+"""Detectors on the built-in `shapes`: one recipe, one budget, a network a variant.
+
+    python train.py --config configs/detection/shapes.py:fcos --workdir runs/shapes_fcos
+    jaxvision predict --workdir runs/shapes_fcos photo.jpg --output predictions
+
+4,000 scenes of 96 pixels, 500 for the test; AdamW, mirror images, batches of 32. Networks are
+reduced so that two CPU cores train them in a quarter of an hour: a ResNet-18 without the map of
+stride 4, a pyramid of 64 channels, two convolutions a head. docs/detection.md says what they reach.
+`:smoke` trains a small one for a few steps.
+"""
+
+from ml_collections import ConfigDict
+
+from jaxvision.config import check_variant
+from jaxvision.presets import detect_shapes
+from jaxvision.tasks import default_config
+
+_PYRAMID = {"encoder": "resnet18", "width": 64, "depth": 2}
+NETWORKS = {
+    "fcos": ("fcos_resnet50_fpn", {**_PYRAMID, "score_threshold": 0.05}),
+    "retinanet": (
+        "retinanet_resnet50_fpn_v2",
+        {**_PYRAMID, "extra": "last", "sizes": (16, 32, 64, 128, 256), "max_detections": 100},
+    ),
+    "fastestdet": ("fastestdet", {}),
+}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    variant = check_variant(variant, (*NETWORKS, "smoke"))
+    config = default_config("detection")
+    config.data.name = "shapes"
+    config.data.options = {"size": 96, "train": 4000, "test": 500}
+    config.data.cache = True
+    config.data.max_instances = 8
+    config.data.mean = (0.5, 0.5, 0.5)
+    config.data.std = (0.25, 0.25, 0.25)
+    config.data.augment = ({"name": "flip_horizontal"},)
+    config.model.name, config.model.options = NETWORKS.get(variant, NETWORKS["fcos"])
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.weight_decay = 0.05
+    config.optimizer.clip_norm = 1.0
+    config.schedule.name = "cosine"
+    config.schedule.warmup = 100
+    config.train.batch_size = 32
+    config.train.duration = "10 epochs"
+    config.eval.every = "2 epochs"
+    if variant == "smoke":
+        detect_shapes(config)
+        config.model.options = {
+            "encoder": "resnet18",
+            "encoder_options": {"depths": (1, 1, 1, 1)},
+            "width": 32,
+            "depth": 1,
+        }
+    return config

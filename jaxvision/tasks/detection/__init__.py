@@ -1,0 +1,1 @@
+"""Detection: the classes and boxes of all objects."""

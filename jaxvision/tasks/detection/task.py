@@ -1,0 +1,157 @@
+"""Detection: a network that gives boxes with classes and scores, and its own losses."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from jaxvision.data.geometry import Geometry
+from jaxvision.errors import UserError
+from jaxvision.losses import Objective
+from jaxvision.metrics import Mean
+from jaxvision.metrics.detection import COCO_METRICS, Found, Truth, coco_scores, voc_scores
+from jaxvision.tasks import base
+from jaxvision.tasks.base import Batch, Metric, Sums, Variables
+from jaxvision.tasks.inputs import Inputs
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+_FOUND = ("boxes", "scores", "labels", "valid")
+
+
+@dataclass(frozen=True)
+class Detection(base.Task):
+    """Batches carry `image`, the annotation `instances`, and `valid`.
+
+    The network is called with the objects in training and gives its losses, by name, as
+    `losses.Ratio`; else it gives `boxes` [b, n, 4] in pixels of its image, `scores` and `labels`
+    [b, n], and which rows are objects, `valid`.
+
+    Attributes:
+      metrics_of: see `keys.METRICS`.
+      threshold: the score from which an object is drawn and listed.
+    """
+
+    annotations: ClassVar[tuple[str, ...]] = ("instances",)
+    unused: ClassVar[tuple[str, ...]] = ("instances", "instance_masks", "keypoints")
+    metrics: ClassVar[dict[str, Metric]] = {
+        "loss": Metric("lower", fatal=True),
+        "loss/*": Metric("lower"),
+        **{name: Metric("higher") for name in COCO_METRICS},
+        "map_voc*": Metric("higher"),
+        "ap/*": Metric("higher"),
+        "ap_voc*": Metric("higher"),
+    }
+    main_metric: ClassVar[str] = "ap"
+
+    model: nn.Module
+    class_names: tuple[str, ...]
+    inputs: Inputs = field(default_factory=Inputs)
+    metrics_of: tuple[str, ...] = ("coco",)
+    threshold: float = 0.5
+
+    @classmethod
+    def create(cls, config: "ConfigDict", facts: Any) -> Self:
+        own, names = config.detection, facts.class_names
+        if not names:
+            raise UserError("The data have no classes; name them in data.classes.")
+        return cls(
+            model=base.create_network(config, len(names)),
+            class_names=names,
+            inputs=Inputs.create(config, facts),
+            metrics_of=tuple(own.metrics),
+            threshold=own.threshold,
+        )
+
+    def loss(self, params: Any, model_state: Any, batch: Batch, key: jax.Array):
+        augment_key, dropout_key = jax.random.split(key)
+        batch = self.inputs.train(_with_boxes(batch), augment_key)
+        there = batch["box_valid"] & batch["valid"][:, None]
+        targets = {
+            "boxes": batch["boxes"],
+            "box_label": batch["box_label"],
+            "box_valid": there & ~batch["box_crowd"],
+            "box_crowd": there & batch["box_crowd"],
+            "valid": batch["valid"],
+        }
+        means, updated = self.model.apply(
+            {"params": params, **model_state},
+            batch["image"],
+            train=True,
+            targets=targets,
+            mutable=list(model_state),
+            rngs={"dropout": dropout_key},
+        )
+        sums = {f"loss/{name}": Mean(mean.total, mean.weight) for name, mean in means.items()}
+        return Objective(means), ({**model_state, **updated}, sums)
+
+    def predict(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
+        """`boxes` [b, n, 4] in pixels of the network's image; `scores`, `labels`, `valid`."""
+        image = self.inputs.evaluate(batch["image"])
+        found: Any = self.model.apply(variables, image, train=False)
+        return found
+
+    def parts(self, variables: Variables) -> dict[str, Variables]:
+        place = getattr(type(self.model), "ENCODER", "encoder")
+        inner = {kind: tree[place] for kind, tree in variables.items() if place in tree}
+        found = {"model": variables}
+        return {**found, "encoder": inner, "backbone": inner} if inner else found
+
+    def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> tuple[Sums, Any]:
+        batch = _with_boxes(batch)
+        found = self.predict(variables, batch, key)
+        names = ("boxes", "box_label", "box_valid", "box_crowd", "box_area")
+        rows = {f"true_{name}": batch[name] for name in names if name in batch}
+        rows |= {f"found_{name}": found[name] for name in _FOUND}
+        return {}, {**rows, **{name: batch[name] for name in ("geometry", "image_size")}}
+
+    def score(self, rows: Mapping[str, Any]) -> dict[str, float]:
+        """What `detection.metrics` asks for, of boxes on the photographs."""
+        found, truth = on_photographs(rows)
+        scores: dict[str, float] = {}
+        for name in self.metrics_of:
+            if name == "coco":
+                images = range(len(rows["geometry"]))
+                scores |= coco_scores(found, truth, images, self.class_names)
+            else:
+                scores |= voc_scores(found, truth, self.class_names, int(name[-4:]))
+        return scores
+
+
+def _with_boxes(batch: Batch) -> Batch:
+    """Raises:
+    UserError: there are none.
+    """
+    if "boxes" not in batch:
+        raise UserError("The data have no boxes; is this a data set for detection?")
+    return batch
+
+
+def on_photographs(rows: Mapping[str, np.ndarray]) -> tuple[Found, Truth]:
+    """What is found and what is there, in pixels of the photographs, image after image."""
+    ways = [
+        Geometry.from_array(matrix, size, size)
+        for matrix, size in zip(rows["geometry"], rows["image_size"])
+    ]
+
+    def back(name: str, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(image, boxes) of the objects that are kept."""
+        boxes = [way.inverse_boxes(row[mask]) for way, row, mask in zip(ways, rows[name], kept)]
+        return np.nonzero(kept)[0], np.concatenate([*boxes, np.zeros((0, 4), np.float32)])
+
+    kept = rows["found_valid"]
+    image, boxes = back("found_boxes", kept)
+    found = Found(image, boxes, rows["found_labels"][kept], rows["found_scores"][kept])
+    kept = rows["true_box_valid"]
+    image, boxes = back("true_boxes", kept)
+    if "true_box_area" in rows:
+        scale = np.array([abs(np.linalg.det(way.matrix)) for way in ways])
+        area = rows["true_box_area"][kept] / scale[image]
+    else:
+        area = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
+    truth = Truth(image, boxes, rows["true_box_label"][kept], rows["true_box_crowd"][kept], area)
+    return found, truth
