@@ -73,27 +73,25 @@ def test_each_class_by_itself(form, name):
 def test_fewer_outputs_are_the_first_and_more_are_marked(form):
     boxes, scores, _ = CASES["distinct"]
     expected = GOLDEN["nms/distinct/0.5"]
-    np.testing.assert_array_equal(rows(jax.jit(partial(few, 7))(boxes, scores)), expected[:7])
-    np.testing.assert_array_equal(rows(jax.jit(partial(few, 300))(boxes, scores)), expected)
-
-
-def few(count, boxes, scores):
-    return nms(boxes, scores, 0.5, count)
+    for count in (7, 300):
+        run = jax.jit(partial(nms, threshold=0.5, max_outputs=count))
+        np.testing.assert_array_equal(rows(run(boxes, scores)), expected[:count])
 
 
 def test_ties_and_touching_boxes_by_hand(form):
     # Two alike: the first stays. The third only touches them. The fourth overlaps by 1/3.
     boxes = jnp.asarray([[0.0, 0, 2, 2], [0, 0, 2, 2], [2, 0, 4, 2], [1, 0, 3, 2]])
     scores = jnp.asarray([0.5, 0.5, 0.5, 0.5])
-    run = jax.jit(nms, static_argnums=(2, 3))
-    np.testing.assert_array_equal(rows(run(boxes, scores, 0.3, 4)), [0, 2])
-    np.testing.assert_array_equal(rows(run(boxes, scores, 0.34, 4)), [0, 2, 3])
+    for threshold, expected in ((0.3, [0, 2]), (0.34, [0, 2, 3])):
+        run = jax.jit(partial(nms, threshold=threshold, max_outputs=4))
+        np.testing.assert_array_equal(rows(run(boxes, scores)), expected)
 
 
 def test_nothing_valid(form):
     boxes, scores = map(jnp.asarray, CASES["distinct"][:2])
     none = jnp.zeros(len(scores), bool)
-    assert rows(jax.jit(nms, static_argnums=(2, 3))(boxes, scores, 0.5, 5, none)).size == 0
+    run = jax.jit(partial(nms, threshold=0.5, max_outputs=5, valid=none))
+    assert rows(run(boxes, scores)).size == 0
     found, left = jax.jit(soft_nms, static_argnums=2)(boxes, scores, 5, valid=none)
     np.testing.assert_array_equal(found, 0)
     np.testing.assert_array_equal(left, 0)
@@ -129,6 +127,27 @@ def test_batches_follow_the_rule(forms, seed, steps):
         expected = greedy(boxes[image], scores[image], 0.4, classes[image], valid[image])
         for indices, kept in found:
             np.testing.assert_array_equal(rows((indices[image], kept[image])), expected)
+
+
+def test_gradients_go_through_what_is_chosen():
+    boxes, scores = map(jnp.asarray, CASES["distinct"][:2])
+
+    def total(boxes, scores):
+        indices, kept = nms(boxes, scores, 0.5, 7)
+        return jnp.sum(jnp.where(kept, scores[indices] + boxes[indices, 0], 0))
+
+    of_boxes, of_scores = jax.jit(jax.grad(total, (0, 1)))(boxes, scores)
+    chosen = np.isin(np.arange(len(scores)), GOLDEN["nms/distinct/0.5"][:7])
+    np.testing.assert_array_equal(of_scores, chosen)
+    np.testing.assert_array_equal(of_boxes[:, 0], chosen)
+
+
+def test_it_is_exported_for_all_platforms():
+    boxes, scores = map(jnp.asarray, CASES["ties"][:2])
+    run = jax.jit(partial(nms, threshold=0.5, max_outputs=90))
+    exported = jax.export.export(run, platforms=["cpu", "cuda", "tpu"])(boxes, scores)
+    found = jax.export.deserialize(exported.serialize()).call(boxes, scores)
+    np.testing.assert_array_equal(rows(found), GOLDEN["nms/ties/0.5"])
 
 
 @pytest.mark.parametrize("method", ["gaussian", "linear"])
