@@ -7,6 +7,10 @@ results and gradients must be equal. PyTorch (channels last and contiguous, the 
 process of its own, under `PYTHON`, this one by default if it can import torch. Rounds of all sides
 are interleaved; each is the mean of calls for 20 ms, after one that is not counted; medians over
 the rounds are shown. Needs no accelerator; on one, both forms are the plain one.
+
+Suppression has no gradient. The peers of detection's operations are torchvision's compiled ones,
+image after image. Where they do not load (a CUDA build beside a CPU torch) a message says so, and
+their column is empty.
 """
 
 import argparse
@@ -83,7 +87,18 @@ CASES: dict[str, tuple[str, dict[str, Any], list[tuple[int, ...]]]] = {
         {"output_size": 7, "spatial_scale": 1 / 16, "sampling_ratio": 2},
         [(1, 50, 68, 256)],
     ),
+    "NMS, 1000 boxes": ("nms", {"threshold": 0.5}, [(1, 1000, 4), (1, 1000)]),
+    "NMS, 8 images": ("nms", {"threshold": 0.5}, [(8, 1000, 4), (8, 1000)]),
 }
+OF_TORCHVISION = ("roi align", "nms")
+WITHOUT_GRADIENT = ("nms",)
+
+
+def boxes_of(normal: Any) -> list[Any]:
+    """(x0, y0, x1, y1) of normal numbers [..., 4]: boxes of 20 to 100 pixels."""
+    x, y = 200 * normal[..., 0], 200 * normal[..., 1]
+    width, height = (20 + 80 * (normal[..., axis] % 1) for axis in (2, 3))
+    return [x, y, x + width, y + height]
 
 
 def boxes(shape: tuple[int, ...], spatial_scale: float, count: int = 512) -> Any:
@@ -103,7 +118,16 @@ def jax_forms(kind: str, options: dict, shapes: list) -> tuple[Callable, Callabl
 
     from jaxvision.layers import transformer
     from jaxvision.layers.normalization import LayerNorm, batch_norm
-    from jaxvision.ops import convolution, convolution3d, pooling, random, roi, unpooling, windows
+    from jaxvision.ops import (
+        convolution,
+        convolution3d,
+        pooling,
+        random,
+        roi,
+        suppression,
+        unpooling,
+        windows,
+    )
     from jaxvision.ops.attention import dot_product_attention
     from jaxvision.ops.resize import resize
 
@@ -155,12 +179,30 @@ def jax_forms(kind: str, options: dict, shapes: list) -> tuple[Callable, Callabl
         places = (grid.places(sampling_ratio) for grid in grids)
         return roi._gathers((x.shape[1:3],), jnp.zeros(at.shape[:2]), *places, x)
 
+    def nms(normal, scores, threshold):
+        def of_image(boxes, scores):
+            return suppression.nms(boxes, scores, threshold, len(scores))[0]
+
+        return jax.vmap(of_image)(jnp.stack(boxes_of(normal), -1), scores)
+
+    def plain_nms(normal, scores, threshold):
+        def of_image(boxes, scores):
+            order = jnp.argsort(-scores)
+            all_valid = jnp.ones(len(scores), bool)
+            static = len(scores), jnp.float32(threshold)
+            found, kept = suppression._all_at_once(*static, boxes[order], None, all_valid)
+            return jnp.where(kept, order[found], 0)
+
+        return jax.vmap(of_image)(jnp.stack(boxes_of(normal), -1), scores)
+
     match kind:
         case "roi align":
             at = jnp.asarray(boxes(shapes[0], options["spatial_scale"]))
             return lambda x: roi.roi_align(x, at, **options), lambda x: plain_roi_align(
                 x, at, **options
             )
+        case "nms":
+            ours, plain = nms, plain_nms
         case "conv":
             ours, plain = convolution.conv2d, plain_conv
         case "transposed":
@@ -230,8 +272,11 @@ def jax_runs(name: str) -> dict[str, Callable[[], object]]:
             return y, pull(g)
 
         alone = jax.jit(form, compiler_options=flags)
-        pair = jax.jit(both, compiler_options=flags)
         runs[f"{label} forward"] = lambda alone=alone: jax.block_until_ready(alone(*arrays))
+        if kind in WITHOUT_GRADIENT:
+            found[label] = [runs[f"{label} forward"]()]
+            continue
+        pair = jax.jit(both, compiler_options=flags)
         runs[f"{label} both"] = lambda pair=pair: jax.block_until_ready(pair(g, *arrays))
         y, gradients = runs[f"{label} both"]()
         found[label] = [runs[f"{label} forward"](), y, *gradients]
@@ -246,6 +291,10 @@ def torch_runs(name: str) -> dict[str, Callable[[], object]]:
     import torch.nn.functional as F
 
     kind, options, shapes = CASES[name]
+    if kind in OF_TORCHVISION and not compiled_operators():
+        return {}
+    if kind == "nms":
+        return suppression_runs(options, shapes)
 
     def nails(x: Any, factor: int) -> Any:
         out = x.new_zeros(*x.shape[:2], *(factor * n for n in x.shape[2:]))
@@ -293,8 +342,6 @@ def torch_runs(name: str) -> dict[str, Callable[[], object]]:
             array = array.contiguous(memory_format=layout)
         return array.requires_grad_()
 
-    if kind == "roi align" and not compiled_operators():
-        return {}
     layouts = {"": None}
     if kind not in ("layer norm", "attention", "gelu"):
         last = torch.channels_last if len(shapes[0]) == 4 else torch.channels_last_3d
@@ -325,6 +372,20 @@ def compiled_operators() -> bool:
     except (ImportError, RuntimeError) as error:
         print(f"No torchvision to compare with: {error}", file=sys.stderr)
         return False
+
+
+def suppression_runs(options: dict[str, Any], shapes: list) -> dict[str, Callable[[], object]]:
+    """As `torch_runs`, of suppression."""
+    import torch
+    from torchvision.ops import nms
+
+    normal, scores = (torch.randn(shape) for shape in shapes)
+
+    def forward() -> object:
+        images = zip(torch.stack(boxes_of(normal), -1), scores, strict=True)
+        return [nms(boxes, scores, options["threshold"]) for boxes, scores in images]
+
+    return {"torch forward": forward}
 
 
 def timed(run: Callable[[], object]) -> Callable[[], float]:
@@ -375,12 +436,12 @@ def markdown(result: dict[str, Any]) -> str:
     """The section of docs/benchmarks.md."""
     rows = result["rows"]
     head, lines = ["operation"], [[row["name"]] for row in rows]
-    torch = any("torch" in row["both"] for row in rows)
+    torch = any("torch" in row["forward"] for row in rows)
     for passes, title in PASSES.items():
         head += [f"{title}: ours, ms", "plain XLA / ours"] + ["PyTorch / ours"] * torch
         for row, line in zip(rows, lines, strict=True):
             times = row[passes]
-            line.append(f"{1e3 * times['ours']:.2f}")
+            line.append(f"{1e3 * times['ours']:.2f}" if times else "")
             for side in ("plain", "torch") if torch else ("plain",):
                 line.append(f"{times[side] / times['ours']:.2f}" if side in times else "")
     return table(head, lines) + "\n\nMore than 1: ours is faster."
