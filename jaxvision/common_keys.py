@@ -40,7 +40,9 @@ KEYS: dict[str, Key] = {
     "data.max_image_pixels": Key(
         2**29, "pixels that a file may declare; larger ones are refused", resumable=True, least=1
     ),
-    "data.max_instances": Key(100, "objects an image may have; fewer are padded to it", least=1),
+    "data.max_instances": Key(
+        100, "objects of an image that a batch holds; of more the largest stay", least=1
+    ),
     "data.max_caption": Key(512, "bytes a caption may have, UTF-8", least=1),
     "data.balance": Key(
         0.0,

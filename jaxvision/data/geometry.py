@@ -118,10 +118,15 @@ class Geometry:
         return np.array((*self.affine, 0.0, 0.0, 1.0)).reshape(3, 3)
 
     @property
-    def mirrors(self) -> bool:
-        """Whether left and right are exchanged: the sign of the determinant."""
+    def determinant(self) -> float:
+        """By what areas are multiplied; negative where left and right are exchanged."""
         a, b, _, c, d, _ = self.affine
-        return a * d - b * c < 0
+        return a * d - b * c
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether left and right are exchanged."""
+        return self.determinant < 0
 
     @property
     def inverse(self) -> "Geometry":
@@ -131,7 +136,7 @@ class Geometry:
           UserError: the map is singular.
         """
         a, b, x, c, d, y = self.affine
-        determinant = a * d - b * c
+        determinant = self.determinant
         if not determinant or not math.isfinite(determinant):
             raise UserError(f"There is no way back along the matrix {self.matrix.tolist()}.")
         a, b, c, d = d / determinant, -b / determinant, -c / determinant, a / determinant

@@ -12,9 +12,10 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 import jax
+import numpy as np
 
 from jaxvision.data.batches import Batch, Filling
-from jaxvision.data.stream import CORRUPT, Stream, open_stream
+from jaxvision.data.stream import CORRUPT, LEFT_OUT, Stream, open_stream
 from jaxvision.errors import UserError
 
 __all__ = ["Loader", "Share", "Stream", "host_batches", "open_stream"]
@@ -148,7 +149,8 @@ def _parse_absl_flags() -> None:
 class Loader:
     """Endless or one-pass batches on the device, with what resuming needs.
 
-    Iterating yields dicts of global `jax.Array`s. `corrupt` collects the names of skipped records.
+    Iterating yields dicts of global `jax.Array`s. `corrupt` collects the names of skipped records,
+    `left_out` by name how many objects of a record were more than `data.max_instances`.
     """
 
     stream: Stream
@@ -158,6 +160,7 @@ class Loader:
     workers: int = 0
     prefetch: int = 2
     corrupt: set[str] = field(default_factory=set)
+    left_out: dict[str, int] = field(default_factory=dict)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -183,6 +186,10 @@ class Loader:
         for index in batch.pop(CORRUPT):
             if index >= 0:
                 self.corrupt.add(self.stream.source.name(int(index)))
+        left_out = batch.pop(LEFT_OUT)
+        for row in np.flatnonzero(left_out):
+            name = self.stream.source.name(int(batch["image_id"][row]))
+            self.left_out[name] = max(self.left_out.get(name, 0), int(left_out[row]))
         if jax.process_count() == 1:
             return jax.device_put(batch, self.sharding)
         return {

@@ -1,4 +1,4 @@
-"""How one augmentation moves a batch on the device: what annotations need to follow it."""
+"""How one augmentation moves or joins a batch on the device: what annotations need to follow."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +30,11 @@ class Motion:
     mirrored: Bool[Array, " b"] | None = None
     keypoint_order: tuple[int, ...] | None = None
 
+    @property
+    def area_scale(self) -> Float[Array, " b"]:
+        """By what the area of anything on the image is multiplied."""
+        return geometry.area_scale(self.matrix)
+
     def classes(self, maps: Shaped[Array, "b h w"]) -> Shaped[Array, "b h w"]:
         """Maps of classes, moved."""
         return self.labels(maps, ignored(maps.dtype) if self.fill == -1 else self.fill)
@@ -41,3 +46,29 @@ class Motion:
     def points(self, points: Float[Array, "b n 2"]) -> Float[Array, "b n 2"]:
         """Points (x, y), moved."""
         return geometry.warp_points(points, self.matrix)
+
+
+@dataclass(frozen=True)
+class Joint:
+    """How each image of a batch is made of several, its parts.
+
+    The batch is a ring: part p of image i is made of image i - p. The loader has shuffled the
+    batch, and on a mesh a shift exchanges only the images at the borders of the shards.
+
+    Attributes:
+      matrix: [b, p, 3, 3], pixels of each part's image to those of the output.
+      window: [b, p, 4], the rectangle (x0, y0, x1, y1) of the output in which a part is seen; a
+        part with an empty one is not used.
+      images: joins images [b, h, w, c].
+      least_area: an object stays if at least this share of its area is seen.
+    """
+
+    matrix: Float[Array, "b p 3 3"]
+    window: Float[Array, "b p 4"]
+    images: Callable[[Array], Array]
+    least_area: float = 0.0
+
+    @property
+    def area_scale(self) -> Float[Array, "b p"]:
+        """By what the area of anything on each part is multiplied."""
+        return geometry.area_scale(self.matrix)

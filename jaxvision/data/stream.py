@@ -20,7 +20,10 @@ from jaxvision.data.sources import Arrays, Selection, Source, open_split
 from jaxvision.data.sources.splits import labels_of
 from jaxvision.errors import UserError
 
-CORRUPT = "corrupt"  # record index of a replaced record, -1 elsewhere; never leaves the loader
+# What never leaves the loader:
+CORRUPT = "corrupt"  # record index of a replaced record, -1 elsewhere
+LEFT_OUT = "left_out"  # objects of a record that are more than its row holds
+INTERNAL = (CORRUPT, LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -113,14 +116,17 @@ class Stream:
             record["geometry"] = geometry.as_array()
         if "image" in record:  # a copy, where a crop left a window that keeps the whole in memory
             record["image"] = np.ascontiguousarray(record["image"])
+        left_out = 0
         for kind in self.kinds:
             if kind.present(record):
+                left_out += kind.left_out(record, self.settings)
                 row = kind.pad(record, name, self.settings)
                 for key in kind.record_keys:
                     record.pop(key, None)
                 record.update(row)
         record["image_id"] = np.int32(index)
         record["valid"] = np.True_
+        record[LEFT_OUT] = np.int32(left_out)
         return record
 
     @cached_property
@@ -163,6 +169,7 @@ class Stream:
             "image_id": indices.astype(np.int32),
             "valid": valid,
             CORRUPT: np.full(len(images), -1, np.int32),
+            LEFT_OUT: np.zeros(len(images), np.int32),
         }
 
 

@@ -51,6 +51,12 @@ def invert_affine(matrix: Float[Array, "*b 3 3"]) -> Float[Array, "*b 3 3"]:
     return _homogeneous(a, b, -(a * x + b * y), c, d, -(c * x + d * y))
 
 
+def area_scale(matrix: Float[Array, "*b 3 3"]) -> Float[Array, "*b"]:
+    """By what the map multiplies areas: the size of its determinant."""
+    a, b, c, d = (matrix[..., row, column] for row in (0, 1) for column in (0, 1))
+    return jnp.abs(a * d - b * c)
+
+
 def _homogeneous(*elements) -> Float[Array, "... 3 3"]:
     rows = jnp.broadcast_arrays(*(jnp.asarray(element, jnp.float32) for element in elements))
     zero, one = jnp.zeros_like(rows[0]), jnp.ones_like(rows[0])
@@ -72,14 +78,34 @@ def _source(matrix: Float[Array, "b 3 3"], height: int, width: int) -> tuple[Arr
     return _transform(invert_affine(matrix), x, y)
 
 
-def _take(image: Shaped[Array, "b h w *c"], x: Int[Array, "b h w"], y: Int[Array, "b h w"], fill):
-    """Pixels by whole coordinates; `fill` outside."""
-    height, width = image.shape[1:3]
+def _take(
+    image: Shaped[Array, "b axis *axes"],
+    x: Int[Array, "b h w"],
+    y: Int[Array, "b h w"],
+    fill,
+    *part: Int[Array, "b h w"],
+):
+    """Pixels of [b, h, w, *c] by whole coordinates; `fill` outside.
+
+    With `part` of [b, p, h, w, *c], of the image of that number.
+    """
+    height, width = image.shape[1 + len(part) : 3 + len(part)]
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     rows, columns = jnp.clip(y, 0, height - 1), jnp.clip(x, 0, width - 1)
-    pixels = jax.vmap(lambda one, row, column: one[row, column])(image, rows, columns)
-    inside = inside.reshape(*inside.shape, *(1,) * (image.ndim - 3))
+    pixels = jax.vmap(lambda one, *place: one[place])(image, *part, rows, columns)
+    inside = inside.reshape(*inside.shape, *(1,) * (pixels.ndim - 3))
     return jnp.where(inside, pixels, jnp.asarray(fill, image.dtype))
+
+
+def _interpolated(take, x: Float[Array, "b h w"], y: Float[Array, "b h w"]) -> Array:
+    """Bilinear between the pixels that `take` gives by whole coordinates."""
+    x, y = x - 0.5, y - 0.5
+    left, top = jnp.floor(x), jnp.floor(y)
+    u, v = (x - left)[..., None], (y - top)[..., None]
+    left, top = left.astype(jnp.int32), top.astype(jnp.int32)
+    upper = (1 - u) * take(left, top) + u * take(left + 1, top)
+    lower = (1 - u) * take(left, top + 1) + u * take(left + 1, top + 1)
+    return (1 - v) * upper + v * lower
 
 
 def warp_images(
@@ -91,15 +117,29 @@ def warp_images(
     matrix returns the images bit for bit.
     """
     x, y = _source(matrix, *images.shape[1:3])
-    x, y = x - 0.5, y - 0.5
-    left, top = jnp.floor(x), jnp.floor(y)
-    u, v = (x - left)[..., None], (y - top)[..., None]
-    left, top = left.astype(jnp.int32), top.astype(jnp.int32)
-    upper = (1 - u) * _take(images, left, top, fill) + u * _take(images, left + 1, top, fill)
-    lower = (1 - u) * _take(images, left, top + 1, fill) + u * _take(
-        images, left + 1, top + 1, fill
+    return _interpolated(lambda x, y: _take(images, x, y, fill), x, y).astype(images.dtype)
+
+
+def warp_parts(
+    images: Float[Array, "b p h w c"],
+    matrix: Float[Array, "b p 3 3"],
+    part: Int[Array, "b h w"],
+    fill: float = 0.0,
+) -> Float[Array, "b h w c"]:
+    """As `warp_images`, each pixel of the output from one of several images.
+
+    Args:
+      images: p of them for each output.
+      matrix: of each.
+      part: which image each pixel of the output is of.
+      fill: of pixels from outside of their image.
+    """
+    places = [_source(matrix[:, p], *images.shape[2:4]) for p in range(images.shape[1])]
+    x, y = (
+        jnp.take_along_axis(jnp.stack(axis, -1), part[..., None], -1)[..., 0]
+        for axis in zip(*places)
     )
-    return ((1 - v) * upper + v * lower).astype(images.dtype)
+    return _interpolated(lambda x, y: _take(images, x, y, fill, part), x, y).astype(images.dtype)
 
 
 def warp_masks(

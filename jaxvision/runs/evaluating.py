@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from jaxvision.data import notices
 from jaxvision.data.facts import Facts
 from jaxvision.errors import UserError
 from jaxvision.runs.run import Run
@@ -46,4 +47,6 @@ def evaluate(run: Run, split: str = "") -> tuple[dict[str, float], dict[str, Any
     if loader.corrupt:
         first = ", ".join(sorted(loader.corrupt)[:20])
         logger.warning("Skipped %d unreadable images: %s", len(loader.corrupt), first)
+    if loader.left_out:
+        logger.warning(notices.of_left_out(loader.left_out, config.data.max_instances))
     return found

@@ -14,7 +14,7 @@ from jaxvision import tasks
 from jaxvision.config import steps_of
 from jaxvision.data.facts import Facts
 from jaxvision.data.loader import Loader
-from jaxvision.data.stream import CORRUPT, open_stream
+from jaxvision.data.stream import INTERNAL, open_stream
 from jaxvision.errors import UserError
 from jaxvision.tasks.base import Spec, Task
 from jaxvision.train import mesh
@@ -103,7 +103,7 @@ def spec_of(loader: Loader) -> Spec:
             (loader.batch_size, *value.shape[1:]), jnp.dtype(value.dtype), sharding=loader.sharding
         )
         for key, value in batch.items()
-        if key != CORRUPT
+        if key not in INTERNAL
     }
 
 

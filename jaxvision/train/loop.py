@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from jaxvision import tasks
+from jaxvision.data import notices
 from jaxvision.errors import UserError
 from jaxvision.tasks import configuration
 from jaxvision.train import beginning, compilation, mesh, optimizer
@@ -109,6 +110,7 @@ class _Training:
         folder.write(workdir, config, data.facts)
         self.step = self.start = 0 if self.state is None else int(self.state.step)
         data.train.corrupt.update(self.progress.corrupt)
+        data.train.left_out.update(self.progress.left_out)
         first = jax.process_index() == 0
         self.console = RunConsole(plan.total, self.start, tuple(self.task.metrics), active=first)
         self.pictures = Pictures(config, self.task)
@@ -214,6 +216,7 @@ class _Training:
         self._record(self.step)  # a run that resumes here will not
         self.log.verify()
         self.progress.corrupt = sorted(self.data.train.corrupt)
+        self.progress.left_out = dict(self.data.train.left_out)
         meta = {
             "progress": asdict(self.progress),
             "config": configuration.to_json(self.config),
@@ -255,6 +258,7 @@ class _Training:
         """Metrics of the test split, which is evaluated once; {} if it was cut short."""
         result: dict[str, float] = {}
         skipped = self.data.train.corrupt | self.data.validation.corrupt
+        left_out = self.data.train.left_out | self.data.validation.left_out
         if self.config.data.test:
             self._choose_best()
             loader = self._test_loader()
@@ -271,10 +275,14 @@ class _Training:
             if self.pictures.wanted:
                 self._draw(loader, "test", f"{self.pictures.name}.png")
             skipped |= loader.corrupt
+            left_out |= loader.left_out
+        where = " on this process" if jax.process_count() > 1 else ""
         if skipped:
             names = "\n  ".join(sorted(skipped)[:20])
-            where = " on this process" if jax.process_count() > 1 else ""
             self.console.say(f"Skipped {len(skipped)} unreadable images{where}:\n  {names}")
+        if left_out:
+            limit = self.config.data.max_instances
+            self.console.say(notices.of_left_out(left_out, limit, where))
         self.writers.close()
         self.console.say(f"Results in {self.workdir}")
         return result

@@ -26,6 +26,7 @@ class Progress:
       stopped: whether early stopping has ended the training.
       records: of the training split: another number is another data set.
       corrupt: names of records that could not be read.
+      left_out: objects that did not fit, by the name of their record.
     """
 
     evaluated: int = -1
@@ -36,6 +37,7 @@ class Progress:
     stopped: bool = False
     records: int = 0
     corrupt: list[str] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of_meta(cls, meta: Mapping[str, Any]) -> "Progress":

@@ -1,13 +1,19 @@
 """Kinds of annotation from the record to the batch: decoding, checks, moving, padding, blanks."""
 
+import io
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from jaxvision.data import transforms
 from jaxvision.data.annotations import KINDS, Kind, Settings, in_batch, named
 from jaxvision.data.annotations.caption import text_of
+from jaxvision.data.augment.geometric import random_affine
 from jaxvision.data.codecs import encode_png
 from jaxvision.data.decode import Decode
 from jaxvision.data.geometry import Geometry
@@ -280,15 +286,101 @@ def test_rows_have_the_shape_of_the_limit():
 
 
 def test_limits_say_which_key_to_raise():
-    record = decoded(scene(1)) | {
-        "boxes": np.ones((3, 4), np.float32), "box_label": np.ones(3, np.int32),
-    }  # fmt: skip
-    with pytest.raises(
-        UserError, match=r"rec has 3 objects; raise data\.max_instances, which is 2"
-    ):
-        KINDS["instances"].pad(record, "rec", Settings(max_instances=2))
+    record = decoded(scene(1))
     with pytest.raises(UserError, match=r"rec has \d+ bytes; raise data\.max_caption, which is 5"):
         KINDS["caption"].pad(record, "rec", Settings(max_caption=5))
+
+
+def test_of_too_many_objects_the_largest_stay_and_crowds_go_first():
+    record = {
+        "image": np.zeros((*SIZE, 3), np.uint8),
+        "boxes": np.float32([[0, 0, 5, 5], [0, 0, 9, 9], [0, 0, 40, 40], [0, 0, 7, 7]]),
+        "box_label": np.arange(4),
+        "box_crowd": np.array([False, False, True, False]),
+        "box_area": np.float32([1, 2, 3, 4]),
+        "instances": np.kron(np.array([[1, 2], [3, 4]], np.uint8), np.ones((20, 25), np.uint8)),
+    }
+    kind, record = KINDS["instances"], decoded(record)
+    few = Settings(max_instances=2)
+    assert kind.left_out(record, few) == 2
+    row = kind.pad(record, "rec", few)
+    assert row["box_label"].tolist() == [1, 3]
+    assert row["box_area"].tolist() == [2, 4]
+    assert row["box_valid"].all()
+    np.testing.assert_array_equal(row["instance_masks"][1], record["instances"] == 4)
+    three = kind.pad(record, "rec", Settings(max_instances=3))
+    assert three["box_label"].tolist() == [0, 1, 3]
+    assert kind.left_out(record, Settings(max_instances=4)) == 0
+    assert kind.pad(record, "rec", Settings(max_instances=4))["box_crowd"].tolist()[2]
+
+
+def test_the_area_of_an_annotation_follows_the_scale_and_not_the_crop():
+    record = decoded({
+        "image": np.zeros((*SIZE, 3), np.uint8),
+        "boxes": np.float32([[0, 0, 10, 10], [40, 30, 50, 40]]),
+        "box_label": np.array([4, 5]),
+        "box_area": np.array([60, 70]),
+    })  # fmt: skip
+    kinds = (KINDS["instances"],)
+    steps = [
+        {"name": "resize", "size": [80, 200]},  # twice as tall, four times as wide
+        {"name": "center_crop", "size": [60, 180]},
+    ]
+    out = transforms.compose(steps, kinds)(record, np.random.default_rng(0))
+    assert out["box_area"].dtype == np.float32
+    assert out["box_area"].tolist() == [480, 560]
+    gone = transforms.move(record, transforms.Drawn(Geometry.crop(SIZE, 0, 0, 20, 20)), kinds)
+    assert gone["box_area"].tolist() == [60]
+    row = kinds[0].pad(gone, "rec", Settings(max_instances=3))
+    assert row["box_area"].tolist() == [60, 0, 0]
+    batch = {
+        "image": jnp.zeros((1, 20, 20, 3)),
+        **{key: jnp.asarray(row[key][None]) for key in row},
+    }
+    motion = random_affine(jax.random.key(0), (1, 20, 20, 3), scale=(3.0, 3.0))
+    moved = kinds[0].move_on_device(batch, motion)
+    np.testing.assert_allclose(moved["box_area"], [[540, 0, 0]], rtol=1e-6)
+
+
+def test_boxes_in_parts_of_the_sides_become_pixels():
+    record = {
+        "image": np.zeros((*SIZE, 3), np.uint8),
+        "relative_boxes": np.float32([[0.1, 0.25, 0.5, 1.0], [-0.2, 0.5, 0.2, 1.5]]),
+        "box_label": np.array([1, 2]),
+    }
+    out = decoded(record)
+    np.testing.assert_allclose(out["boxes"], [[5, 10, 25, 40], [0, 20, 10, 40]], rtol=1e-6)
+    assert "relative_boxes" not in out
+    assert KINDS["instances"].present(record)
+
+
+def test_boxes_of_an_image_of_another_size_are_refused():
+    record = {
+        "image": np.zeros((*SIZE, 3), np.uint8),
+        "boxes": np.float32([[1, 2, 3, 4]]),
+        "box_label": np.array([1]),
+        "annotated_size": np.array([40, 50]),
+    }
+    assert "annotated_size" not in decoded(record)
+    with pytest.raises(UserError, match=r"rec: the image is 50x40 pixels, its boxes are of 50x80"):
+        decoded({**record, "annotated_size": (80, 50)})
+    photo = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 50)).save(photo, "JPEG", exif=exif)  # shown as 50x40
+    turned = {**record, "image": photo.getvalue()}
+    assert decoded(turned)["image"].shape == (*SIZE, 3)
+    with pytest.raises(UserError, match=r"orientation 6.* its boxes are of 40x50, as the photo"):
+        decoded({**turned, "annotated_size": (50, 40)})
+
+
+def test_a_split_to_train_on_has_an_object():
+    kind, none = KINDS["instances"], {"boxes": np.zeros((0, 4)), "box_label": np.zeros(0)}
+    with pytest.raises(UserError, match="None of the 2 images to train on has an object"):
+        kind.survey([(none, "a"), (none, "b")], Settings())
+    one = {"relative_boxes": np.ones((1, 4)), "box_label": np.zeros(1)}
+    kind.survey([(none, "a"), (one, "b")], Settings())
+    kind.survey([({"label": 1}, "a")], Settings())
 
 
 def test_kinds_by_name():

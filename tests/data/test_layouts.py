@@ -244,7 +244,7 @@ def test_masks_of_turned_photographs(tmp_path, capsys, orientation, size, drawn)
         config("masks", tmp_path, classes=("a", "b")), "train", seed=0, train=False
     )
     if drawn == "as stored" and quarter and size == (8, 6):
-        message = rf"a\.jpg has EXIF orientation {orientation}.* 6x8 pixels; its mask is 8x6"
+        message = rf"a\.jpg has EXIF orientation {orientation}.* 6x8 pixels; its mask is of 8x6"
         with pytest.raises(UserError, match=message):
             stream[0]
         return

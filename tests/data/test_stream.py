@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvision.data import sources, transforms
+from jaxvision.data import notices, sources, transforms
 from jaxvision.data.annotations.caption import text_of
 from jaxvision.data.augment import augment, register
 from jaxvision.data.augment.policy import AUGMENTATIONS
@@ -17,6 +17,7 @@ from jaxvision.data.builders.drawing import draw
 from jaxvision.data.facts import Facts
 from jaxvision.data.geometry import Geometry
 from jaxvision.data.loader import Loader, Share, host_batches, open_stream
+from jaxvision.data.stream import INTERNAL
 from jaxvision.errors import UserError
 from jaxvision.ops import geometry as affine
 from jaxvision.tasks import default_config
@@ -128,17 +129,28 @@ def test_training_batches_have_every_annotation_and_no_way_back():
 
 def test_annotations_that_are_not_asked_for_are_left_out():
     (batch, *_) = host(stream_of(annotations=("label",)))
-    keys = {"image", "label", "image_id", "valid", "geometry", "image_size", "corrupt"}
+    keys = {"image", "label", "image_id", "valid", "geometry", "image_size", *INTERNAL}
     assert batch.keys() == keys
     assert host(stream_of(annotations=()))[0].keys() == keys - {"label"}
     with pytest.raises(UserError, match="Unknown annotation 'box'"):
         stream_of(annotations=("box",))
-    data = config()
-    with data.unlocked():
-        data.max_instances = 1
-    few = open_stream(data, "test", seed=0, train=False, annotations=("instances",))
-    with pytest.raises(UserError, match=r"shapes\[\d\] has \d objects; raise data\.max_instances"):
-        host(few)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_objects_that_are_too_many_are_counted(train):
+    data = config(max_instances=1, train_transforms=RESIZE)
+    stream = open_stream(data, "test", seed=0, train=train, annotations=("instances",))
+    loader = Loader(stream, 4, DEVICE)
+    batches = list(loader.batches())
+    assert not set(batches[0]) & set(INTERNAL)
+    drawn = {stream.source.name(i): len(stream.source[i]["boxes"]) for i in range(6)}
+    read = [stream.source.name(int(i)) for b in batches for i in b["image_id"][b["valid"]]]
+    expected = {name: drawn[name] - 1 for name in read if drawn[name] > 1}
+    assert loader.left_out == expected
+    assert expected
+    text = notices.of_left_out({"a": 2, "b": 5}, 10)
+    assert text.startswith("2 images have more objects than data.max_instances=10: the largest")
+    assert text.endswith("7 left out. Raise it to 15 for all of them (most are in b).")
 
 
 @pytest.mark.parametrize("train", [False, True])

@@ -1,19 +1,24 @@
 """Objects: boxes, classes, crowd flags, masks and key points, which are filtered together.
 
 A batch has `boxes` f32 [b, n, 4] (x0, y0, x1, y1 in pixels), `box_label` i32 [b, n], `box_valid`
-and `box_crowd` bool [b, n] and, where the data have them, `instance_masks` bool [b, n, h, w] and
-`keypoints` f32 [b, n, k, 3] (x, y, visible). n is `Settings.max_instances`; rows after a record's
-last object are zeros and not valid.
+and `box_crowd` bool [b, n] and, where the data have them, `box_area` f32 [b, n] (what the
+annotation calls the object's area, in pixels of the network's input), `instance_masks` bool
+[b, n, h, w] and `keypoints` f32 [b, n, k, 3] (x, y, visible). n is `Settings.max_instances`; rows
+after a record's last object are zeros and not valid.
+
+A source may give `relative_boxes`, in parts of the image's sides, instead of `boxes`, and
+`annotated_size`, the (height, width) of the image on which the boxes were drawn.
 
 On the host masks stay a map `instances` [h, w] in which 0 is background and k the k-th object, or,
 where objects overlap, `instance_masks` bool [n, h, w].
 
 **The rule.** Boxes are clipped to the image. An object of whose box no area is left, or whose mask
 has no pixel left, is taken away with all that belongs to it (on the device: marked as not valid).
-A key point outside of the image is not visible.
+A key point outside of the image is not visible. `box_area` changes with the image's scale, and not
+with what a crop cuts off. Of more objects than fit a batch the largest boxes stay, crowds last.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -21,26 +26,39 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxvision.data.annotations.kind import Kind, Record, Settings
-from jaxvision.data.annotations.segmentation import check_turned, fitted
+from jaxvision.data.annotations.segmentation import check_turned, fitted, turned_alike
 from jaxvision.data.codecs import decode_mask
 from jaxvision.data.geometry import Geometry
-from jaxvision.data.motion import Motion
+from jaxvision.data.motion import Joint, Motion
 from jaxvision.errors import UserError
+from jaxvision.ops import boxes as box_ops
 from jaxvision.ops import geometry as affine
 
-_ROWS = ("boxes", "box_label", "box_crowd", "instance_masks", "keypoints")  # one row an object
+# One row an object.
+_ROWS = (
+    "boxes", "relative_boxes", "box_label", "box_crowd", "box_area", "instance_masks", "keypoints"
+)  # fmt: skip
 
 
 class Instances(Kind):
     """The objects of an image."""
 
-    record_keys = ("boxes", "box_label", "box_crowd", "instances", "instance_masks", "keypoints")
-    batch_keys = ("boxes", "box_label", "box_valid", "box_crowd", "instance_masks", "keypoints")
-    placed = True
+    record_keys = (
+        "boxes", "relative_boxes", "annotated_size", "box_label", "box_crowd", "box_area",
+        "instances", "instance_masks", "keypoints",
+    )  # fmt: skip
+    batch_keys = (
+        "boxes", "box_label", "box_valid", "box_crowd", "box_area", "instance_masks", "keypoints"
+    )  # fmt: skip
+    placed = joins = True
+
+    def present(self, record: Record) -> bool:
+        return "boxes" in record or "relative_boxes" in record
 
     def decode(self, record: Record, name: str, settings: Settings) -> dict[str, Any]:
-        found: dict[str, Any] = {"boxes": _array(record, "boxes", np.float32, (4,), name)}
-        boxes = found["boxes"]
+        key = "boxes" if "boxes" in record else "relative_boxes"
+        found: dict[str, Any] = {key: _array(record, key, np.float32, (4,), name)}
+        boxes = found[key]
         if not (np.isfinite(boxes).all() and (boxes[:, 2:] >= boxes[:, :2]).all()):
             raise UserError(f"{name} has boxes that are no (x0, y0, x1, y1): {boxes.tolist()}.")
         if "box_label" not in record:
@@ -51,6 +69,8 @@ class Instances(Kind):
             found["box_crowd"] = _array(record, "box_crowd", np.bool_, (), name)
         else:
             found["box_crowd"] = np.zeros(len(boxes), bool)
+        if "box_area" in record:
+            found["box_area"] = _array(record, "box_area", np.float32, (), name)
         if "keypoints" in record:
             found["keypoints"] = _array(record, "keypoints", np.float32, (None, 3), name)
         if "instance_masks" in record:
@@ -60,25 +80,48 @@ class Instances(Kind):
             found["instances"] = _index_map(
                 record["instances"], len(boxes), name, settings.max_image_pixels
             )
-        for key in ("box_label", "box_crowd", "keypoints", "instance_masks"):
+        for key in _ROWS:
             if key in found and len(found[key]) != len(boxes):
                 raise UserError(f"{name} has {len(boxes)} boxes, but {key} of {len(found[key])}.")
+        if "annotated_size" in record:
+            found["annotated_size"] = tuple(map(int, record["annotated_size"]))
         return found
+
+    def survey(self, records: Iterable[tuple[Record, str]], settings: Settings) -> None:
+        seen = 0
+        for record, _ in records:
+            if not self.present(record) or len(record.get("boxes", record.get("relative_boxes"))):
+                return
+            seen += 1
+        if seen:
+            raise UserError(f"None of the {seen} images to train on has an object.")
 
     def check_turned(
         self, record: Record, found: Mapping[str, Any], turn: int, size: tuple[int, ...], name: str
     ) -> None:
         if "instances" in found:
             check_turned(record["instances"], found["instances"].shape, turn, size, name)
+        if "annotated_size" in found:
+            remedy = "Turn the boxes, or take the tag away (exiftool -Orientation= PHOTO)."
+            turned_alike("boxes", found["annotated_size"], turn, size, name, remedy)
 
     def check(self, found: dict[str, Any], size: tuple[int, ...], name: str) -> dict[str, Any]:
         if len(size) != 2:
             raise UserError(f"{name} is a volume, which can have no boxes.")
+        drawn_on = found.pop("annotated_size", size)
+        if drawn_on != size:
+            raise UserError(
+                f"{name}: the image is {size[1]}x{size[0]} pixels, its boxes are of "
+                f"{drawn_on[1]}x{drawn_on[0]}. If only the size is wrong there, and not the boxes: "
+                "data.options.check_sizes=False."
+            )
         if "instances" in found:
             found["instances"] = fitted(found["instances"], size, name)
         if "instance_masks" in found and found["instance_masks"].shape[1:] != size:
             fitted(found["instance_masks"][0], size, name)
         limits = np.array([size[1], size[0], size[1], size[0]], np.float32)
+        if "relative_boxes" in found:
+            found["boxes"] = found.pop("relative_boxes") * limits
         found["boxes"] = np.clip(found["boxes"], 0, limits)
         if "keypoints" in found:
             found["keypoints"] = _shown(found["keypoints"], size)
@@ -87,6 +130,8 @@ class Instances(Kind):
     def move(self, record: Record, geometry: Geometry) -> dict[str, Any]:
         moved = {key: record[key] for key in self.record_keys if key in record}
         moved["boxes"] = geometry.boxes(record["boxes"])
+        if "box_area" in moved:
+            moved["box_area"] = moved["box_area"] * np.float32(abs(geometry.determinant))
         if "keypoints" in moved:
             if geometry.mirrors:
                 raise UserError(
@@ -103,13 +148,17 @@ class Instances(Kind):
             moved["instance_masks"] = np.array(masks, bool).reshape(-1, *geometry.size)
         return _filtered(moved)
 
+    def select(self, record: Record, kept: Bool[np.ndarray, " n"]) -> dict[str, Any]:
+        return _selected({k: record[k] for k in self.record_keys if k in record}, kept)
+
+    def left_out(self, record: Record, settings: Settings) -> int:
+        return max(0, len(record["boxes"]) - settings.max_instances)
+
     def pad(self, record: Record, name: str, settings: Settings) -> dict[str, np.ndarray]:
-        count, limit = len(record["boxes"]), settings.max_instances
-        if count > limit:
-            raise UserError(
-                f"{name} has {count} objects; raise data.max_instances, which is {limit}, "
-                f"to at least {count}."
-            )
+        limit = settings.max_instances
+        if self.left_out(record, settings):
+            record = {**record, **self.select(record, _largest(record, limit))}
+        count = len(record["boxes"])
         row = {}
         for key in _ROWS:
             if key in record:
@@ -124,7 +173,7 @@ class Instances(Kind):
         return row
 
     def classes(self, record: Record) -> np.ndarray:
-        return np.unique(record["box_label"])
+        return record["box_label"]
 
     def move_on_device(self, batch: Mapping[str, Array], motion: Motion) -> dict[str, Array]:
         height, width = batch["image"].shape[1:3]
@@ -132,6 +181,8 @@ class Instances(Kind):
         if "boxes" in batch:
             moved["boxes"] = affine.clip_boxes(motion.boxes(batch["boxes"]), height, width)
             left = (moved["boxes"][..., 2:] > moved["boxes"][..., :2]).all(-1)
+        if "box_area" in batch:
+            moved["box_area"] = batch["box_area"] * motion.area_scale[:, None]
         if "instance_masks" in batch:
             masks = motion.labels(jnp.moveaxis(batch["instance_masks"], 1, -1), 0)
             moved["instance_masks"] = jnp.moveaxis(masks, -1, 1)
@@ -141,6 +192,31 @@ class Instances(Kind):
         if "keypoints" in batch:
             moved["keypoints"] = _moved_keypoints(batch["keypoints"], motion, height, width)
         return moved
+
+    def join_on_device(self, batch: Mapping[str, Array], joint: Joint) -> dict[str, Array]:
+        for key in ("instance_masks", "keypoints"):
+            if key in batch:
+                raise UserError(f"What joins images does not carry along {key}, but boxes alone.")
+        parts, limit = joint.window.shape[1], batch["boxes"].shape[1]
+        rows = {
+            key: jnp.stack([jnp.roll(batch[key], part, axis=0) for part in range(parts)], axis=1)
+            for key in self.batch_keys
+            if key in batch
+        }
+        rows["boxes"], share = _seen(rows["boxes"], joint)
+        least = jnp.where(rows["box_crowd"], 0.0, joint.least_area)
+        rows["box_valid"] &= (share > 0) & (share >= least)
+        if "box_area" in rows:
+            rows["box_area"] = rows["box_area"] * joint.area_scale[:, :, None]
+        united = {k: v.reshape(v.shape[0], parts * limit, *v.shape[3:]) for k, v in rows.items()}
+        # As `pad` chooses: the largest, crowds behind all others; here in the order of the parts.
+        size = -box_ops.area(united["boxes"])
+        order = jnp.lexsort((size, united["box_crowd"], ~united["box_valid"]))
+        kept = jnp.sort(order[:, :limit], axis=1)
+        return {
+            key: jnp.take_along_axis(v, kept.reshape(*kept.shape, *(1,) * (v.ndim - 2)), axis=1)
+            for key, v in united.items()
+        }
 
 
 # -- on the host ------------------------------------------------------------------------------
@@ -200,8 +276,20 @@ def _filtered(found: dict[str, Any]) -> dict[str, Any]:
         kept &= np.bincount(found["instances"].ravel(), minlength=len(boxes) + 1)[1:] > 0
     if "instance_masks" in found:
         kept &= found["instance_masks"].any((1, 2))
-    if kept.all():
-        return found
+    return found if kept.all() else _selected(found, kept)
+
+
+def _largest(record: Record, count: int) -> Bool[np.ndarray, " n"]:
+    """Which objects have the largest boxes; crowds stand behind all others."""
+    sides = record["boxes"][:, 2:] - record["boxes"][:, :2]
+    order = np.lexsort((-sides.prod(1), record["box_crowd"]))
+    kept = np.zeros(len(order), bool)
+    kept[order[:count]] = True
+    return kept
+
+
+def _selected(found: dict[str, Any], kept: Bool[np.ndarray, " n"]) -> dict[str, Any]:
+    """The objects that are kept, with all that belongs to them."""
     out = {**found, **{key: found[key][kept] for key in _ROWS if key in found}}
     if "instances" in found:
         numbers = np.concatenate([[0], np.where(kept, np.cumsum(kept), 0)])
@@ -210,6 +298,21 @@ def _filtered(found: dict[str, Any]) -> dict[str, Any]:
 
 
 # -- on the device ----------------------------------------------------------------------------
+
+
+def _seen(
+    boxes: Float[Array, "b p n 4"], joint: Joint
+) -> tuple[Float[Array, "b p n 4"], Float[Array, "b p n"]]:
+    """What is seen of the boxes of each part, and its share of their area."""
+    count = boxes.shape[:2]
+    flat = affine.warp_boxes(boxes.reshape(-1, *boxes.shape[2:]), joint.matrix.reshape(-1, 3, 3))
+    moved, window = flat.reshape(boxes.shape), joint.window[:, :, None]
+    low = jnp.maximum(moved[..., :2], window[..., :2])
+    high = jnp.minimum(moved[..., 2:], window[..., 2:])
+    seen = jnp.concatenate([low, jnp.maximum(low, high)], axis=-1)
+    whole = box_ops.area(moved)
+    share = box_ops.area(seen) / jnp.where(whole > 0, whole, 1.0)
+    return seen, share.reshape(*count, -1)
 
 
 def _moved_keypoints(

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
 from jaxvision.data.geometry import Geometry
 from jaxvision.data.headers import MAX_PIXELS
-from jaxvision.data.motion import Motion
+from jaxvision.data.motion import Joint, Motion
 
 Record = Mapping[str, Any]
 
@@ -25,7 +25,7 @@ class Settings:
       mask_values: value of each class in masks, in order; none: 0, 1, ...
       mask_colours: colour of each class in masks, alike; none: masks have one channel.
       max_image_pixels: that an image or a mask may declare.
-      max_instances: objects that a record has at most; shorter ones are padded to it.
+      max_instances: objects of a record that a batch holds; records of fewer are padded to it.
       max_caption: bytes of a caption, alike.
     """
 
@@ -45,11 +45,13 @@ class Kind(ABC):
       record_keys: of a record on the host; the first is there if the annotation is.
       batch_keys: of a batch.
       placed: whether it lies on the image and has to follow it.
+      joins: whether `join_on_device` makes one of those of several images.
     """
 
     record_keys: tuple[str, ...]
     batch_keys: tuple[str, ...]
     placed = False
+    joins = False
 
     def present(self, record: Record) -> bool:
         """Whether a record of a source or of the host has this annotation."""
@@ -104,6 +106,14 @@ class Kind(ABC):
         """What changes of it when its image is moved."""
         return {}
 
+    def select(self, record: Record, kept: Bool[np.ndarray, " n"]) -> dict[str, Any]:
+        """What changes of it when of an image's objects only some are kept."""
+        return {}
+
+    def left_out(self, record: Record, settings: Settings) -> int:
+        """How many objects of a record `pad` leaves out, because they are more than its limit."""
+        return 0
+
     @abstractmethod
     def pad(self, record: Record, name: str, settings: Settings) -> dict[str, np.ndarray]:
         """The arrays of a batch's row, of shapes that are the same for all records.
@@ -117,7 +127,10 @@ class Kind(ABC):
         return {key: np.zeros_like(row[key]) for key in self.batch_keys if key in row}
 
     def classes(self, record: Record) -> Int[np.ndarray, " n"] | None:
-        """The classes of a decoded record, in any order; None: it says nothing of them."""
+        """The classes of a decoded record, in any order, one as often as there are objects of it.
+
+        None: it says nothing of them.
+        """
         return None
 
     def class_shares(self, batch: Mapping[str, Array], num_classes: int) -> Array | None:
@@ -129,4 +142,12 @@ class Kind(ABC):
 
     def move_on_device(self, batch: Mapping[str, Array], motion: Motion) -> dict[str, Array]:
         """What changes of it when a batch of images is moved on the device."""
+        return {}
+
+    def join_on_device(self, batch: Mapping[str, Array], joint: Joint) -> dict[str, Array]:
+        """What changes of it when each image is made of several of its batch; see `joins`.
+
+        Raises:
+          UserError: something of it cannot be joined.
+        """
         return {}

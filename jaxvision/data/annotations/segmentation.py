@@ -99,8 +99,6 @@ def check_turned(
 ) -> None:
     """Looks whether a mask was turned as its image was, which was turned upright by its EXIF tag.
 
-    Sizes tell of quarter turns. Of half a turn or a square nothing tells: it is said, once.
-
     Args:
       mask: as it is stored.
       shape: of the decoded mask.
@@ -111,21 +109,51 @@ def check_turned(
     Raises:
       UserError: it lies on the image as that was stored.
     """
+    if isinstance(mask, np.ndarray) or orientation_of(mask, name + " (mask)") == 1:
+        remedy = (
+            "Turn the mask, or give it the same tag "
+            "(exiftool -TagsFromFile PHOTO -Orientation MASK)."
+        )
+        turned_alike("mask", shape[:2], turn, size, name, remedy)
+
+
+def turned_alike(
+    what: str,
+    drawn_on: tuple[int, ...],
+    turn: int,
+    size: tuple[int, ...],
+    name: str,
+    remedy: str,
+) -> None:
+    """Looks whether what has no orientation of its own was drawn on the upright photograph.
+
+    Sizes tell of quarter turns. Of half a turn or a square nothing tells: it is said, once.
+
+    Args:
+      what: lies on the image: `mask` or `boxes`.
+      drawn_on: (height, width) of the image on which it was drawn.
+      turn: the EXIF orientation of the image, 2 to 8.
+      size: (height, width) of the upright image.
+      name: of the record.
+      remedy: what can be done.
+
+    Raises:
+      UserError: it lies on the image as that was stored.
+    """
     stored = size[::-1] if turn >= 5 else size
-    if not isinstance(mask, np.ndarray) and orientation_of(mask, name + " (mask)") > 1:
-        return
-    if shape[:2] == stored != size:
+    verb, was = ("are", "were") if what.endswith("s") else ("is", "was")
+    if drawn_on == stored != size:
         raise UserError(
             f"{name} has EXIF orientation {turn}, which turns it to {size[1]}x{size[0]} pixels; "
-            f"its mask is {shape[1]}x{shape[0]}, as the photograph is stored, and has no tag. Turn "
-            "the mask, or give it the same tag (exiftool -TagsFromFile PHOTO -Orientation MASK)."
+            f"its {what} {verb} of {drawn_on[1]}x{drawn_on[0]}, as the photograph is stored. "
+            f"{remedy}"
         )
-    if shape[:2] == stored == size:
+    if drawn_on == stored == size:
         notices.once(
             "turned",
-            f"{name} is turned by its EXIF orientation {turn}, and its mask has no tag; their size "
-            "does not tell whether the mask was drawn on the turned photograph. It is taken as if "
-            "it was. (Said of the first such photograph only.)",
+            f"{name} is turned by its EXIF orientation {turn}, and its {what} {verb} not; their "
+            f"size does not tell whether the {what} {was} drawn on the turned photograph. It is "
+            "taken as if so. (Said of the first such photograph only.)",
         )
 
 
