@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxvision.data import options
-from jaxvision.data.augment import color, geometric, mix
+from jaxvision.data.augment import color, geometric, joint, mix
 from jaxvision.data.augment.color import Key
 from jaxvision.data.augment.rand_augment import MAGNITUDES, rand_augment
 from jaxvision.errors import UserError
@@ -20,21 +20,24 @@ if TYPE_CHECKING:
     from jaxvision.data.annotations import Kind
 
 
+AugmentationKind = Literal["image", "geometric", "joint", "mix"]
+
+
 class Augmentation:
     """A registered augmentation.
 
     Attributes:
       function: with keyword-only parameters after `(key, images)`, `(key, shape)` or
         `(key, images, label_probs)`.
-      kind: "image" gives images; "geometric" a `Motion`, which annotations follow; "mix" images and
-        the distributions of their classes.
+      kind: "image" gives images; "geometric" a `Motion`, which annotations follow; "joint" a
+        `Joint`, alike; "mix" images and the distributions of their classes.
       carries: whether annotations with a place on the image stay right.
     """
 
     def __init__(
         self,
         function: Callable[..., Any],
-        kind: Literal["image", "geometric", "mix"] = "image",
+        kind: AugmentationKind = "image",
         carries: bool = True,
     ):
         # A registry tells parts apart by where they were defined.
@@ -53,6 +56,7 @@ AUGMENTATIONS: Registry[Augmentation] = Registry(
         "random_posterize": Augmentation(color.random_posterize),
         "random_solarize": Augmentation(color.random_solarize),
         **{name: Augmentation(draw, "geometric") for name, draw in geometric.DRAWS.items()},
+        **{name: Augmentation(draw, "joint") for name, draw in joint.JOINTS.items()},
         "cutmix": Augmentation(mix.cutmix, "mix"),
         "mixup": Augmentation(mix.mixup, "mix"),
         "mixup_or_cutmix": Augmentation(mix.mixup_or_cutmix, "mix"),
@@ -61,7 +65,7 @@ AUGMENTATIONS: Registry[Augmentation] = Registry(
 
 
 def register(
-    name: str, kind: Literal["image", "geometric", "mix"] = "image"
+    name: str, kind: AugmentationKind = "image"
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A decorator that makes the function below it the augmentation `name`; see `Augmentation`."""
 
@@ -157,8 +161,9 @@ def augment(
     position, so another one at the end changes nothing before it.
 
     The geometric ones also move every annotation that has a place, as its kind says
-    (`jaxvision.data.annotations`). Flips of key points need `keypoint_order`. `mixup` and `cutmix`
-    replace `label` [b] by `label_probs` [b, k].
+    (`jaxvision.data.annotations`). Flips of key points need `keypoint_order`. Those that join the
+    images of a batch unite their objects. `mixup` and `cutmix` replace `label` [b] by `label_probs`
+    [b, k].
 
     Args:
       key: random key; split it for each step.
@@ -192,6 +197,12 @@ def augment(
             for kind in _kinds_in(batch):
                 moved |= kind.move_on_device(batch, motion)
             batch |= moved
+        elif augmentation.kind == "joint":
+            drawn = function(entry_key, image.shape, **parameters)
+            joined = {"image": drawn.images(image)}
+            for kind in _joinable(batch, name):
+                joined |= kind.join_on_device(batch, drawn)
+            batch |= joined
         elif augmentation.kind == "mix":
             if "label_probs" not in batch:
                 _mixable(batch, name, num_classes)
@@ -222,6 +233,22 @@ def _check_unplaced(batch: Mapping[str, Array], name: str) -> None:
         raise UserError(
             f"Augmentation {name!r} does not carry along {left}; it is for classification only."
         )
+
+
+def _joinable(batch: Mapping[str, Array], name: str) -> "tuple[Kind, ...]":
+    """The kinds of which a batch has something.
+
+    Raises:
+      UserError: one of them cannot be made one of those of several images.
+    """
+    kinds = _kinds_in(batch)
+    left = [key for kind in kinds if not kind.joins for key in kind.batch_keys if key in batch]
+    if left:
+        raise UserError(
+            f"Augmentation {name!r} makes one image of several, and cannot do so with "
+            f"{', '.join(left)}; it is for boxes."
+        )
+    return kinds
 
 
 def _mixable(batch: dict[str, Array], name: str, num_classes: int | None) -> None:
