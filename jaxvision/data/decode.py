@@ -11,7 +11,7 @@ from jaxvision.data.annotations import Kind, Settings
 from jaxvision.data.annotations.label import Label
 from jaxvision.data.codecs import CorruptImageError, decode_upright
 from jaxvision.data.facts import Facts, facts_of
-from jaxvision.data.sources import Arrays, Selection, Source
+from jaxvision.data.sources import Arrays, Selection, Source, image_id
 from jaxvision.errors import UserError
 from jaxvision.progress import tracked
 
@@ -98,6 +98,7 @@ class _Decoded:
     names: tuple[str, ...]
     class_names: tuple[str, ...]
     facts: Facts
+    image_ids: tuple[Any, ...]
 
     def __len__(self) -> int:
         return len(self.records)
@@ -110,6 +111,9 @@ class _Decoded:
 
     def name(self, index: int) -> str:
         return self.names[index]
+
+    def image_id(self, index: int) -> Any:
+        return self.image_ids[index]
 
 
 def in_memory(source: Source, decode: Decode, on_corrupt: str = "error") -> Source:
@@ -146,7 +150,8 @@ def in_memory(source: Source, decode: Decode, on_corrupt: str = "error") -> Sour
             labels = np.array([record["label"] for record in readable])
         return Arrays(images, labels, source.class_names, facts=facts_of(source))
     names = tuple(source.name(index) for index in range(len(source)))
-    return _Decoded(tuple(records), names, source.class_names, facts_of(source))
+    image_ids = tuple(image_id(source, index) for index in range(len(source)))
+    return _Decoded(tuple(records), names, source.class_names, facts_of(source), image_ids)
 
 
 def _selected(source: Selection, arrays: Arrays, decode: Decode) -> Arrays:

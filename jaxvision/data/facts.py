@@ -15,6 +15,7 @@ class Facts:
 
     Attributes:
       class_names: in order.
+      category_ids: what a COCO file calls each class; -1 of one that it does not name.
       records: number of records by split, as in `{"train[:90%]": 900}`.
       keypoint_names: in order.
       keypoint_pairs: (left, right) indices, which mirroring exchanges.
@@ -22,6 +23,7 @@ class Facts:
     """
 
     class_names: tuple[str, ...] = ()
+    category_ids: tuple[int, ...] = ()
     records: Mapping[str, int] = field(default_factory=dict)
     keypoint_names: tuple[str, ...] = ()
     keypoint_pairs: tuple[tuple[int, int], ...] = ()
@@ -68,6 +70,7 @@ class Facts:
         try:
             facts = cls(
                 class_names=tuple(map(_text, given.get("class_names", ()))),
+                category_ids=tuple(map(int, given.get("category_ids", ()))),
                 records={_text(split): int(n) for split, n in given.get("records", {}).items()},
                 keypoint_names=tuple(map(_text, given.get("keypoint_names", ()))),
                 keypoint_pairs=tuple(

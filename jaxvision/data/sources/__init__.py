@@ -1,4 +1,4 @@
-"""Where records come from: TFDS data sets, folders, tables, image + mask folders, idx files.
+"""Where records come from: TFDS, folders, tables, image + mask folders, boxes, idx files.
 
 A source is random access over encoded records: `len(source)`, `source[i]` is a dict with `image`
 (encoded bytes, or a uint8 array where the format stores arrays) and its annotations,
@@ -15,6 +15,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxvision.data import options
+from jaxvision.data.sources.boxes import BoxFiles, DataError
+from jaxvision.data.sources.coco import coco
 from jaxvision.data.sources.files import (
     Files,
     folder,
@@ -24,14 +26,26 @@ from jaxvision.data.sources.files import (
     read_file,
 )
 from jaxvision.data.sources.idx import Arrays, idx, idx_files, read_idx
-from jaxvision.data.sources.splits import Selection, Source, base_splits, cut
+from jaxvision.data.sources.splits import Selection, Source, base_splits, cut, image_id
 from jaxvision.data.sources.table import table
 from jaxvision.data.sources.tfds import Tfds, tfds, tfds_builder
+from jaxvision.data.sources.voc import voc
 from jaxvision.data.sources.walk import IMAGE_SUFFIXES, VOLUME_SUFFIX, images_below
+from jaxvision.data.sources.yolo import yolo
 from jaxvision.registry import Registry
 
 SOURCES: Registry[Callable[..., Callable[[str], Source]]] = Registry(
-    "data source", {"tfds": tfds, "folder": folder, "csv": table, "masks": masks, "idx": idx}
+    "data source",
+    {
+        "tfds": tfds,
+        "folder": folder,
+        "csv": table,
+        "masks": masks,
+        "coco": coco,
+        "voc": voc,
+        "yolo": yolo,
+        "idx": idx,
+    },
 )
 register = SOURCES.register
 
@@ -40,6 +54,8 @@ __all__ = [
     "SOURCES",
     "VOLUME_SUFFIX",
     "Arrays",
+    "BoxFiles",
+    "DataError",
     "Files",
     "Selection",
     "Source",
@@ -49,6 +65,7 @@ __all__ = [
     "describe",
     "idx_files",
     "image_folder",
+    "image_id",
     "images_below",
     "mask_folder",
     "open_split",

@@ -14,7 +14,8 @@ from jaxvision.errors import UserError
 class Source(Protocol):
     """Random access over encoded records.
 
-    A source may also have `facts` (`jaxvision.data.facts.Facts`): what it says of its key points.
+    A source may also have `facts` (`jaxvision.data.facts.Facts`): what it says of its key points,
+    and `image_id(index)`: what its data set calls an image.
     """
 
     @property
@@ -50,6 +51,15 @@ class Selection:
 
     def name(self, index: int) -> str:
         return self.source.name(int(self.indices[index]))
+
+    def image_id(self, index: int) -> Any:
+        return image_id(self.source, int(self.indices[index]))
+
+
+def image_id(source: Source, index: int) -> Any:
+    """What the data set calls the image of a record, COCO's id for one; else the record's index."""
+    known = getattr(source, "image_id", None)
+    return index if known is None else known(index)
 
 
 def labels_of(source: Source) -> np.ndarray | None:
@@ -140,6 +150,10 @@ class _Joined:
     def name(self, index: int) -> str:
         part, offset = self._locate(index)
         return part.name(offset)
+
+    def image_id(self, index: int) -> Any:
+        part, offset = self._locate(index)
+        return part.image_id(offset)
 
 
 def _concatenate(selections: Sequence[Selection]) -> _Joined:

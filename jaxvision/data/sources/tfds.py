@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from jaxvision.data.facts import Facts
@@ -34,6 +35,8 @@ class Tfds:
         record = {self.keys.get(key, key): value for key, value in record.items()}
         if "label" in record:
             record["label"] = int(record["label"])
+        if "objects" in record and "bbox" in record["objects"]:
+            record |= _objects(record.pop("objects"))
         return record
 
     def name(self, index: int) -> str:
@@ -52,6 +55,26 @@ def tfds(data: ConfigDict, **options: Any) -> Callable[[str], Source]:
     return load
 
 
+def _objects(objects: dict[str, Any]) -> dict[str, Any]:
+    """Boxes as TFDS keeps them, (y0, x0, y1, x1) in parts of the sides, as a record has them.
+
+    VOC's difficult objects are crowds here, as with `data.source="voc"`.
+    """
+    boxes = np.asarray(objects["bbox"], np.float32).reshape(-1, 4)
+    found = {"relative_boxes": boxes[:, [1, 0, 3, 2]]}
+    for theirs, key in _TFDS_OBJECTS.items():
+        if theirs in objects:
+            found[key] = np.asarray(objects[theirs]).reshape(len(boxes))
+    return found
+
+
+# What a record calls what data sets of the catalogue (coco, voc) say of each object.
+_TFDS_OBJECTS = {
+    "label": "box_label",
+    "area": "box_area",
+    "is_crowd": "box_crowd",
+    "is_difficult": "box_crowd",
+}
 _TFDS_MASKS = ("segmentation", "segmentation_mask", "segmentation_label", "label_map")
 
 
@@ -148,7 +171,10 @@ def _tfds_split(builder: Any, split: str) -> Tfds:
     for alias in _TFDS_MASKS:
         if alias in decoders and "segmentation" not in keys.values():
             keys[alias] = "segmentation"
-    labels = [f for k, f in features.items() if k == "label" and hasattr(f, "names")]
+    known = [features["label"]] if "label" in features else []
+    if "objects" in features and "label" in getattr(features["objects"], "feature", ()):
+        known.append(features["objects"].feature["label"])
+    labels = [f for f in known if hasattr(f, "names")]
     names = tuple(labels[0].names) if labels else ()
     reader = builder.as_data_source(split=split, decoders=decoders or None)
     return Tfds(reader, builder.info.name, names, keys, getattr(builder, "FACTS", Facts()))
