@@ -5,6 +5,7 @@ down, and pixel i covers the interval [i, i + 1). Sizes are (height, width).
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -204,7 +205,7 @@ class Geometry:
         image: Shaped[np.ndarray, "*size c"],
         interpolation: str = "bilinear",
         antialias: bool = True,
-        fill: int = 0,
+        fill: int | Sequence[int] = 0,
     ) -> Shaped[np.ndarray, "*moved c"]:
         """An image of the source, moved.
 
@@ -216,7 +217,7 @@ class Geometry:
           image: uint8 [h, w, c]; a volume stays as it is.
           interpolation: see `resize_image`.
           antialias: see `resize_image`.
-          fill: value of what lies outside of the source.
+          fill: value of what lies outside of the source, or one for each channel.
         """
         if len(self.source) != 2:
             return image
@@ -267,7 +268,7 @@ class Geometry:
         columns = _span(a, x, self.source[1], self.size[1])
         return None if rows is None or columns is None else (rows, columns)
 
-    def _placed(self, part: np.ndarray, fill: int) -> np.ndarray:
+    def _placed(self, part: np.ndarray, fill: int | Sequence[int]) -> np.ndarray:
         """What is seen, in its place of the output."""
         if part.shape[:2] == self.size:
             return part
@@ -276,7 +277,9 @@ class Geometry:
         whole[rows.output, columns.output] = part
         return whole
 
-    def _warped(self, image: np.ndarray, interpolation: str, fill: int) -> np.ndarray:
+    def _warped(
+        self, image: np.ndarray, interpolation: str, fill: int | Sequence[int]
+    ) -> np.ndarray:
         """Sampled anew; OpenCV counts from the centre of the first pixel."""
         if interpolation not in OPENCV:
             raise unknown("interpolation", interpolation, OPENCV)
@@ -288,7 +291,8 @@ class Geometry:
         moved = cv2.warpAffine(
             image, matrix, (width, height),
             flags=OPENCV["bilinear" if interpolation == "area" else interpolation],
-            borderMode=cv2.BORDER_CONSTANT, borderValue=[fill] * image.shape[-1],
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=np.broadcast_to(fill, image.shape[-1]).tolist(),
         )  # fmt: skip
         return moved.reshape(height, width, image.shape[-1])
 

@@ -233,7 +233,7 @@ def windows(height, width, count, **options):
     rng, image = np.random.default_rng(0), np.zeros((height, width, 3), np.uint8)
     drawn = []
     for _ in range(count):
-        geometry = T.random_resized_crop({"image": image}, rng, size=2, **options).geometry
+        geometry = T.cropping.random_resized_crop({"image": image}, rng, size=2, **options).geometry
         left, top, right, bottom = geometry.inverse_boxes(np.float32([[0, 0, 2, 2]]))[0]
         drawn.append(np.round([top, left, bottom - top, right - left]).astype(int))
     return np.array(drawn)
