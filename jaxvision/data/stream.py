@@ -198,7 +198,7 @@ def open_stream(
     """
     kinds = kinds_of.named(annotations)
     source = open_split(data, spec)
-    settings = _settings(data, len(data.classes) or len(source.class_names))
+    settings = settings_of(data, len(data.classes) or len(source.class_names))
     if train:
         _survey(source, kinds, settings, seed)
     decoder = Decode(data.channels, kinds, settings, unused)
@@ -241,7 +241,7 @@ def _survey(source: Source, kinds: Sequence[Kind], settings: Settings, seed: int
         kind.survey(((source[index], source.name(index)) for index in indices), settings)
 
 
-def _settings(data: ConfigDict, classes: int) -> Settings:
+def settings_of(data: ConfigDict, classes: int) -> Settings:
     """What annotations have to be, by the configuration.
 
     Raises:

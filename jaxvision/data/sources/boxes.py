@@ -91,7 +91,6 @@ def with_objects(
     class_names: Sequence[str],
     image_of: Int[np.ndarray, " n"],
     rows: Mapping[str, np.ndarray],
-    empty: Bool[np.ndarray, " n"] | None = None,
     **more: Any,
 ) -> BoxFiles:
     """A `BoxFiles` of objects in any order, without those of whose box nothing is in its image.
@@ -104,7 +103,6 @@ def with_objects(
       class_names: in order.
       image_of: the place of each object's image.
       rows: of the objects, see `BoxFiles`.
-      empty: which boxes count as without area besides those that are.
       more: attributes of the `BoxFiles`.
 
     Raises:
@@ -116,8 +114,6 @@ def with_objects(
     image_of, rows = image_of[order], {key: values[order] for key, values in rows.items()}
     boxes = rows["boxes"] if "boxes" in rows else rows["relative_boxes"]
     flat = np.any(boxes[:, 2:] <= boxes[:, :2], axis=1)
-    if empty is not None:
-        flat |= empty[order]
     gone = _outside(boxes, image_of, more.get("sizes"), "boxes" in rows) & ~flat
     faults = {}
     for kind, chosen in ((NO_AREA, flat), (OUTSIDE, gone)):

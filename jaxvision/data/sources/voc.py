@@ -98,20 +98,20 @@ def _files(
     """The records of the files; all classes are among the names."""
     place = {name: index for index, name in enumerate(names)}
     corners = np.array([c for one in found for c in one.corners], np.float64).reshape(-1, 4)
-    # A box of which the file says that it ends where it begins is a slip, not one pixel.
-    empty = np.any(corners[:, 2:] <= corners[:, :2], axis=1)
-    sides = corners - [1, 1, 0, 0] if from_one else corners
+    if from_one:
+        # A box of which the file says that it ends where it begins is a slip, not one pixel.
+        has_area = np.all(corners[:, 2:] > corners[:, :2], axis=1)
+        corners[has_area, :2] -= 1
     return boxes.with_objects(
         what,
         paths,
         names,
         np.repeat(np.arange(len(found)), [len(one.classes) for one in found]),
         {
-            "boxes": sides.astype(np.float32),
+            "boxes": corners.astype(np.float32),
             "box_label": np.array([place[n] for one in found for n in one.classes], np.int32),
             "box_crowd": np.array([flag for one in found for flag in one.difficult], bool),
         },
-        empty=empty,
         sizes=sizes,
     )
 

@@ -87,7 +87,6 @@ def _files(
             "relative_boxes": np.concatenate([centre - half, centre + half], 1).astype(np.float32),
             "box_label": table[:, 0].astype(np.int32),
         },
-        empty=np.any(half <= 0, axis=1),
     )
 
 
