@@ -150,7 +150,7 @@ class Loader:
     """Endless or one-pass batches on the device, with what resuming needs.
 
     Iterating yields dicts of global `jax.Array`s. `corrupt` collects the names of skipped records,
-    `left_out` by name how many objects of a record were more than `data.max_instances`.
+    `left_out` by name and split how many objects of a record were more than `data.max_instances`.
     """
 
     stream: Stream
@@ -188,7 +188,8 @@ class Loader:
                 self.corrupt.add(self.stream.source.name(int(index)))
         left_out = batch.pop(LEFT_OUT)
         for row in np.flatnonzero(left_out):
-            name = self.stream.source.name(int(batch["image_id"][row]))
+            # Of TFDS records of several splits have one name.
+            name = f"{self.stream.source.name(int(batch['image_id'][row]))} of {self.stream.spec!r}"
             self.left_out[name] = max(self.left_out.get(name, 0), int(left_out[row]))
         if jax.process_count() == 1:
             return jax.device_put(batch, self.sharding)

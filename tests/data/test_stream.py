@@ -145,7 +145,7 @@ def test_objects_that_are_too_many_are_counted(train):
     assert not set(batches[0]) & set(INTERNAL)
     drawn = {stream.source.name(i): len(stream.source[i]["boxes"]) for i in range(6)}
     read = [stream.source.name(int(i)) for b in batches for i in b["image_id"][b["valid"]]]
-    expected = {name: drawn[name] - 1 for name in read if drawn[name] > 1}
+    expected = {f"{name} of 'test'": drawn[name] - 1 for name in read if drawn[name] > 1}
     assert loader.left_out == expected
     assert expected
     text = notices.of_left_out({"a": 2, "b": 5}, 10)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from jaxvision import cli, runs
+from jaxvision.data.sources import open_split
 from jaxvision.errors import UserError
 from jaxvision.tasks import configuration
 from jaxvision.train import evaluation, log, run, workdir
@@ -305,6 +307,22 @@ def test_the_trace_covers_the_steps_asked_for(tmp_path, monkeypatch):
                 trace.end(None)
         assert calls == expected, span
         calls.clear()
+
+
+def test_objects_that_do_not_fit_are_counted_and_said(tmp_path, capsys):
+    few = {"data.max_instances": 1, "train.duration": 2, "eval.every": 2, "eval.pictures": 0}
+    config = configuration.load(str(ROOT / "configs/localization/shapes.py:smoke"), few)
+    run(config, tmp_path / "run")
+    said = [line for line in capsys.readouterr().out.splitlines() if "max_instances=1" in line]
+    assert len(said) == 1
+    counts = re.match(r"(\d+) images have more objects .* kept, (\d+) left out", said[0])
+    images, objects = map(int, counts.groups())
+    splits = [open_split(config.data, split) for split in ("train", "test")]
+    drawn = [len(source[i]["boxes"]) for source in splits for i in range(len(source))]
+    assert (images, objects) == (sum(n > 1 for n in drawn), sum(drawn) - len(drawn))
+    stored = Checkpoints(tmp_path / "run" / "checkpoints").meta(2)["progress"]["left_out"]
+    trained = [n - 1 for n in drawn[:64] if n > 1]
+    assert (len(stored), sum(stored.values())) == (len(trained), sum(trained))
 
 
 def test_corrupt_images_are_skipped_counted_and_named(tmp_path, capsys):
