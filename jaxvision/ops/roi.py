@@ -439,9 +439,9 @@ def _cells(low: Array, high: Array, bins: int, limit: int, last: bool) -> _Cells
     """Args: `last` says whether the cell in which the box ends is in it; `limit` is the largest."""
     start, end = _rounded(low), _rounded(high)
     extent = jnp.maximum(end - start + last, 1)
-    size = _quotient(extent.astype(jnp.int32), bins)[..., None].astype(low.dtype)
-    edges = jnp.arange(bins + 1, dtype=low.dtype)
-    bounds = [jnp.floor(edges[:-1] * size), jnp.ceil(edges[1:] * size)]
+    size = _quotient(extent.astype(jnp.int32), bins)[..., None]
+    edges = jnp.arange(bins + 1, dtype=jnp.float32)
+    bounds = jnp.floor(edges[:-1] * size), jnp.ceil(edges[1:] * size)
     return _Cells(*(jnp.clip(e + start[..., None], 0, limit).astype(jnp.int32) for e in bounds))
 
 

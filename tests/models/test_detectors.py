@@ -1,0 +1,201 @@
+"""Detectors against their PyTorch references, and what is promised of every one of them."""
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from parity import detectors
+from parity.detectors import GOLDEN, GRADIENTS, OUTPUTS, STATISTICS
+from parity.deterministic import image, sample, weights
+
+from jaxvision import models
+from jaxvision.interop import torch_weights
+
+CASES = {
+    name: case for family in detectors.families().values() for name, case in family.CASES.items()
+}
+PARAMETERS = {
+    name: (family.CLASSES, count)
+    for family in detectors.families().values()
+    for name, count in family.PARAMETERS.items()
+}
+
+
+class Setup:
+    """A case with our network's variables filled by the reference's names."""
+
+    def __init__(self, name):
+        self.case, self.golden = CASES[name], dict(np.load(GOLDEN / f"{name}.npz"))
+        self.shapes = json.loads(str(self.golden["shapes"]))
+        self.statistics_shapes = json.loads(str(self.golden["statistics_shapes"]))
+        self.dtype = np.float64 if self.case.double else np.float32
+        options = {"dtype": self.dtype} if self.case.double else {}
+        self.network = models.create(
+            self.case.variant, self.case.classes, **self.case.options, **options
+        )
+        self.convert = models.variant(self.case.variant).convert
+        x = np.moveaxis(image(self.case.image), 1, -1).astype(self.dtype)
+        state = {
+            key: weights(key, tuple(shape))
+            for key, shape in (self.shapes | self.statistics_shapes).items()
+        }
+        with self.precision():
+            like = jax.eval_shape(lambda: self.network.init(jax.random.key(0), x))
+        variables = torch_weights.to_variables(self.convert(state), like)
+        self.image, self.variables = x, jax.tree.map(self._cast, variables)
+        self.targets = {k: self._cast(v) for k, v in detectors.targets(self.case).items()}
+
+    def _cast(self, value):
+        value = np.asarray(value)
+        return value.astype(self.dtype) if value.dtype == np.float32 else value
+
+    def precision(self):
+        return jax.enable_x64(self.case.double)
+
+    def aligned(self, state, shapes):
+        """Arrays of ours in the reference's order of names."""
+        every = self.shapes | self.statistics_shapes
+        marked = {key: np.full(shape, i) for i, (key, shape) in enumerate(every.items())}
+        order = {key: value.flat[0] for key, value in self.convert(marked).items()}
+        wanted = [list(every).index(key) for key in shapes]
+        by_index = {order[key]: np.asarray(value) for key, value in state.items() if key in order}
+        return [by_index[index] for index in wanted]
+
+
+@functools.cache
+def setup(name):
+    return Setup(name)
+
+
+@functools.cache
+def evaluated(name):
+    """(raw outputs, detections)."""
+    found = setup(name)
+
+    @jax.jit
+    def both(variables, x):
+        # One body for both: what they share is traced twice, and compiled once.
+        network = found.network
+        return network.apply(variables, x, method="heads"), network.apply(variables, x, train=False)
+
+    with found.precision():
+        return jax.tree.map(np.asarray, both(found.variables, found.image))
+
+
+@functools.cache
+def trained(name):
+    """(losses by name, gradients, new statistics)."""
+    found = setup(name)
+    rest = {key: value for key, value in found.variables.items() if key != "params"}
+
+    @jax.jit
+    def step(params, rest, targets):
+        def loss(params):
+            losses, new = found.network.apply(
+                {"params": params, **rest},
+                found.image,
+                train=True,
+                targets=targets,
+                rngs={"dropout": jax.random.key(0)},
+                mutable=list(rest),
+            )
+            values = {name: ratio.value for name, ratio in losses.items()}
+            return sum(values.values()), (values, new)
+
+        (_, (losses, new)), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+        return losses, gradients, new
+
+    def run(targets):
+        with found.precision():
+            return jax.tree.map(np.asarray, step(found.variables["params"], rest, targets))
+
+    return run
+
+
+def compare(ours, expected, tolerance=1e-4):
+    np.testing.assert_allclose(ours, expected, tolerance, tolerance * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_raw_outputs(name):
+    golden, (heads, _) = setup(name).golden, evaluated(name)
+    keys = [key.removeprefix("heads/") for key in golden if key.startswith("heads/")]
+    assert keys
+    for key in keys:
+        assert heads[key].shape == tuple(golden[f"heads_shape/{key}"])
+        compare(sample(heads[key], OUTPUTS), golden[f"heads/{key}"])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_detections(name):
+    found, (_, ours) = setup(name), evaluated(name)
+    count = np.minimum(found.golden["detections/count"], found.case.detections)
+    assert count.sum() > 0
+    kept = np.arange(found.case.detections) < count[:, None]
+    number = found.case.detections
+    np.testing.assert_array_equal(ours["valid"].sum(1), found.golden["detections/count"])
+    for key in ("labels", "scores", "boxes"):
+        expected = found.golden[f"detections/{key}"]
+        compare(ours[key][:, :number][kept], expected[kept])
+    assert ours["boxes"].dtype == found.dtype
+    assert not ours["scores"][~ours["valid"]].any()
+
+
+LEARNING = [
+    pytest.param(name, marks=pytest.mark.slow) if case.slow else name
+    for name, case in CASES.items()
+]
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_losses_gradients_and_statistics(name):
+    found = setup(name)
+    golden = found.golden
+    losses, gradients, new = trained(name)(found.targets)
+    expected = {k.removeprefix("losses/"): v for k, v in golden.items() if k.startswith("losses/")}
+    assert losses.keys() == expected.keys()
+    for key, value in expected.items():
+        np.testing.assert_allclose(losses[key], value, 1e-4, err_msg=key)
+    ours = found.aligned(torch_weights.to_state_dict({"params": gradients}), found.shapes)
+    norms = [np.linalg.norm(gradient) for gradient in ours]
+    rounding = 1e-6 * golden["norms"].max()
+    np.testing.assert_allclose(norms, golden["norms"], 1e-3, rounding)
+    samples = [sample(gradient, GRADIENTS) for gradient in ours]
+    size = np.concatenate(
+        [np.full(len(s), n / g.size**0.5) for s, n, g in zip(samples, norms, ours, strict=True)]
+    )
+    error = np.abs(np.concatenate(samples) - golden["gradients"])
+    assert np.all(error <= 1e-3 * (size + np.abs(golden["gradients"])) + rounding)
+    if found.statistics_shapes:
+        statistics = found.aligned(torch_weights.to_state_dict(new), found.statistics_shapes)
+        compare(np.concatenate([sample(v, STATISTICS) for v in statistics]), golden["statistics"])
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_images_without_objects_are_learnt_from(name):
+    found = setup(name)
+    targets = found.targets | {"box_valid": np.zeros_like(found.targets["box_valid"])}
+    losses, gradients, _ = trained(name)(targets)
+    assert np.isfinite(list(losses.values())).all()
+    assert sum(losses.values()) > 0
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameters(name):
+    classes, expected = PARAMETERS[name]
+    model = models.create(name, classes)
+    x = jax.ShapeDtypeStruct((1, *models.variant(name).input_shape), jnp.float32)
+    variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), x)
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == expected
+
+
+def test_every_detector_has_a_case():
+    """All networks that find many objects: those that take targets."""
+    every = {n for n in models.names() if hasattr(models.variant(n).module, "heads")}
+    assert every == set(PARAMETERS)
+    modules = {models.variant(case.variant).module for case in CASES.values()}
+    assert modules == {models.variant(name).module for name in every}

@@ -1,0 +1,82 @@
+"""Detectors beside their PyTorch references: one file a family here.
+
+Each holds, without importing torch:
+  PARAMETERS: exact count of every variant of the family, with CLASSES classes.
+  CASES: small networks that run every line, by name; `Case` says how ours is made.
+and, importing torch where used:
+  build(name, case): the reference as a `torch.nn.Module`, with everything sampled in training.
+  heads(network, images): its raw outputs by ours' names, as `heads` of our module gives them.
+  detections(network, images): for each image `boxes`, `scores` and `labels` (0 is a class).
+  losses(network, images, targets): by our names; a target has `boxes` and `labels` (0 is a class).
+Images are [b, c, h, w] as the network sees them, so the reference neither resizes nor normalises.
+torchvision.py has the last three for detectors of torchvision.
+
+    python tests/parity/generate_detectors.py [CASE ...]
+
+writes golden/CASE.npz of what tests/models/test_detectors.py compares with.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from parity.deterministic import _uniform
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+# How many elements are kept of an output, a parameter's gradient, a statistic.
+OUTPUTS, GRADIENTS, STATISTICS = 240, 6, 6
+
+
+@dataclass(frozen=True)
+class Case:
+    """One detector on one batch.
+
+    Attributes:
+      variant: of the registry.
+      image: its shape in PyTorch's layout, [b, c, h, w].
+      classes: of objects.
+      options: for `models.create`; in training all anchors and proposals are learnt from.
+      boxes: how many objects each image has.
+      double: whether ours computes in float64: rounding decides which boxes survive, or slopes.
+      detections: how many are compared of each image.
+      slow: whether the training step need not run by default: another case's runs the same code.
+    """
+
+    variant: str
+    image: tuple[int, ...]
+    classes: int = 3
+    options: Mapping[str, Any] = field(default_factory=dict)
+    boxes: tuple[int, ...] = (3, 2)
+    double: bool = True
+    detections: int = 20
+    slow: bool = False
+
+
+def families() -> dict[str, ModuleType]:
+    """The modules that hold cases, by name."""
+    modules = [
+        importlib.import_module(f"{__name__}.{m.name}") for m in pkgutil.iter_modules(__path__)
+    ]
+    return {m.__name__.split(".")[-1]: m for m in modules if hasattr(m, "CASES")}
+
+
+def targets(case: Case) -> dict[str, np.ndarray]:
+    """Objects of each image: `boxes` f32 [b, n, 4], `box_label`, `box_valid`, padded."""
+    batch, _, height, width = case.image
+    count = max(case.boxes)
+    drawn = _uniform(f"boxes of {batch}x{height}x{width}", (batch, count, 4)) / 2 + 0.5
+    sides = np.float32([width, height])
+    extent = (0.2 + 0.5 * drawn[..., 2:]) * sides
+    corner = drawn[..., :2] * (sides - extent)
+    valid = np.arange(count) < np.array(case.boxes)[:, None]
+    label = (_uniform(f"classes of {batch}", (batch, count)) + 1) / 2 * case.classes
+    return {
+        "boxes": np.where(valid[..., None], np.concatenate([corner, corner + extent], -1), 0),
+        "box_label": np.where(valid, label, 0).astype(np.int32),
+        "box_valid": valid,
+    }

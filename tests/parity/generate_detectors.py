@@ -1,0 +1,102 @@
+"""Runs the references of detectors and writes what tests/models/test_detectors.py compares with.
+
+    python tests/parity/generate_detectors.py [CASE ...]
+
+All cases, if none is named. See tests/parity/README.md for the environment; the operators of
+torchvision are compiled, or TORCHVISION_OPERATORS names a folder with a module `tv_stub` of them.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import torch
+from parity import detectors
+from parity.detectors import GOLDEN, GRADIENTS, OUTPUTS, STATISTICS, Case
+from parity.deterministic import image, sample, weights
+
+
+def filled(network: torch.nn.Module) -> torch.nn.Module:
+    """In float64, with weights that names decide, and nothing dropped."""
+    network = network.double()
+    state = network.state_dict()
+    with torch.no_grad():
+        for name, value in state.items():
+            if value.is_floating_point():
+                value.copy_(torch.from_numpy(np.asarray(weights(name, tuple(value.shape)))))
+    for module in network.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return network
+
+
+def objects(case: Case) -> list[dict[str, torch.Tensor]]:
+    found = detectors.targets(case)
+    return [
+        {
+            "boxes": torch.from_numpy(found["boxes"][k, :count]).double(),
+            "labels": torch.from_numpy(found["box_label"][k, :count]).long(),
+        }
+        for k, count in enumerate(case.boxes)
+    ]
+
+
+def padded(values: list[torch.Tensor], count: int) -> np.ndarray:
+    """[b, count, ...], with zeros."""
+    return np.stack(
+        [np.pad(v[:count], [(0, max(0, count - len(v)))] + [(0, 0)] * (v.ndim - 1)) for v in values]
+    )
+
+
+def outcome(family: Any, name: str, case: Case) -> dict[str, np.ndarray]:
+    torch.set_num_threads(1)
+    network = filled(family.build(name, case))
+    x = torch.from_numpy(image(case.image)).double()
+    parameters = dict(sorted(network.named_parameters()))
+    shapes = {key: list(value.shape) for key, value in parameters.items()}
+    running = {k: v for k, v in sorted(network.state_dict().items()) if "running" in k}
+    found: dict[str, Any] = {
+        "shapes": json.dumps(shapes),
+        "statistics_shapes": json.dumps({key: list(value.shape) for key, value in running.items()}),
+    }
+    for key, value in family.heads(network, x).items():
+        found[f"heads/{key}"] = sample(value.numpy(), OUTPUTS)
+        found[f"heads_shape/{key}"] = value.shape
+    detected = family.detections(network, x)
+    for key in ("boxes", "scores", "labels"):
+        values = [one[key].numpy() for one in detected]
+        found[f"detections/{key}"] = padded(values, case.detections)
+    found["detections/count"] = [len(one["scores"]) for one in detected]
+    losses = family.losses(network, x, objects(case))
+    for key, value in losses.items():
+        found[f"losses/{key}"] = value.item()
+    gradients = torch.autograd.grad(
+        sum(losses.values()), list(parameters.values()), allow_unused=True, materialize_grads=True
+    )
+    values = [gradient.numpy() for gradient in gradients]
+    found["norms"] = [np.linalg.norm(value) for value in values]
+    found["gradients"] = np.concatenate([sample(value, GRADIENTS) for value in values])
+    statistics = [sample(value.numpy(), STATISTICS) for value in running.values()]
+    found["statistics"] = np.concatenate([[], *statistics])
+    arrays = {key: np.asarray(value) for key, value in found.items()}
+    return {k: v.astype(np.float32) if v.dtype == np.float64 else v for k, v in arrays.items()}
+
+
+def main() -> None:
+    for family in detectors.families().values():
+        for name, case in family.CASES.items():
+            if len(sys.argv) > 1 and name not in sys.argv[1:]:
+                continue
+            found = outcome(family, name, case)
+            np.savez_compressed(GOLDEN / f"{name}.npz", **found)
+            size = (GOLDEN / f"{name}.npz").stat().st_size
+            losses = {k: float(v) for k, v in found.items() if k.startswith("losses/")}
+            print(f"{name}: {found['detections/count']} detections, {losses}, {size} bytes")
+
+
+if __name__ == "__main__":
+    main()
