@@ -22,6 +22,20 @@ NETWORKS = {
         "retinanet_resnet50_fpn_v2",
         {**_PYRAMID, "extra": "last", "sizes": (16, 32, 64, 128, 256), "max_detections": 100},
     ),
+    "fasterrcnn": (
+        "fasterrcnn_resnet50_fpn",
+        {
+            "encoder": "resnet18",
+            "strides": (8, 16, 32),
+            "width": 64,
+            "anchor_sizes": ((16,), (32,), (64,), (128,)),
+            "candidates": (300, 300),
+            "proposals": (100, 100),
+            "anchor_sampling": (64, 0.5, 0.7, 0.3),
+            "box_sampling": (64, 0.25, 0.5, 0.5),
+            "head_hidden": (256, 256),
+        },
+    ),
     "fastestdet": ("fastestdet", {}),
 }
 

@@ -60,12 +60,13 @@ class FasterRCNN(nn.Module):
       candidates: of a level before suppression, in evaluation and in training.
       proposals: after it, likewise.
       proposal_nms: IoU above which of two proposals of a level the worse is dropped.
-      anchor_sampling: which anchors are learnt from.
+      anchor_sampling: which anchors are learnt from: (how many, share of positives at most, IoU
+        from which one is positive, IoU below which one is negative).
       pool: "align" or "pool", as the paper.
       pool_size: bins of a region, in rows and columns.
       head_convs, head_hidden, dropout: see `BoxHead`.
-      box_sampling: which proposals are learnt from.
-      score_threshold, nms_threshold, max_detections: see `roi_heads.detect`.
+      box_sampling: which proposals are learnt from, likewise.
+      score_threshold, nms_threshold, max_detections: see `select`.
       dtype: what is computed in; boxes and losses are in float32.
     """
 
@@ -85,13 +86,13 @@ class FasterRCNN(nn.Module):
     candidates: tuple[int, int] = (1000, 2000)
     proposals: tuple[int, int] = (1000, 2000)
     proposal_nms: float = 0.7
-    anchor_sampling: Sampling = Sampling(256, 0.5, 0.7, 0.3)
+    anchor_sampling: tuple[int, float, float, float] = (256, 0.5, 0.7, 0.3)
     pool: str = "align"
     pool_size: int = 7
     head_convs: tuple[int, ...] = ()
     head_hidden: tuple[int, ...] = (1024, 1024)
     dropout: float = 0.0
-    box_sampling: Sampling = Sampling(512, 0.25, 0.5, 0.5)
+    box_sampling: tuple[int, float, float, float] = (512, 0.25, 0.5, 0.5)
     score_threshold: float = 0.05
     nms_threshold: float = 0.5
     max_detections: int = 100
@@ -144,14 +145,14 @@ class FasterRCNN(nn.Module):
         places = proposals.boxes
         if learning:
             truth, keys = learnable(targets), jax.random.split(self.make_rng("dropout"))
-            samples = draw(proposals, truth, self.box_sampling, keys[0])
+            samples = draw(proposals, truth, Sampling(*self.box_sampling), keys[0])
             places = samples.boxes
             losses = rpn_losses(
                 jnp.concatenate(logits, 1),
                 jnp.concatenate(deltas, 1),
                 jnp.asarray(np.concatenate(anchors), deltas[0].dtype),
                 truth,
-                self.anchor_sampling,
+                Sampling(*self.anchor_sampling),
                 keys[1],
             )
         if self.pool == "pool":

@@ -20,11 +20,11 @@ from jaxvision.layers.normalization import BatchNorm
 from jaxvision.losses.classification import cross_entropy
 from jaxvision.losses.detection import smooth_l1
 from jaxvision.losses.objective import Ratio
+from jaxvision.models.detection.outputs import select
 from jaxvision.models.detection.rpn import Boxes, Proposals, Sampling, assign
 from jaxvision.ops.boxes import clip, decode_deltas, encode_deltas
 from jaxvision.ops.forms import accumulable
 from jaxvision.ops.matching import balanced_sample
-from jaxvision.ops.suppression import batched_nms
 
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the boxes' coding
 _BETA = 1 / 9  # from where on the boxes' loss is linear
@@ -45,7 +45,7 @@ def draw(proposals: Proposals, truth: Boxes, sampling: Sampling, key: PRNGKeyArr
     """Some proposals, the objects themselves among them, by how they overlap objects."""
     candidates = jnp.concatenate([proposals.boxes, truth.boxes.astype(proposals.boxes.dtype)], 1)
     there = jnp.concatenate([proposals.valid & truth.rows[:, None], truth.valid], 1)
-    count = min(sampling.count, candidates.shape[1])
+    count = min(sampling.number, candidates.shape[1])
 
     def one(
         places: Array, there: Array, boxes: Array, labels: Array, valid: Array, key: PRNGKeyArray
@@ -142,29 +142,21 @@ def detect(
       logits, deltas: of the heads, for each proposal.
       proposals: what was looked at.
       image_size: (height, width) that boxes are clipped to.
-      score_threshold: detections of a class have more.
-      nms_threshold: IoU above which the worse box of a class is dropped.
-      max_detections: of an image.
+      score_threshold, nms_threshold, max_detections: see `select`.
     """
     scores = jax.nn.softmax(logits)[..., 1:]
-    labels = jnp.broadcast_to(jnp.arange(scores.shape[-1], dtype=jnp.int32), scores.shape[1:])
-    places = proposals.boxes[:, :, None]
-    boxes = clip(decode_deltas(deltas[:, :, 1:], places, WEIGHTS), *image_size)
-    valid = (scores > score_threshold) & proposals.valid[..., None]
-    valid &= jnp.all(boxes[..., 2:] - boxes[..., :2] >= 1e-2, -1)
-
-    def one(boxes: Array, scores: Array, valid: Array) -> dict[str, Array]:
-        scores = jnp.where(valid, scores, 0).ravel()
-        best_scores, best = lax.top_k(scores, min(_AT_ONCE, scores.size))
-        boxes, classes = boxes.reshape(-1, 4)[best], labels.ravel()[best]
-        found, kept = batched_nms(
-            boxes, best_scores, classes, nms_threshold, max_detections, best_scores > 0
-        )
-        return {
-            "boxes": jnp.where(kept[:, None], boxes[found], 0),
-            "scores": jnp.where(kept, best_scores[found], 0),
-            "labels": jnp.where(kept, classes[found], 0),
-            "valid": kept,
-        }
-
-    return jax.vmap(one)(boxes, scores, valid)
+    classes = scores.shape[-1]
+    boxes = clip(decode_deltas(deltas[:, :, 1:], proposals.boxes[:, :, None], WEIGHTS), *image_size)
+    large = jnp.all(boxes[..., 2:] - boxes[..., :2] >= 1e-2, -1)
+    flat = jnp.where(large & proposals.valid[..., None], scores, -1).reshape(len(scores), -1)
+    best, index = lax.top_k(flat, min(_AT_ONCE, flat.shape[1]))
+    boxes = jnp.take_along_axis(boxes.reshape(len(boxes), -1, 4), index[..., None], 1)
+    return select(
+        boxes,
+        best,
+        index % classes,
+        image_size,
+        score_threshold=score_threshold,
+        nms_threshold=nms_threshold,
+        max_detections=max_detections,
+    )

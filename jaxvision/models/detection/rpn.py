@@ -5,7 +5,6 @@ and masks say which count.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -47,25 +46,24 @@ class Boxes(NamedTuple):
     rows: Bool[Array, " b"]  # images that are not padding
 
 
-@dataclass(frozen=True)
-class Sampling:
+class Sampling(NamedTuple):
     """What is learnt from: of each image so many anchors or proposals, by their overlap with boxes.
 
     Attributes:
-      count: how many of an image.
+      number: of an image.
       positive_share: how many of them may be positive.
       high: from this IoU on one is positive.
       low: below it one is negative.
     """
 
-    count: int
+    number: int
     positive_share: float
     high: float
     low: float
 
 
 def learnable(targets: Targets | None) -> Boxes:
-    """The boxes of targets, see docs/architecture.md; crowds are left out.
+    """The boxes of a detector's targets; crowds are left out.
 
     Raises:
       UserError: there are none.
@@ -211,7 +209,7 @@ def rpn_losses(
         boxes: Array, valid: Array, row: Array, key: PRNGKeyArray
     ) -> tuple[Array, Array, Array]:
         match, label = assign(anchors, boxes, valid, sampling, allow_low_quality=True)
-        drawn = balanced_sample(label, key, sampling.count, sampling.positive_share)
+        drawn = balanced_sample(label, key, sampling.number, sampling.positive_share)
         positive, negative = (mask & row for mask in drawn)
         return encode_deltas(boxes[match], anchors), positive, negative
 

@@ -6,8 +6,6 @@ from typing import Any
 from parity.detectors import Case
 from parity.detectors.torchvision import as_it_is, detections, losses, operators
 
-from jaxvision.models.detection.rpn import Sampling
-
 __all__ = ["detections", "losses"]
 
 CLASSES = 90
@@ -21,8 +19,8 @@ _ALL = 100_000
 _COMMON = {
     "candidates": (40, 60),
     "proposals": (16, 24),
-    "anchor_sampling": Sampling(_ALL, 1.0, 0.5, 0.3),
-    "box_sampling": Sampling(_ALL, 1.0, 0.5, 0.5),
+    "anchor_sampling": (_ALL, 1.0, 0.5, 0.3),
+    "box_sampling": (_ALL, 1.0, 0.5, 0.5),
     "score_threshold": 0.05,
 }
 _PYRAMID = {"width": 8, "anchor_sizes": _SIZES}
@@ -112,7 +110,6 @@ def build(name: str, case: Case) -> Any:
             return ops.roi_pool(maps["0"], boxes, side, 1 / 16)
 
     pool = RoIPool(["0"], side, 2) if "vgg" in case.variant else None
-    anchor_sampling, box_sampling = options["anchor_sampling"], options["box_sampling"]
     return faster_rcnn.FasterRCNN(
         backbone,
         rpn_anchor_generator=anchors,
@@ -122,12 +119,12 @@ def build(name: str, case: Case) -> Any:
         rpn_post_nms_top_n_test=options["proposals"][0],
         rpn_post_nms_top_n_train=options["proposals"][1],
         rpn_nms_thresh=options.get("proposal_nms", 0.7),
-        rpn_fg_iou_thresh=anchor_sampling.high,
+        rpn_fg_iou_thresh=options["anchor_sampling"][2],
         rpn_batch_size_per_image=_ALL,
         rpn_positive_fraction=1.0,
         box_batch_size_per_image=_ALL,
         box_positive_fraction=1.0,
-        box_fg_iou_thresh=box_sampling.high,
+        box_fg_iou_thresh=options["box_sampling"][2],
         box_roi_pool=pool,
         box_head=box_head,
         box_predictor=faster_rcnn.FastRCNNPredictor(hidden[-1], case.classes + 1),
