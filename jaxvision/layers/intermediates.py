@@ -3,7 +3,8 @@
 - `tokens` [b, n, c]: those of the last block, after the network's last norm (BEiT has none before
   its mean), before they are pooled; the class token, if there is one, is the first.
 - `attention` [b, heads, n, n]: the weights of each layer of attention; rows are queries and sum to
-  one. Of windows, b counts those of all images.
+  one. Of windows, b counts those of all images; where queries see other tokens than themselves
+  (DETR) it is [b, heads, queries, n].
 
 Each is sown in a Flax collection of its own name, so that nobody pays for what only others ask for:
 weights of attention need another form of the product, tokens nothing. To have them beside the

@@ -139,6 +139,32 @@ def sincos_positions(
     return np.concatenate(waves, axis=1, dtype=np.float32)
 
 
+def sine_positions(
+    grid: Grid, channels: int, temperature: float = 10_000.0
+) -> Float[np.ndarray, "n c"]:
+    """Fixed positions of DETR: of the row, then of the column, as parts of the whole turn.
+
+    Each half has sines and cosines in turn, at falling frequencies. Carion et al., End-to-End
+    Object Detection with Transformers, 2020, https://arxiv.org/abs/2005.12872.
+
+    Args:
+      grid: rows and columns.
+      channels: a multiple of four.
+      temperature: ratio of the highest to the lowest frequency.
+
+    Raises:
+      UserError: another number of channels.
+    """
+    if channels % 4:
+        raise UserError(f"Sine positions need channels in fours, not {channels}.")
+    places = np.mgrid[: grid[0], : grid[1]].reshape(2, -1) + 1.0
+    turns = places / (np.array(grid)[:, None] + 1e-6) * 2 * math.pi
+    half = channels // 2
+    angles = turns[..., None] / temperature ** (np.arange(0, half, 2) / half)
+    waves = np.stack([np.sin(angles), np.cos(angles)], -1).reshape(2, -1, half)
+    return np.concatenate(list(waves), axis=1, dtype=np.float32)
+
+
 def relative_index(window: Grid, class_token: bool = False) -> Int[np.ndarray, "n n"]:
     """Which row of the table of relative biases is for each (query, key) of a window.
 

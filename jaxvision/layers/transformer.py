@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax.typing import Initializer
 from jaxtyping import Array, Float
 
+from jaxvision.errors import UserError
 from jaxvision.layers.blocks import DropPath
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.intermediates import asked, record
@@ -44,6 +45,38 @@ class LayerScale(nn.Module):
     def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
         gamma = parameter(self, "gamma", nn.initializers.constant(self.initial), (x.shape[-1],))
         return x * gamma.astype(x.dtype)
+
+
+def attend(
+    module: nn.Module,
+    q: Float[Array, "b n heads d"],
+    k: Float[Array, "b m heads d"],
+    v: Float[Array, "b m heads d"],
+    bias: Float[Array, " windows #heads n m"] | None = None,
+    dropout: float = 0.0,
+    train: bool = False,
+    recorded: bool = True,
+) -> Float[Array, "b n heads d"]:
+    """`dot_product_attention`, with dropout on its weights, which may be recorded as `attention`.
+
+    Args:
+      module: that attends, inside its compact method.
+      q, k, v, bias: see `dot_product_attention`.
+      dropout: rate of dropout on the weights.
+      train: whether dropout acts.
+      recorded: whether the weights are given to who asks for them; see `layers.intermediates`.
+    """
+    recorded = recorded and asked(module, "attention")
+    if not recorded and not (train and dropout > 0):
+        return dot_product_attention(q, k, v, bias)
+    logits = jnp.einsum("bqhd,bkhd->bhqk", q, k).astype(jnp.float32) * q.shape[-1] ** -0.5
+    if bias is not None:
+        logits += jnp.tile(bias, (len(q) // len(bias), 1, 1, 1))
+    weights = nn.softmax(logits).astype(q.dtype)
+    if recorded:
+        record(module, "attention", weights)
+    weights = nn.Dropout(dropout, deterministic=not train)(weights)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights, v)
 
 
 class Attention(nn.Module):
@@ -118,18 +151,45 @@ class Attention(nn.Module):
             if mask is not None:
                 masks = jnp.broadcast_to(mask, (len(mask), *bias.shape[1:]))
                 bias = add_bias(masks.reshape(len(mask), -1), bias.reshape(-1)).reshape(masks.shape)
-        if asked(self, "attention") or (train and self.attn_dropout > 0):
-            logits = jnp.einsum("bqhd,bkhd->bhqk", q, k).astype(jnp.float32) * head_dim**-0.5
-            if bias is not None:
-                logits += jnp.tile(bias, (batch // len(bias), 1, 1, 1))
-            weights = nn.softmax(logits).astype(q.dtype)
-            record(self, "attention", weights)
-            weights = nn.Dropout(self.attn_dropout, deterministic=not train)(weights)
-            y = jnp.einsum("bhqk,bkhd->bqhd", weights, v)
-        else:
-            y = dot_product_attention(q, k, v, bias)
+        y = attend(self, q, k, v, bias, self.attn_dropout, train)
         y = dense(channels, use_bias=self.proj_bias, name="proj")(y.reshape(batch, tokens, inner))
         return nn.Dropout(self.out_dropout, deterministic=not train)(y)
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of queries to keys and values, each projected by a layer of its own.
+
+    The layers are `q_proj`, `k_proj`, `v_proj` and `o_proj`, as in transformers.
+
+    Attributes:
+      num_heads: how many heads; they divide the channels of the queries among them.
+      recorded: whether the weights [b, heads, n, m] are recorded as `attention`.
+      dtype: what is computed in; None is what input and parameters promote to.
+      kernel_init: of the four kernels.
+    """
+
+    num_heads: int
+    recorded: bool = True
+    dtype: Any = None
+    kernel_init: Initializer = nn.initializers.xavier_uniform()
+
+    @nn.compact
+    def __call__(
+        self,
+        queries: Float[Array, "b n c"],
+        keys: Float[Array, "b m d"],
+        values: Float[Array, "b m e"],
+    ) -> Float[Array, "b n c"]:
+        channels = queries.shape[-1]
+        if channels % self.num_heads:
+            raise UserError(f"{channels} channels do not divide among {self.num_heads} heads.")
+        dense = partial(Dense, channels, dtype=self.dtype, kernel_init=self.kernel_init)
+        q, k, v = (
+            dense(name=f"{part}_proj")(x).reshape(*x.shape[:2], self.num_heads, -1)
+            for part, x in zip("qkv", (queries, keys, values))
+        )
+        y = attend(self, q, k, v, recorded=self.recorded)
+        return dense(name="o_proj")(y.reshape(queries.shape))
 
 
 class Mlp(nn.Module):
