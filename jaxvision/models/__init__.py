@@ -42,7 +42,15 @@ from jaxvision.models.backbones import (
     vit,
     xception,
 )
-from jaxvision.models.detection import faster_rcnn, fastestdet, fcos, localizer, retinanet
+from jaxvision.models.detection import (
+    detr,
+    faster_rcnn,
+    fastestdet,
+    fcos,
+    localizer,
+    retinanet,
+    yolos,
+)
 from jaxvision.models.generation import dcgan
 from jaxvision.models.segmentation import (
     autoencoder,
@@ -114,6 +122,8 @@ _FAMILIES = (
     fastestdet,
     fcos,
     retinanet,
+    detr,
+    yolos,
     # Generation.
     dcgan,
 )
