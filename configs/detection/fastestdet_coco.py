@@ -37,6 +37,7 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     config.data.eval_transforms = (stretch,)
     config.data.augment = ({"name": "flip_horizontal"},)
+    config.detection.clip = False
     config.model.name = "fastestdet"
     config.model.options = {"bgr": True}
     config.optimizer.name = "sgd"

@@ -129,7 +129,7 @@ def test_raw_outputs(name):
         compare(sample(heads[key], OUTPUTS), golden[f"heads/{key}"])
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.saturated])
 def test_detections(name):
     found, (_, ours) = setup(name), evaluated(name)
     count = np.minimum(found.golden["detections/count"], found.case.detections)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -12,6 +11,7 @@ from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.fpn import FeaturePyramid
 from jaxvision.layers.normalization import GroupNorm
 from jaxvision.layers.pyramid import by_stride, required
+from jaxvision.ops.forms import accumulable
 
 _STRIDES = (8, 16, 32, 64, 128)
 _small = nn.initializers.normal(0.01)
@@ -55,7 +55,7 @@ class Tower(nn.Module):
 
     @nn.compact
     def __call__(self, levels: Sequence[Float[Array, "b _ _ d"]]) -> list[tuple[Array, ...]]:
-        """Of each level its outputs, float32 [b, h, w, channels]."""
+        """Of each level its outputs, float32 [b, h, w, channels] at least."""
         common: dict[str, Any] = {"dtype": self.dtype, "kernel_init": _small}
         layers: list[Any] = []
         for index in range(self.depth):
@@ -81,7 +81,7 @@ class Tower(nn.Module):
         for x in levels:
             for layer in layers:
                 x = layer(x)
-            found.append(tuple(end(x).astype(jnp.float32) for end in ends))
+            found.append(tuple(accumulable(end(x)) for end in ends))
         return found
 
 

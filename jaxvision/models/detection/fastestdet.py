@@ -6,9 +6,9 @@ last three maps brought to stride 16 and pooled (He et al. 2014, https://arxiv.o
 and three heads: objectness, box, class. The box's loss is SIoU (Gevorgyan 2022,
 https://arxiv.org/abs/2205.12740); objectness is trained to be the overlap.
 
-An object trains the four cells around its centre, of which those count that overlap more than the
-mean of the batch. Where two objects train the same cell, the reference keeps what is written last;
-here the larger overlap is kept.
+Boxes may reach beyond the image, as the reference's do. An object trains the four cells around its
+centre, of which those count that overlap more than the mean of the batch. Where two objects train
+the same cell, the reference keeps what is written last; here the larger overlap is kept.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,6 +23,7 @@ from jaxvision.layers.normalization import BatchNorm
 from jaxvision.losses import Ratio
 from jaxvision.models.detection.outputs import select
 from jaxvision.models.variant import Variant
+from jaxvision.ops.forms import accumulable
 from jaxvision.ops.pooling import avg_pool2d, max_pool2d
 from jaxvision.ops.resize import resize
 
@@ -185,7 +186,7 @@ class FastestDet(nn.Module):
         fine, middle, coarse = self.backbone(image[..., ::-1] if self.bgr else image, train)
         coarse = resize(coarse, middle.shape[1:3], "nearest")
         x = jnp.concatenate([avg_pool2d(fine, 3, 2, 1), middle, coarse], -1)
-        return self.detect_head(self.SPP(x, train), train).astype(jnp.float32)
+        return accumulable(self.detect_head(self.SPP(x, train), train))
 
     def __call__(
         self,
@@ -210,6 +211,7 @@ class FastestDet(nn.Module):
             score_threshold=self.score_threshold,
             nms_threshold=self.nms_threshold,
             max_detections=self.max_detections,
+            clip=False,
         )
 
 

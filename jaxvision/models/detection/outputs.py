@@ -74,22 +74,25 @@ def select(
     score_threshold: float,
     nms_threshold: float,
     max_detections: int,
+    clip: bool = True,
 ) -> dict[str, Array]:
     """The objects that suppression leaves, from the highest score on.
 
     Args:
-      boxes: in pixels; clipped to the image.
+      boxes: in pixels.
       scores: of each.
       labels: classes; boxes of different ones do not suppress each other.
       size: (height, width) of the image.
       score_threshold: boxes need a higher score.
       nms_threshold: overlap above which the box of lower score goes.
       max_detections: m, of an image.
+      clip: whether boxes are cut off at the image's edges first.
 
     Returns:
       `boxes` [b, m, 4], `scores` and `labels` [b, m], all 0 where not `valid` [b, m].
     """
-    clipped = box_ops.clip(boxes, *size)
+    if clip:
+        boxes = box_ops.clip(boxes, *size)
 
     def one(boxes: Array, scores: Array, labels: Array) -> dict[str, Array]:
         indices, kept = batched_nms(
@@ -102,4 +105,4 @@ def select(
             "valid": kept,
         }
 
-    return jax.vmap(one)(clipped, scores, labels)
+    return jax.vmap(one)(boxes, scores, labels)

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from jaxvision.tasks import pictures
+from jaxvision.tasks.detection.task import on_photograph
 
 
 def picture(task: Any, batch: Mapping[str, Any], outputs: Mapping[str, Any]) -> np.ndarray:
@@ -52,7 +53,7 @@ def _drawn(
 def _on_photograph(task: Any, prediction: Any) -> tuple[np.ndarray, ...]:
     """(boxes, labels, scores) from the threshold on, in pixels of the photograph."""
     boxes, labels, scores = _sure(task, prediction.outputs)
-    return prediction.geometry.inverse_boxes(boxes), labels, scores
+    return on_photograph(prediction.geometry, boxes, task.clip), labels, scores
 
 
 def summary(task: Any, prediction: Any, top: int = 5) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import jax
 import numpy as np
 from flax import linen as nn
+from jaxtyping import Float
 
 from jaxvision.data.geometry import Geometry
 from jaxvision.errors import UserError
@@ -33,6 +34,7 @@ class Detection(base.Task):
 
     Attributes:
       metrics_of: see `keys.METRICS`.
+      clip: whether boxes are cut off at the photograph's edges.
       threshold: the score from which an object is drawn and listed.
     """
 
@@ -52,6 +54,7 @@ class Detection(base.Task):
     class_names: tuple[str, ...]
     inputs: Inputs = field(default_factory=Inputs)
     metrics_of: tuple[str, ...] = ("coco",)
+    clip: bool = True
     threshold: float = 0.5
 
     @classmethod
@@ -64,6 +67,7 @@ class Detection(base.Task):
             class_names=names,
             inputs=Inputs.create(config, facts),
             metrics_of=tuple(own.metrics),
+            clip=own.clip,
             threshold=own.threshold,
         )
 
@@ -111,7 +115,7 @@ class Detection(base.Task):
 
     def score(self, rows: Mapping[str, Any]) -> dict[str, float]:
         """What `detection.metrics` asks for, of boxes on the photographs."""
-        found, truth = on_photographs(rows)
+        found, truth = on_photographs(rows, self.clip)
         scores: dict[str, float] = {}
         for name in self.metrics_of:
             if name == "coco":
@@ -131,23 +135,40 @@ def _with_boxes(batch: Batch) -> Batch:
     return batch
 
 
-def on_photographs(rows: Mapping[str, np.ndarray]) -> tuple[Found, Truth]:
-    """What is found and what is there, in pixels of the photographs, image after image."""
+def on_photograph(
+    way: Geometry, boxes: Float[np.ndarray, "n 4"], clip: bool
+) -> Float[np.ndarray, "n 4"]:
+    """Boxes of a network's image on the photograph, which it was made of along `way`."""
+    if clip:
+        return way.inverse_boxes(boxes)
+    corners = way.inverse_points(boxes.reshape(-1, 2, 2))
+    return np.concatenate([corners.min(1), corners.max(1)], -1)  # mirrored ones too
+
+
+def on_photographs(rows: Mapping[str, np.ndarray], clip: bool = True) -> tuple[Found, Truth]:
+    """What is found and what is there, in pixels of the photographs, image after image.
+
+    Args:
+      rows: of `Detection.evaluate`, of all records.
+      clip: whether found boxes are cut off at the edges.
+    """
     ways = [
         Geometry.from_array(matrix, size, size)
         for matrix, size in zip(rows["geometry"], rows["image_size"])
     ]
 
-    def back(name: str, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def back(name: str, kept: np.ndarray, clip: bool) -> tuple[np.ndarray, np.ndarray]:
         """(image, boxes) of the objects that are kept."""
-        boxes = [way.inverse_boxes(row[mask]) for way, row, mask in zip(ways, rows[name], kept)]
+        boxes = [
+            on_photograph(way, row[mask], clip) for way, row, mask in zip(ways, rows[name], kept)
+        ]
         return np.nonzero(kept)[0], np.concatenate([*boxes, np.zeros((0, 4), np.float32)])
 
     kept = rows["found_valid"]
-    image, boxes = back("found_boxes", kept)
+    image, boxes = back("found_boxes", kept, clip)
     found = Found(image, boxes, rows["found_labels"][kept], rows["found_scores"][kept])
     kept = rows["true_box_valid"]
-    image, boxes = back("true_boxes", kept)
+    image, boxes = back("true_boxes", kept, True)
     if "true_box_area" in rows:
         scale = np.array([abs(np.linalg.det(way.matrix)) for way in ways])
         area = rows["true_box_area"][kept] / scale[image]

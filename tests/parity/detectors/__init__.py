@@ -44,6 +44,8 @@ class Case:
       boxes: how many objects each image has.
       double: whether ours computes in float64: rounding decides which boxes survive, or slopes.
       detections: how many are compared of each image.
+      saturated: whether so many scores are exactly 1 that the order of detections is open; what is
+        found is then compared in another case of the family.
       slow: whether the training step need not run by default: another case's runs the same code.
     """
 
@@ -55,6 +57,7 @@ class Case:
     double: bool = True
     detections: int = 20
     slow: bool = False
+    saturated: bool = False
 
 
 def families() -> dict[str, ModuleType]:
@@ -66,7 +69,7 @@ def families() -> dict[str, ModuleType]:
 
 
 def targets(case: Case) -> dict[str, np.ndarray]:
-    """Objects of each image: `boxes` f32 [b, n, 4], `box_label`, `box_valid`, padded."""
+    """Objects of each image: `boxes` f32 [b, n, 4], `box_label`, ..., padded."""
     batch, _, height, width = case.image
     count = max(case.boxes)
     drawn = _uniform(f"boxes of {batch}x{height}x{width}", (batch, count, 4)) / 2 + 0.5
@@ -79,4 +82,6 @@ def targets(case: Case) -> dict[str, np.ndarray]:
         "boxes": np.where(valid[..., None], np.concatenate([corner, corner + extent], -1), 0),
         "box_label": np.where(valid, label, 0).astype(np.int32),
         "box_valid": valid,
+        "box_crowd": np.zeros_like(valid),
+        "valid": np.ones(batch, bool),
     }
