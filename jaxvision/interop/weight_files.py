@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from jaxvision.errors import UserError, unknown
+from jaxvision.interop import deep_compression
 from jaxvision.interop.file_kind import foreign
 from jaxvision.interop.torch_file import REMEDY, read_torch_file
 from jaxvision.interop.torch_pickle import Placeholder
@@ -130,7 +131,8 @@ def read_state_dict(path: str | Path, part: str = "") -> StateDict:
     """The tensors of a file by name.
 
     `.safetensors`, files of torch.save under any name, an index of shards
-    (`model.safetensors.index.json`), or a folder with one of these. Wrappers around the state_dict
+    (`model.safetensors.index.json`), a folder with one of these, or the `.net` file of SqueezeNet's
+    authors. Wrappers around the state_dict
     (`{"state_dict": ..., "epoch": ...}`) and prefixes of all names (`module.`) are taken off.
 
     Args:
@@ -160,6 +162,8 @@ def _content(path: Path) -> Mapping[str, Any]:
         raise UserError(f"Cannot read {path}: it is {kind}.")
     if path.suffix == ".safetensors" or _begins_as_safetensors(path):
         return _safetensors(path)
+    if path.suffix == deep_compression.SUFFIX:
+        return deep_compression.read(path)
     return read_torch_file(path)
 
 
