@@ -17,18 +17,24 @@ from jaxvision.train import run
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
 # By default one runs of those that train one kind of network in one way: `digits` for classifiers,
-# `imagenet_vit` for recipes of transformers, `shapes_unet` for segmentation.
-ALIKE = (
-    *("fashion_mnist", "cifar10", "imagenet_resnet50", "imagenet_mobilenet_v2"),
-    *("mnist_vit", "imagenet_deit", "imagenet_swin"),
-    *("camvid", "camvid_espnet", "cityscapes", "voc", "ade20k"),
-)
+# `imagenet_vit` for recipes of transformers, `shapes_unet` and `shapes` for what is dense.
+ALIKE = {
+    "classification": (
+        *("fashion_mnist", "cifar10", "imagenet_resnet50", "imagenet_mobilenet_v2"),
+        *("mnist_vit", "imagenet_deit", "imagenet_swin"),
+    ),
+    "detection": ("bccd", "coco", "fastestdet_coco", "folder", "voc"),
+    "segmentation": ("ade20k", "camvid", "camvid_espnet", "cityscapes", "voc"),
+}
 
 
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(p, marks=pytest.mark.slow) if p.stem in ALIKE else p for p in CONFIGS],
-    ids=lambda p: p.stem,
+    [
+        pytest.param(p, marks=pytest.mark.slow) if p.stem in ALIKE.get(p.parent.name, ()) else p
+        for p in CONFIGS
+    ],
+    ids=lambda p: f"{p.parent.name}/{p.stem}",
 )
 def test_the_reduced_form_runs(path, tmp_path):
     config = configuration.load(f"{path}:smoke")
@@ -41,7 +47,7 @@ def test_the_reduced_form_runs(path, tmp_path):
     assert json.loads((tmp_path / "run" / "facts.json").read_text())["class_names"]
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_every_variant_is_valid_and_others_are_refused(path):
     text = path.read_text()
     listed = re.search(r"check_variant\(\s*variant,\s*\((.*?)\)", text, re.DOTALL)
