@@ -53,7 +53,7 @@ def get_config(variant: str = "") -> ConfigDict:
         {"name": "letterbox", "size": (240, 320)},
     )
     config.data.augment = ({"name": "flip_horizontal"}, {"name": "flip_vertical"})
-    config.detection.metrics = ("coco", "voc2012")
+    config.detection.voc = ("2012",)
     config.model.name, config.model.options = NETWORKS.get(variant, NETWORKS["fcos"])
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 5e-4

@@ -34,7 +34,7 @@ def get_config(variant: str = "") -> ConfigDict:
         {"name": "resize_shortest", "size": 600, "longest": 1000},
     )
     config.data.augment = ({"name": "flip_horizontal"},)
-    config.detection.metrics = ("coco", "voc2007", "voc2012")
+    config.detection.voc = ("2007", "2012")
     config.model.name, config.optimizer.learning_rate = NETWORKS.get(
         variant, NETWORKS["fasterrcnn"]
     )

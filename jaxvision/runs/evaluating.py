@@ -2,10 +2,12 @@
 
 import dataclasses
 import logging
+from pathlib import Path
 from typing import Any
 
 import jax
 
+from jaxvision import tasks
 from jaxvision.data import notices
 from jaxvision.data.facts import Facts
 from jaxvision.errors import UserError
@@ -17,16 +19,22 @@ from jaxvision.train.evaluation import Evaluator
 logger = logging.getLogger(__name__)
 
 
-def evaluate(run: Run, split: str = "") -> tuple[dict[str, float], dict[str, Any]]:
+def evaluate(
+    run: Run, split: str = "", output: Path | None = None
+) -> tuple[dict[str, float], dict[str, Any]]:
     """(metrics by plain name, sums) of a split, over all devices.
 
     Args:
       run: the trained network.
       split: `data.test` by default.
+      output: a folder for the pictures that the task's report draws of an evaluation.
 
     Raises:
-      UserError: data, weights or configuration are wrong; see the message.
+      UserError: data, weights or configuration are wrong, or the task draws no such pictures.
     """
+    figures = getattr(tasks.report(run.config.task), "figures", None)
+    if output is not None and figures is None:
+        raise UserError(f"There are no pictures of an evaluation of {run.config.task}.")
     config = run.config.copy_and_resolve_references()
     split = split or config.data.test
     if not split:
@@ -42,8 +50,12 @@ def evaluate(run: Run, split: str = "") -> tuple[dict[str, float], dict[str, Any
         run = dataclasses.replace(run, facts=Facts(class_names=names))
     variables = run.variables_for(loader.stream[0]["image"].shape)
     variables = jax.device_put(variables, mesh.replicated(devices))
-    found = Evaluator(run.task, config.seed)(variables, loader.batches())
+    evaluator = Evaluator(run.task, config.seed)
+    found = evaluator(variables, loader.batches())
     assert found is not None  # nobody cancels it
+    if output is not None and figures is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        figures(run.task, evaluator.rows, output)
     if loader.corrupt:
         first = ", ".join(sorted(loader.corrupt)[:20])
         logger.warning("Skipped %d unreadable images: %s", len(loader.corrupt), first)

@@ -342,4 +342,8 @@ def write_predictions(
         summary = report.summary(run.task, prediction)
         picture = {"picture": f"{stem}.png"}
         summaries.append({"file": str(prediction.file), **summary, **picture})
-    write_atomically(folder / "predictions.json", json.dumps(summaries, indent=2) + "\n")
+    written: dict[str, Any] = {"predictions.json": summaries}
+    if hasattr(report, "files"):
+        written |= report.files(run.task, run.facts, summaries)
+    for name, content in written.items():
+        write_atomically(folder / name, json.dumps(content, indent=2) + "\n")

@@ -131,15 +131,21 @@ class Run:
 
         return predict(self, images, **options)
 
-    def evaluate(self, split: str = "") -> tuple[dict[str, float], dict[str, Any]]:
+    def evaluate(
+        self, split: str = "", output: Path | None = None
+    ) -> tuple[dict[str, float], dict[str, Any]]:
         """(metrics by plain name, sums) of a split of its data, `data.test` by default.
+
+        Args:
+          split: see above.
+          output: a folder for pictures of the evaluation, of tasks that draw them.
 
         Raises:
           UserError: the data are missing or wrong.
         """
         from jaxvision.runs.evaluating import evaluate
 
-        return evaluate(self, split)
+        return evaluate(self, split, output)
 
     def sample(self, count: int, seed: int = 0) -> np.ndarray:
         """New images, uint8 [count, h, w, c]; the first ones are the same for any count.

@@ -148,6 +148,10 @@ class Task(Protocol):
         """Metrics of the rows of all records, NumPy arrays [n, ...]."""
         return {}
 
+    def scores(self) -> tuple[str, ...]:
+        """The names that `score` surely gives: all that are declared, by default."""
+        return tuple(name for name in self.metrics if not set(name) & set("*?["))
+
     def notes(self, config: "ConfigDict") -> list[str]:
         """What a user should be told when a training begins; a line each."""
         return []

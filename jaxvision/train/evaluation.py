@@ -21,10 +21,14 @@ class Evaluator:
     Args:
       task: whose `evaluate` and `score` are meant.
       seed: of the random numbers that an evaluation may need; batch k has the k-th key.
+
+    Attributes:
+      rows: of all records of the last evaluation.
     """
 
     def __init__(self, task: Task, seed: int):
         self.task = task
+        self.rows: dict[str, np.ndarray] = {}
         key = stream(seed, EVALUATION)
 
         def step(variables: Any, batch: Any, number: Any) -> tuple[Sums, dict[str, Any]]:
@@ -36,12 +40,12 @@ class Evaluator:
         self.step = jax.jit(step, compiler_options=compilation.compiler_options())
 
     def names(self, variables: Any, batch: Any) -> set[str]:
-        """The metrics that an evaluation gives, from shapes alone; those of rows as declared."""
+        """The metrics that an evaluation gives, from shapes alone."""
         shapes, rows = self.step.eval_shape(variables, batch, 0)
         zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
         found = set(metrics.compute(zeros))
         if rows:
-            found |= {name for name in self.task.metrics if not set(name) & set("*?[")}
+            found |= set(self.task.scores())
         return found
 
     def __call__(
@@ -67,9 +71,10 @@ class Evaluator:
                 total, pending, count, elements = _fold(total, pending), None, 0, 0
         sums = _fold(total, pending) if pending is not None else total or {}
         result = metrics.compute(sums)
+        self.rows = {}
         if kept:
-            rows = {key: np.concatenate([part[key] for part in kept]) for key in kept[0]}
-            result |= self.task.score(rows)
+            self.rows = {key: np.concatenate([part[key] for part in kept]) for key in kept[0]}
+            result |= self.task.score(self.rows)
         return result, sums
 
 

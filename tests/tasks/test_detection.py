@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from jaxvision.data.facts import Facts
 from jaxvision.data.geometry import Geometry
 from jaxvision.errors import UserError
 from jaxvision.losses import Ratio
@@ -58,7 +59,7 @@ def batch():
 
 @pytest.fixture(scope="module")
 def task():
-    return Detection(Fixed(), NAMES, metrics_of=("coco", "voc2007", "voc2012"))
+    return Detection(Fixed(), NAMES, voc=("2007", "2012"))
 
 
 def rows_of(task, given):
@@ -133,3 +134,21 @@ def test_what_is_shown(task, tmp_path):
     assert report.cell(low, prediction, top=1) == "1 b, 1 more classes"
     report.write(low, prediction, tmp_path, "x")
     assert (tmp_path / "x.png").is_file()
+
+
+def test_results_in_the_form_of_coco(task):
+    summary = {"boxes": [[1.0, 2.0, 4.5, 4.0]], "scores": [0.9], "classes": ["b"]}
+    named, numbered = ({**summary, "file": f"x/{stem}.jpg"} for stem in ("cat", "000012"))
+    found = report.files(task, Facts(), [named, numbered])["coco.json"]
+    expected = {"category_id": 2, "bbox": [1.0, 2.0, 3.5, 2.0], "score": 0.9}
+    assert found == [{**expected, "image_id": "cat"}, {**expected, "image_id": 12}]
+    (one,) = report.files(task, Facts(category_ids=(5, 9)), [named])["coco.json"]
+    assert one["category_id"] == 9
+
+
+def test_pictures_of_an_evaluation(task, tmp_path):
+    report.figures(task, rows_of(task, batch()), tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["confusion.png", "precision_recall.png"]
+    empty = {**batch(), "box_valid": jnp.zeros((3, 2), bool)}
+    report.figures(task, rows_of(task, empty), tmp_path)

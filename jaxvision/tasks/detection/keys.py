@@ -2,13 +2,11 @@
 
 from jaxvision.config import Key
 
-METRICS = ("coco", "voc2007", "voc2012")
-
 KEYS = {
-    "metrics": Key(
-        ["coco"],
-        f"which average precisions are computed: {', '.join(METRICS)}",
-        choices=METRICS,
+    "voc": Key(
+        [],
+        "rules of PASCAL VOC by which average precision is computed too, beside COCO's",
+        choices=("2007", "2012"),
     ),
     "clip": Key(True, "cut found boxes off at the photograph's edges, before they are scored"),
     "threshold": Key(

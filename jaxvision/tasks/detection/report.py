@@ -1,15 +1,16 @@
 """What detection shows."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from jaxvision.metrics.detection import confusion, rank
 from jaxvision.tasks import pictures
-from jaxvision.tasks.detection.task import on_photograph
+from jaxvision.tasks.detection.task import on_photograph, on_photographs
 
 
 def picture(task: Any, batch: Mapping[str, Any], outputs: Mapping[str, Any]) -> np.ndarray:
@@ -82,3 +83,95 @@ def write(task: Any, prediction: Any, folder: Path, stem: str) -> None:
     """The photograph with the objects found, as `stem.png`."""
     drawn = _drawn(task, prediction.image, *_on_photograph(task, prediction))
     Image.fromarray(drawn).save(folder / f"{stem}.png")
+
+
+def figures(task: Any, rows: Mapping[str, np.ndarray], folder: Path) -> None:
+    """Precision over recall of each class, and which class is found for which, as pictures.
+
+    Args:
+      task: a `Detection`.
+      rows: of an evaluation.
+      folder: gets `precision_recall.png` and `confusion.png`; the latter is of objects that are
+        found with `task.threshold`, at an overlap of one half.
+    """
+    found, truth = on_photographs(rows, task.clip)
+    ranked = {name: rank(found, truth, k) for k, name in enumerate(task.class_names)}
+    _curves(ranked, folder / "precision_recall.png")
+    matrix = confusion(found, truth, len(task.class_names), task.threshold)
+    _matrix(matrix, (*task.class_names, "nothing"), folder / "confusion.png")
+
+
+_NAMED = 20  # of more curves or classes, names would hide what they name
+
+
+def _axes(width: float, height: float) -> tuple[Any, Any]:
+    # Without pyplot there is no window and no figure that stays in memory.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots()
+
+
+def _curves(ranked: Mapping[str, Any], path: Path) -> None:
+    figure, axes = _axes(7, 5)
+    for index, (name, one) in enumerate(ranked.items()):
+        if one.objects:
+            colour = np.array(pictures.class_colour(index)) / 255
+            label = f"{name} ({one.objects})" if len(ranked) <= _NAMED else None
+            axes.plot(one.recall, one.precision, color=colour, label=label)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
+    axes.set_title("Found at an overlap of 0.5")
+    axes.grid(alpha=0.3)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower left", fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def _matrix(matrix: np.ndarray, names: Any, path: Path) -> None:
+    side = min(12.0, 3 + 0.45 * len(names))
+    figure, axes = _axes(side + 1, side)
+    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set(xlabel="found", ylabel="true")
+    if len(names) <= _NAMED + 1:
+        axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+        axes.set_yticks(range(len(names)), names)
+        for (row, column), count in np.ndenumerate(matrix):
+            if count:
+                ink = "white" if share[row, column] > 0.5 else "black"
+                axes.text(column, row, count, ha="center", va="center", color=ink, fontsize=8)
+    figure.colorbar(image, label="share of the true class")
+    figure.savefig(path, dpi=120)
+
+
+def files(task: Any, facts: Any, summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Further files of a prediction: `coco.json`, a list of results as COCO's evaluation reads it.
+
+    `image_id` is the file's name without suffix, a number where it is one, as in COCO's own files.
+    Categories have the ids of the training data, or count from 1.
+
+    Args:
+      task: a `Detection`.
+      facts: of the run's data.
+      summaries: of each image, see `summary`, and its `file`.
+
+    Returns:
+      JSON-able content by name.
+    """
+    ids = facts.category_ids or range(1, len(task.class_names) + 1)
+    category = dict(zip(task.class_names, ids))
+    results = []
+    for one in summaries:
+        stem = Path(one["file"]).stem
+        for (x0, y0, x1, y1), score, name in zip(one["boxes"], one["scores"], one["classes"]):
+            results.append(
+                {
+                    "image_id": int(stem) if stem.isdecimal() else stem,
+                    "category_id": category[name],
+                    "bbox": [x0, y0, round(x1 - x0, 2), round(y1 - y0, 2)],
+                    "score": score,
+                }
+            )
+    return {"coco.json": results}

@@ -33,7 +33,7 @@ class Detection(base.Task):
     [b, n], and which rows are objects, `valid`.
 
     Attributes:
-      metrics_of: see `keys.METRICS`.
+      voc: years of PASCAL VOC by whose rules average precision is computed too.
       clip: whether boxes are cut off at the photograph's edges.
       threshold: the score from which an object is drawn and listed.
     """
@@ -53,7 +53,7 @@ class Detection(base.Task):
     model: nn.Module
     class_names: tuple[str, ...]
     inputs: Inputs = field(default_factory=Inputs)
-    metrics_of: tuple[str, ...] = ("coco",)
+    voc: tuple[str, ...] = ()
     clip: bool = True
     threshold: float = 0.5
 
@@ -66,7 +66,7 @@ class Detection(base.Task):
             model=base.create_network(config, len(names)),
             class_names=names,
             inputs=Inputs.create(config, facts),
-            metrics_of=tuple(own.metrics),
+            voc=tuple(own.voc),
             clip=own.clip,
             threshold=own.threshold,
         )
@@ -114,16 +114,15 @@ class Detection(base.Task):
         return {}, {**rows, **{name: batch[name] for name in ("geometry", "image_size")}}
 
     def score(self, rows: Mapping[str, Any]) -> dict[str, float]:
-        """What `detection.metrics` asks for, of boxes on the photographs."""
+        """COCO's numbers, and those of `detection.voc`, of boxes on the photographs."""
         found, truth = on_photographs(rows, self.clip)
-        scores: dict[str, float] = {}
-        for name in self.metrics_of:
-            if name == "coco":
-                images = range(len(rows["geometry"]))
-                scores |= coco_scores(found, truth, images, self.class_names)
-            else:
-                scores |= voc_scores(found, truth, self.class_names, int(name[-4:]))
+        scores = coco_scores(found, truth, range(len(rows["geometry"])), self.class_names)
+        for year in self.voc:
+            scores |= voc_scores(found, truth, self.class_names, int(year))
         return scores
+
+    def scores(self) -> tuple[str, ...]:
+        return *COCO_METRICS, *(f"map_voc{year}" for year in self.voc)
 
 
 def _with_boxes(batch: Batch) -> Batch:
