@@ -1,12 +1,13 @@
-"""A convolution, batch normalisation and an activation, under the names of either convention."""
+"""A convolution, batch normalisation and an activation, under the names of each convention."""
 
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+from flax.typing import Initializer
 from jaxtyping import Array, Float
 
-from jaxvision.layers.convolution import Conv2d
+from jaxvision.layers.convolution import Conv2d, he_normal
 from jaxvision.layers.normalization import BatchNorm
 from jaxvision.ops.windows import Padding, Pair
 
@@ -14,12 +15,17 @@ from jaxvision.ops.windows import Padding, Pair
 class ConvNormAct(nn.Module):
     """torchvision's `BasicConv2d`, timm's `ConvNormAct`, pytorchcv's `ConvBlock`.
 
+    With the names "0" and "1" it is torchvision's `Conv2dNormActivation`.
+
     Attributes:
       features, kernel_size, stride, padding, dilation, groups: see `Conv2d`.
       use_bias: whether the convolution has a bias; None is when there is no norm.
       norm: whether there is batch normalisation.
       epsilon: added to its variance.
+      momentum: see `BatchNorm`.
       act: the activation; None is none.
+      names: of the convolution and the norm.
+      kernel_init: of the convolution.
       dtype: what is computed in; None is what input and parameters promote to.
     """
 
@@ -32,7 +38,10 @@ class ConvNormAct(nn.Module):
     use_bias: bool | None = None
     norm: bool = True
     epsilon: float = 1e-5
+    momentum: float = 0.9
     act: Callable[[Array], Array] | None = nn.relu
+    names: tuple[str, str] = ("conv", "bn")
+    kernel_init: Initializer = he_normal
     dtype: Any = None
 
     @nn.compact
@@ -46,10 +55,12 @@ class ConvNormAct(nn.Module):
             self.groups,
             use_bias=not self.norm if self.use_bias is None else self.use_bias,
             dtype=self.dtype,
-            name="conv",
+            kernel_init=self.kernel_init,
+            name=self.names[0],
         )(x)
         if self.norm:
-            x = BatchNorm(epsilon=self.epsilon, dtype=self.dtype, name="bn")(x, train)
+            norm = BatchNorm(self.momentum, self.epsilon, dtype=self.dtype, name=self.names[1])
+            x = norm(x, train)
         return x if self.act is None else self.act(x)
 
 

@@ -1,5 +1,6 @@
 """Squeeze-and-excitation: Hu et al. 2017, https://arxiv.org/abs/1709.01507."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -14,14 +15,16 @@ class SqueezeExcite(nn.Module):
 
     Attributes:
       hidden: channels between the two, `fc1` and `fc2`.
+      gate: what makes scales of the second's output.
       dtype: what is computed in; None is what input and parameters promote to.
     """
 
     hidden: int
+    gate: Callable[[Array], Array] = nn.sigmoid
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         mean = jnp.mean(x, (1, 2), keepdims=True)
         y = nn.relu(Conv2d(self.hidden, 1, dtype=self.dtype, name="fc1")(mean))
-        return x * nn.sigmoid(Conv2d(x.shape[-1], 1, dtype=self.dtype, name="fc2")(y))
+        return x * self.gate(Conv2d(x.shape[-1], 1, dtype=self.dtype, name="fc2")(y))

@@ -30,6 +30,7 @@ from jaxvision.models.backbones import (
     mixer,
     mlp,
     mobilenet,
+    mobilenet_v3,
     nasnet,
     residual_cifar,
     resnet,
@@ -94,6 +95,7 @@ _FAMILIES = (
     densenet,
     # Networks for phones.
     mobilenet,
+    mobilenet_v3,
     shufflenet,
     # Capsules.
     capsnet,

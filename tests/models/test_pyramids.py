@@ -36,6 +36,7 @@ SMALL = {
     "vit_tiny_patch16_224": {"depth": 4},
 }
 CHOSEN = [*(SMALL.keys() - {"nasnet_4a1056", "inception_v4"}), "vgg11", "squeezenet1_0", "alexnet"]
+CHOSEN += ["mobilenet_v3_small"]
 SIZE = (375, 500)
 # The maps that a decoder asks for, and encoders that round down, or do not pad.
 NEEDED = {
@@ -82,7 +83,7 @@ def test_declared_strides(name):
 
 
 def test_strides_of_a_dilated_network():
-    for name in ("resnet18", "legacy_seresnet50", "mobilenet_v2"):
+    for name in ("resnet18", "legacy_seresnet50", "mobilenet_v2", "mobilenet_v3_small"):
         for stride in (32, 16, 8):
             options = {**SMALL.get(name, {}), "output_stride": stride}
             model = models.create(name, features_only=True, **options)

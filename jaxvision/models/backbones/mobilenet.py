@@ -31,7 +31,7 @@ from jaxvision.state_dict import StateDict
 Activation = Callable[[Array], Array]
 
 
-def _scaled(width: float) -> int:
+def scaled(width: float) -> int:
     """A multiple of 8 near the width, not more than a tenth below it."""
     rounded = max(8, int(width + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * width else rounded
@@ -88,13 +88,13 @@ class MobileNetV1(nn.Module):
     def __call__(
         self, image: Float[Array, "b h w c"], train: bool = False
     ) -> Float[Array, "b k"] | tuple[Float[Array, "b i j d"], ...]:
-        width = _scaled(32 * self.width_mult)
+        width = scaled(32 * self.width_mult)
         x = Conv2d(width, 3, 2, use_bias=False, dtype=self.dtype, name="conv_stem")(image)
         x = self.act(BatchNorm(dtype=self.dtype, name="bn1")(x, train))
         conv = nn.remat(SeparableConv, static_argnums=(2,)) if self.remat else SeparableConv
         features = []
         for stage, depth in enumerate(self.depths):
-            width = _scaled(64 * 2**stage * self.width_mult)
+            width = scaled(64 * 2**stage * self.width_mult)
             for index in range(depth):
                 stride = 2 if stage and index == 0 else 1
                 made = conv(width, stride, self.act, self.dtype, name=f"blocks_{stage}_{index}")
@@ -184,7 +184,7 @@ class MobileNetV2(nn.Module):
     ) -> Float[Array, "b k"] | tuple[Float[Array, "b i j d"], ...]:
         def conv(x: Array, width: float, kernel: int, stride: int, index: int) -> Array:
             made = Conv2d(
-                _scaled(width),
+                scaled(width),
                 kernel,
                 stride,
                 use_bias=False,
@@ -205,7 +205,7 @@ class MobileNetV2(nn.Module):
             reached *= stride
             for position in range(depth):
                 x = block(
-                    _scaled(channels * self.width_mult),
+                    scaled(channels * self.width_mult),
                     expansion,
                     stride if position == 0 else 1,
                     dilation,
