@@ -50,6 +50,7 @@ from jaxvision.models.detection import (
     fcos,
     localizer,
     retinanet,
+    ssd,
     yolos,
 )
 from jaxvision.models.generation import dcgan
@@ -124,6 +125,7 @@ _FAMILIES = (
     fastestdet,
     fcos,
     retinanet,
+    ssd,
     detr,
     yolos,
     # Generation.

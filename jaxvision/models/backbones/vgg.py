@@ -29,6 +29,7 @@ class VGG(nn.Module):
       stages: per stage one digit a convolution, the size of its kernel.
       batch_norm: whether each convolution is batch-normalised.
       response_norm: whether the first convolution is locally normalised, as in AlexNet.
+      ceil_mode: whether the third pooling keeps a window that runs over the end, as SSD's does.
       hidden: channels of the two hidden linear layers.
       remat: recompute each stage in the backward pass to save memory.
       features_only: return the maps of strides 1, 2, 4, 8, 16 (each before its pooling) and 32.
@@ -38,6 +39,7 @@ class VGG(nn.Module):
     stages: tuple[str, ...] = ("3", "3", "33", "33", "33")
     batch_norm: bool = False
     response_norm: bool = False
+    ceil_mode: bool = False
     hidden: int = 4096
     dropout: float = 0.5
     remat: bool = False
@@ -76,7 +78,7 @@ class VGG(nn.Module):
             x = (nn.remat(convolve) if self.remat else convolve)(self, x)
             index += (3 if self.batch_norm else 2) * len(kernels) + 1
             features.append(x)
-            x = max_pool2d(x, 2)
+            x = max_pool2d(x, 2, ceil_mode=self.ceil_mode and stage == 2)
         if self.features_only:
             return (*features, x)
         x = flatten(adaptive_avg_pool2d(x, 7))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxvision.ops import boxes as box_ops
-from jaxvision.ops.suppression import batched_nms
+from jaxvision.ops.suppression import batched_nms, nms
 
 # Of a level: scores [b, n, k], coded boxes [b, n, 4], and what decodes some of them.
 Level = tuple[Array, Array, Callable[[Array, Array], Array]]
@@ -36,6 +36,38 @@ def select_from_levels(
         nms_threshold=detector.nms_threshold,
         max_detections=detector.max_detections,
     )
+
+
+def select_of_each_class(
+    detector: Any,
+    scores: Float[Array, "b n k"],
+    coded: Float[Array, "b n 4"],
+    decode: Callable[[Array, Array], Array],
+    size: Sequence[int],
+) -> dict[str, Array]:
+    """The objects that are left of the best places of each class; see `select`.
+
+    Args:
+      detector: see `select_from_levels`; its `candidates` are those of a class.
+      scores, coded, decode: see `best_of_level`.
+      size: (height, width) of the image.
+    """
+    batch, places, _ = scores.shape
+    best, place = jax.lax.top_k(scores.swapaxes(1, 2), min(detector.candidates, places))
+    flat = place.reshape(batch, -1)
+    found = decode(jnp.take_along_axis(coded, flat[..., None], 1), flat)
+    boxes = box_ops.clip(found, *size).reshape(*place.shape, 4)
+
+    # Class by class and not at once: on accelerators that compares all boxes with each other.
+    def one(boxes: Array, scores: Array) -> tuple[Array, Array]:
+        valid = scores > detector.score_threshold
+        indices, kept = nms(boxes, scores, detector.nms_threshold, detector.max_detections, valid)
+        return boxes[indices], jnp.where(kept, scores[indices], -1.0)
+
+    boxes, best = jax.vmap(jax.vmap(one))(boxes, best)
+    scores, index = jax.lax.top_k(best.reshape(batch, -1), detector.max_detections)
+    boxes = jnp.take_along_axis(boxes.reshape(batch, -1, 4), index[..., None], 1)
+    return _padded(boxes, scores, index // detector.max_detections, scores > 0)
 
 
 def best_of_level(
@@ -98,11 +130,15 @@ def select(
         indices, kept = batched_nms(
             boxes, scores, labels, nms_threshold, max_detections, scores > score_threshold
         )
-        return {
-            "boxes": jnp.where(kept[:, None], boxes[indices], 0),
-            "scores": jnp.where(kept, scores[indices], 0),
-            "labels": jnp.where(kept, labels[indices], 0).astype(jnp.int32),
-            "valid": kept,
-        }
+        return _padded(boxes[indices], scores[indices], labels[indices], kept)
 
     return jax.vmap(one)(boxes, scores, labels)
+
+
+def _padded(boxes: Array, scores: Array, labels: Array, kept: Array) -> dict[str, Array]:
+    return {
+        "boxes": jnp.where(kept[..., None], boxes, 0),
+        "scores": jnp.where(kept, scores, 0),
+        "labels": jnp.where(kept, labels, 0).astype(jnp.int32),
+        "valid": kept,
+    }

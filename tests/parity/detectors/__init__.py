@@ -46,6 +46,7 @@ class Case:
       detections: how many are compared of each image.
       saturated: whether so many scores are exactly 1 that the order of detections is open; what is
         found is then compared in another case of the family.
+      background: whether something is learnt of a batch without objects.
       slow: whether the training step need not run by default: another case's runs the same code.
     """
 
@@ -56,6 +57,7 @@ class Case:
     boxes: tuple[int, ...] = (3, 2)
     double: bool = True
     detections: int = 20
+    background: bool = True
     slow: bool = False
     saturated: bool = False
 

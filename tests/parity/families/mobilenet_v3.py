@@ -39,12 +39,17 @@ def build(name, case):
         return models.mobilenet_v3_small(
             num_classes=case.classes, width_mult=0.5, reduced_tail=True, dilated=True
         )
-    rows, channels = [], 16
-    for kernel, width, features, squeezed, act, stride in case.options["rows"]:
-        rows.append(
-            models.mobilenetv3.InvertedResidualConfig(
-                channels, kernel, width, features, squeezed, act, stride, 1, 1.0
-            )
+    return models.MobileNetV3(rows(case.options["rows"]), case.options["hidden"], case.classes)
+
+
+def rows(options):
+    """torchvision's of ours."""
+    from torchvision.models.mobilenetv3 import InvertedResidualConfig
+
+    found, channels = [], 16
+    for kernel, width, features, squeezed, act, stride in options:
+        found.append(
+            InvertedResidualConfig(channels, kernel, width, features, squeezed, act, stride, 1, 1.0)
         )
         channels = features
-    return models.MobileNetV3(rows, case.options["hidden"], case.classes)
+    return found
