@@ -36,6 +36,16 @@ NETWORKS = {
             "head_hidden": (256, 256),
         },
     ),
+    "ssd": (
+        "ssd300_vgg16",
+        {
+            "encoder": "resnet18",
+            "strides": (8, 16, 32),
+            **{"normalize": False, "linear": 0, "extras": ((64, 128, 3, 2, 1),)},
+            **{"ratios": ((2, 3),) * 4, "scales": (), "steps": ()},
+            **{"candidates": 100, "max_detections": 100},
+        },
+    ),
     "fastestdet": ("fastestdet", {}),
 }
 

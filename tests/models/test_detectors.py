@@ -184,6 +184,18 @@ def test_images_without_objects(name):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_weights_go_back_by_the_names_of_the_reference(name):
+    found = setup(name)
+    state = torch_weights.to_state_dict(found.variables)
+    export = models.variant(found.case.variant).export
+    state = {k: v for k, v in export(state).items() if not k.endswith("num_batches_tracked")}
+    every = found.shapes | found.statistics_shapes
+    assert {key: list(value.shape) for key, value in state.items()} == every
+    for key, value in state.items():
+        np.testing.assert_array_equal(value, weights(key, value.shape).astype(value.dtype))
+
+
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_parameters(name):
     classes, expected = PARAMETERS[name]
