@@ -8,8 +8,8 @@ https://arxiv.org/abs/1801.04381, section 6.2; Howard et al., Searching for Mobi
 https://arxiv.org/abs/1905.02244, section 6.3) has separable convolutions; reference: torchvision's
 `ssdlite320_mobilenet_v3_large`.
 
-As in the references an image teaches as many easy classes as it has objects: of one without any,
-nothing is learnt.
+As in the references negatives are three times the default boxes that have an object, so nothing is
+learnt of an image without objects.
 """
 
 import itertools
