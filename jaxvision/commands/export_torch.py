@@ -54,7 +54,9 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
     shapes = torch_weights.torch_shapes(variables)
     torch_weights.save(options.output, variables, export)
     print(f"Wrote {len(shapes)} tensors of {name} to {options.output}. In PyTorch:")
-    network, differing = describe(name, entry, shapes) if is_known(reference) else (None, [])
+    # The last layer of a detector does not tell its classes: it counts boxes and a background, too.
+    tells = is_known(reference) and entry.role != "detection"
+    network, differing = describe(name, entry, shapes) if tells else (None, [])
     if network and (call := constructor(reference, network)):
         print(f"  network = {call}")
     else:

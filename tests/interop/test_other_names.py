@@ -177,3 +177,22 @@ def test_options_that_no_constructor_has_are_told(opened, tmp_path, capsys):
     cli._dispatch(["export-torch", f"{tmp_path}/out.safetensors", "--model", "preresnet56_cifar10"])
     out = capsys.readouterr().out
     assert "tensors are not as in the published preresnet56_cifar10, e.g." in out
+
+
+def test_detectors_are_named_without_a_constructor(monkeypatch, tmp_path, capsys):
+    rows = tuple((3, 16, 16, False, "RE", 2) for _ in range(7))
+    encoder = {"rows": rows, "reduced_tail": False}
+    name = "ssdlite320_mobilenet_v3_large"
+    model = models.create(
+        name, 2, encoder_options=encoder, strides=(128, 256), extras=(), ratios=((2,), (2,))
+    )
+    like = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 256, 256, 3))))
+    variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), like)
+    monkeypatch.setattr(pretrained, "create", lambda *_: (model, variables))
+    cli._dispatch(["export-torch", f"{tmp_path}/out.safetensors", "--model", name])
+    out = capsys.readouterr().out
+    assert f"network = ...  # torchvision {name}\n" in out
+    assert "options" not in out
+    assert "head.classification_head.module_list.0.1.weight" in load_file(
+        tmp_path / "out.safetensors"
+    )

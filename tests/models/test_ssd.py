@@ -62,7 +62,7 @@ def test_on_another_encoder(separable):
         ({"ratios": ((2,), (2,))}, "4 maps, 3 of its encoder and 1 extra; they need 4 ratios"),
         ({"scales": (0.1, 0.5)}, "need 5 scales, not 2"),
         ({"steps": (8, 16)}, "need 4 steps, not 2"),
-        ({"extras": ((8, 16, 3, 1, 0),)}, "3x3 convolution does not fit"),
+        ({"extras": ((8, 16, 3, 1, 0),)}, r"3x3 convolution, which does not fit a map of 2x2"),
         ({"strides": (8, 64)}, "needs an encoder with a map of stride 64"),
     ],
 )

@@ -114,12 +114,13 @@ class MobileNetV3(nn.Module):
 
     def _rows(self) -> list[Row]:
         """The rows as this network has them."""
-        found, half = [], 2 if self.reduced_tail else 1
-        for index, (kernel, width, features, *rest) in enumerate(self.rows):
+        found: list[Row] = []
+        half = 2 if self.reduced_tail else 1
+        for index, (kernel, width, features, squeezed, act, stride) in enumerate(self.rows):
             tail = index - len(self.rows) + _TAIL
             width = scaled(width // (half if tail > 0 else 1) * self.width_mult)
             features = scaled(features // (half if tail >= 0 else 1) * self.width_mult)
-            found.append((kernel, width, features, *rest))
+            found.append((kernel, width, features, squeezed, act, stride))
         return found
 
     @nn.compact

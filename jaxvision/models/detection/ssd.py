@@ -157,8 +157,8 @@ class SSD(nn.Module):
         self._check(len(maps))
         anchors = default_boxes(
             self.ratios,
-            [x.shape[1:3] for x in maps],
-            image.shape[1:3],
+            [(x.shape[1], x.shape[2]) for x in maps],
+            (image.shape[1], image.shape[2]),
             scales=self.scales or None,
             min_scale=self.min_scale,
             max_scale=self.max_scale,
@@ -175,9 +175,9 @@ class SSD(nn.Module):
         maps = required(levels, self.strides, "SSD")
         x = maps[-1]
         if self.linear:
-            x = max_pool2d(x, 3, 1, 1)
-            x = nn.relu(self._conv(self.linear, dilation=6, name="backbone.fc_1")(x))
-            x = maps[-1] = nn.relu(self._conv(self.linear, 1, name="backbone.fc_3")(x))
+            conv = partial(_conv, self.linear, dtype=self.dtype)
+            x = nn.relu(conv(dilation=6, name="backbone.fc_1")(max_pool2d(x, 3, 1, 1)))
+            x = maps[-1] = nn.relu(conv(kernel_size=1, name="backbone.fc_3")(x))
         if self.normalize:
             maps[0] = self._normalized(maps[0])
         for index, extra in enumerate(self.extras, start=0 if self.separable else 1):
@@ -196,20 +196,17 @@ class SSD(nn.Module):
         hidden, features, kernel, stride, padding = extra
         if min(x.shape[1:3]) + 2 * padding < kernel:
             raise UserError(
-                f"SSD has maps of {x.shape[1]}x{x.shape[2]} before the last of its extras, whose "
-                f"{kernel}x{kernel} convolution does not fit: take larger images, fewer extras, or "
-                "a padding."
+                f"SSD's extra {extra} has a {kernel}x{kernel} convolution, which does not fit a map "
+                f"of {x.shape[1]}x{x.shape[2]}: take larger images, fewer extras, or a padding."
             )
         if self.separable:
-            conv = partial(_conv_norm, dtype=self.dtype)
-            x = conv(hidden, name=f"{name}_0")(x, train)
-            x = conv(hidden, kernel, stride, padding, groups=hidden, name=f"{name}_1")(x, train)
-            return conv(features, name=f"{name}_2")(x, train)
-        x = nn.relu(self._conv(hidden, 1, name=f"{name}_0")(x))
-        return nn.relu(self._conv(features, kernel, stride, padding, name=f"{name}_2")(x))
-
-    def _conv(self, *args: Any, **options: Any) -> Conv2d:
-        return _conv(*args, dtype=self.dtype, **options)
+            unit = partial(_conv_norm, dtype=self.dtype)
+            x = unit(hidden, name=f"{name}_0")(x, train)
+            x = unit(hidden, kernel, stride, padding, groups=hidden, name=f"{name}_1")(x, train)
+            return unit(features, name=f"{name}_2")(x, train)
+        conv = partial(_conv, dtype=self.dtype)
+        x = nn.relu(conv(hidden, 1, name=f"{name}_0")(x))
+        return nn.relu(conv(features, kernel, stride, padding, name=f"{name}_2")(x))
 
     def _check(self, maps: int) -> None:
         wanted = {"ratios": maps, "scales": maps + 1, "steps": maps}
