@@ -37,6 +37,15 @@ NETWORKS = {
             "head_hidden": (256, 256),
         },
     ),
+    "ssd": (
+        "ssd300_vgg16",
+        {
+            "encoder": "squeezenet1_0",
+            **{"linear": 0, "extras": ((64, 128, 3, 2, 1), (64, 128, 3, 2, 1))},
+            **{"ratios": ((2,),) * 4, "scales": (0.08, 0.2, 0.35, 0.5, 0.7), "steps": ()},
+            "max_detections": 100,
+        },
+    ),
 }
 
 

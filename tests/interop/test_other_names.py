@@ -180,19 +180,15 @@ def test_options_that_no_constructor_has_are_told(opened, tmp_path, capsys):
 
 
 def test_detectors_are_named_without_a_constructor(monkeypatch, tmp_path, capsys):
-    rows = tuple((3, 16, 16, False, "RE", 2) for _ in range(7))
-    encoder = {"rows": rows, "reduced_tail": False}
-    name = "ssdlite320_mobilenet_v3_large"
-    model = models.create(
-        name, 2, encoder_options=encoder, strides=(128, 256), extras=(), ratios=((2,), (2,))
-    )
-    like = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 256, 256, 3))))
+    name, rows = "ssdlite320_mobilenet_v3_large", [(3, 8, 16, False, "RE", 2)] * 4
+    encoder = {"rows": [*rows, *[(3, 8, 16, False, "RE", 1)] * 2], "reduced_tail": False}
+    model = models.create(name, 2, encoder_options=encoder, extras=(), ratios=((2,), (2,)))
+    like = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3))))
     variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), like)
     monkeypatch.setattr(pretrained, "create", lambda *_: (model, variables))
     cli._dispatch(["export-torch", f"{tmp_path}/out.safetensors", "--model", name])
     out = capsys.readouterr().out
     assert f"network = ...  # torchvision {name}\n" in out
     assert "options" not in out
-    assert "head.classification_head.module_list.0.1.weight" in load_file(
-        tmp_path / "out.safetensors"
-    )
+    # torchvision's names: the last stage begins within the first part.
+    assert "backbone.features.1.0.2.0.weight" in load_file(tmp_path / "out.safetensors")

@@ -196,8 +196,8 @@ class SSD(nn.Module):
         hidden, features, kernel, stride, padding = extra
         if min(x.shape[1:3]) + 2 * padding < kernel:
             raise UserError(
-                f"SSD's extra {extra} has a {kernel}x{kernel} convolution, which does not fit a map "
-                f"of {x.shape[1]}x{x.shape[2]}: take larger images, fewer extras, or a padding."
+                f"SSD's extra {extra} has a {kernel}x{kernel} convolution, which does not fit a "
+                f"map of {x.shape[1]}x{x.shape[2]}: take larger images, fewer extras or a padding."
             )
         if self.separable:
             unit = partial(_conv_norm, dtype=self.dtype)
