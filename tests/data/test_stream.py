@@ -52,9 +52,10 @@ def config(**keys):
     return data
 
 
-def stream_of(train=False, annotations=ALL, **keys):
+def stream_of(train=False, annotations=ALL, unused=(), **keys):
     split = "train" if train else "test"
-    return open_stream(config(**keys), split, seed=0, train=train, annotations=annotations)
+    data = config(**keys)
+    return open_stream(data, split, seed=0, train=train, annotations=annotations, unused=unused)
 
 
 def host(stream, batch_size=4, stop=2):
@@ -134,6 +135,17 @@ def test_annotations_that_are_not_asked_for_are_left_out():
     assert host(stream_of(annotations=()))[0].keys() == keys - {"label"}
     with pytest.raises(UserError, match="Unknown annotation 'box'"):
         stream_of(annotations=("box",))
+
+
+@pytest.mark.parametrize("cache", [False, True])
+def test_parts_that_a_task_never_looks_at_are_left_out(cache):
+    unused = ("instances", "keypoints")
+    stream = stream_of(annotations=("instances",), unused=unused, cache=cache)
+    record = stream[0]
+    assert not {"instance_masks", "instances", "keypoints"} & set(record)
+    whole = stream_of(annotations=("instances",), cache=cache)[0]
+    assert {"instance_masks", "keypoints"} <= set(whole)
+    np.testing.assert_array_equal(record["boxes"], whole["boxes"])
 
 
 @pytest.mark.parametrize("train", [False, True])

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from jaxvision import tasks
 from jaxvision.data.facts import Facts
 from jaxvision.data.geometry import Geometry
 from jaxvision.errors import UserError
 from jaxvision.losses import Ratio
 from jaxvision.runs import Prediction
-from jaxvision.tasks import base
+from jaxvision.tasks import base, configuration
 from jaxvision.tasks.detection import report
 from jaxvision.tasks.detection.task import Detection, on_photographs
 
@@ -152,3 +153,24 @@ def test_pictures_of_an_evaluation(task, tmp_path):
     assert names == ["confusion.png", "precision_recall.png"]
     empty = {**batch(), "box_valid": jnp.zeros((3, 2), bool)}
     report.figures(task, rows_of(task, empty), tmp_path)
+
+
+def test_the_threshold_of_predict_is_the_tasks_own():
+    from jaxvision.commands.predict import _set_threshold
+
+    config = tasks.default_config("detection")
+    _set_threshold(config, "0.25")
+    assert config.detection.threshold == 0.25
+    with pytest.raises(UserError, match=r"detection.threshold.*below 1"):
+        _set_threshold(config, "1.5")
+    with pytest.raises(UserError, match="Classification has no threshold"):
+        _set_threshold(tasks.default_config("classification"), "0.5")
+
+
+def test_a_list_of_choices_is_checked_one_by_one():
+    config = tasks.default_config("detection")
+    configuration.override(config, "detection.voc", "('2007', '2012')")
+    configuration.validate(config)
+    configuration.override(config, "detection.voc", "('2007', '2010')")
+    with pytest.raises(UserError, match=r"value of detection.voc '2010'. Did you mean '2012'"):
+        configuration.validate(config)
