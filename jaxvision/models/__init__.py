@@ -22,6 +22,7 @@ from jaxvision.models.backbones import (
     beit,
     bninception,
     capsnet,
+    darknet,
     densenet,
     googlenet,
     inception,
@@ -94,6 +95,7 @@ _FAMILIES = (
     residual_cifar,
     senet,
     densenet,
+    darknet,
     # Networks for phones.
     mobilenet,
     mobilenet_v3,

@@ -20,6 +20,7 @@ ENCODERS = [name for name in models.names() if "pyramid" in models.variant(name)
 SHALLOW = {"depths": (1, 1, 1, 1)}
 SMALL = {
     "beit_base_patch16_224": {"depth": 4, "width": 24, "num_heads": 2},
+    "darknet53": {"widths": (32, 8, 8, 8, 8, 8), "depths": (1, 1, 1, 1, 1)},
     "densenet121": SHALLOW,
     "densenet40_k12_cifar10": {"depths": (1, 1, 1)},
     "inception_v4": {"depths": (1, 1, 1)},

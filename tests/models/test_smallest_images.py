@@ -9,6 +9,8 @@ from jaxvision.errors import UserError
 
 SMALLEST = {
     "alexnet": 63,
+    "darknet19": 32,
+    "darknet24": 31,
     "vgg11": 32,
     "squeezenet1_0": 21,
     "squeezenet1_1": 17,

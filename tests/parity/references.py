@@ -48,6 +48,30 @@ def torchfcn() -> ModuleType:
     return importlib.import_module("torchfcn.models")
 
 
+def mmdet() -> ModuleType:
+    """The package beside mmcv-lite, which lacks the operators that mmcv compiles."""
+    torchvision()
+    if "mmcv._ext" not in sys.modules:
+        operators = ModuleType("mmcv._ext")
+        operators.__getattr__ = lambda name: None  # looked up when mmcv is imported, not called
+        sys.modules["mmcv._ext"] = operators
+    from mmengine.registry import init_default_scope
+
+    init_default_scope("mmdet")
+    import mmdet.models
+
+    return mmdet
+
+
+def holocron() -> ModuleType:
+    """The package of pylocron, without what it trains with."""
+    torchvision()
+    sys.modules.setdefault("holocron.trainer", ModuleType("holocron.trainer"))
+    import holocron.models
+
+    return holocron
+
+
 def transformers() -> ModuleType:
     """The package, which imports torchvision."""
     torchvision()
