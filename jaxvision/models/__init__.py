@@ -53,6 +53,7 @@ from jaxvision.models.detection import (
     retinanet,
     ssd,
     yolos,
+    yolov3,
 )
 from jaxvision.models.generation import dcgan
 from jaxvision.models.segmentation import (
@@ -128,6 +129,7 @@ _FAMILIES = (
     fcos,
     retinanet,
     ssd,
+    yolov3,
     detr,
     yolos,
     # Generation.

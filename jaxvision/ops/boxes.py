@@ -219,7 +219,7 @@ def encode_yolo(
     boxes: Float[Array, "*#b 4"],
     cells: Num[Array, "*#b 2"],
     priors: Float[Array, "*#b 2"],
-    stride: float | int,
+    stride: Float[Array, "*#b 1"] | float | int,
     epsilon: float = 1e-6,
 ) -> Float[Array, "... 4"]:
     """Where in its cell a box's centre is and how large it is beside a prior: YOLO v2 and v3.
@@ -231,7 +231,7 @@ def encode_yolo(
       boxes: what should be predicted.
       cells: (column, row) of the cell that predicts each.
       priors: (width, height) of the anchors, in pixels.
-      stride: the side of a cell, in pixels.
+      stride: the side of a cell, in pixels; one number, or one for each.
       epsilon: how near 0 and 1 a place, and how near 0 a scale may come.
 
     Returns:
@@ -248,7 +248,7 @@ def decode_yolo(
     raw: Float[Array, "*#b 4"],
     cells: Num[Array, "*#b 2"],
     priors: Float[Array, "*#b 2"],
-    stride: float | int,
+    stride: Float[Array, "*#b 1"] | float | int,
 ) -> Float[Array, "... 4"]:
     """The boxes of YOLO v2's and v3's raw predictions, before the sigmoid; see `encode_yolo`."""
     middle = (cells + jax.nn.sigmoid(raw[..., :2])) * stride

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from parity import detectors
 from parity.detectors import GOLDEN, GRADIENTS, OUTPUTS, STATISTICS
-from parity.deterministic import image, sample, weights
+from parity.deterministic import image, sample
 
 from jaxvision import models
 from jaxvision.interop import torch_weights
@@ -39,7 +39,7 @@ class Setup:
         self.convert = models.variant(self.case.variant).convert
         x = np.moveaxis(image(self.case.image), 1, -1).astype(self.dtype)
         state = {
-            key: weights(key, tuple(shape))
+            key: self.case.weights(key, tuple(shape))
             for key, shape in (self.shapes | self.statistics_shapes).items()
         }
         with self.precision():

@@ -17,17 +17,17 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from parity import detectors
 from parity.detectors import GOLDEN, GRADIENTS, OUTPUTS, STATISTICS, Case
-from parity.deterministic import image, sample, weights
+from parity.deterministic import image, sample
 
 
-def filled(network: torch.nn.Module) -> torch.nn.Module:
+def filled(network: torch.nn.Module, case: Case) -> torch.nn.Module:
     """In float64, with weights that names decide, and nothing dropped."""
     network = network.double()
     state = network.state_dict()
     with torch.no_grad():
         for name, value in state.items():
             if value.is_floating_point():
-                value.copy_(torch.from_numpy(np.asarray(weights(name, tuple(value.shape)))))
+                value.copy_(torch.from_numpy(np.asarray(case.weights(name, tuple(value.shape)))))
     for module in network.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -54,11 +54,12 @@ def padded(values: list[torch.Tensor], count: int) -> np.ndarray:
 
 def outcome(family: Any, name: str, case: Case) -> dict[str, np.ndarray]:
     torch.set_num_threads(1)
-    network = filled(family.build(name, case))
+    network = filled(family.build(name, case), case)
     x = torch.from_numpy(image(case.image)).double()
     parameters = dict(sorted(network.named_parameters()))
     shapes = {key: list(value.shape) for key, value in parameters.items()}
-    running = {k: v for k, v in sorted(network.state_dict().items()) if "running" in k}
+    state = sorted(network.state_dict().items())
+    running = {k: v for k, v in state if k not in parameters and v.is_floating_point()}
     found: dict[str, Any] = {
         "shapes": json.dumps(shapes),
         "statistics_shapes": json.dumps({key: list(value.shape) for key, value in running.items()}),

@@ -25,7 +25,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from parity.deterministic import _uniform
+from parity.deterministic import _uniform, weights
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 # How many elements are kept of an output, a parameter's gradient, a statistic.
@@ -48,6 +48,8 @@ class Case:
         found is then compared in another case of the family.
       background: whether something is learnt of a batch without objects.
       slow: whether the training step need not run by default: another case's runs the same code.
+      smaller: by how names of weights begin, factors that keep outputs small of which boxes are
+        exponentials.
     """
 
     variant: str
@@ -60,6 +62,12 @@ class Case:
     background: bool = True
     slow: bool = False
     saturated: bool = False
+    smaller: Mapping[str, float] = field(default_factory=dict)
+
+    def weights(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """What the reference's parameter or statistic of this name is."""
+        factors = (factor for begin, factor in self.smaller.items() if name.startswith(begin))
+        return weights(name, shape) * np.float32(next(factors, 1.0))
 
 
 def families() -> dict[str, ModuleType]:
