@@ -53,6 +53,8 @@ from jaxvision.models.detection import (
     retinanet,
     ssd,
     yolos,
+    yolov1,
+    yolov2,
     yolov3,
 )
 from jaxvision.models.generation import dcgan
@@ -129,6 +131,8 @@ _FAMILIES = (
     fcos,
     retinanet,
     ssd,
+    yolov1,
+    yolov2,
     yolov3,
     detr,
     yolos,
