@@ -47,6 +47,43 @@ NETWORKS = {
         },
     ),
     "fastestdet": ("fastestdet", {}),
+    # Cells of 16 pixels; anchors by `jaxvision data anchors`.
+    "yolov1": (
+        "yolov1",
+        {
+            "encoder": "resnet18",
+            "encoder_options": {"depths": (2, 2, 2)},
+            "score_threshold": 0.005,
+            "width": 128,
+            "stride": 1,
+            "norm": True,
+            "hidden": 256,
+        },
+    ),
+    "yolov2": (
+        "yolov2",
+        {
+            "encoder": "resnet18",
+            "encoder_options": {"depths": (2, 2, 2)},
+            "score_threshold": 0.005,
+            "strides": (8, 16),
+            "width": 128,
+            "passthrough": 32,
+            "anchors": ((0.16, 0.16), (0.22, 0.21), (0.28, 0.29), (0.45, 0.44), (0.59, 0.59)),
+        },
+    ),
+    "yolov3": (
+        "yolov3",
+        {
+            "encoder": "resnet18",
+            "widths": (32, 64, 128),
+            "anchors": (
+                ((13, 14), (17, 16), (19, 20)),
+                ((25, 22), (23, 28), (31, 30)),
+                ((41, 42), (52, 49), (59, 62)),
+            ),
+        },
+    ),
 }
 
 

@@ -261,3 +261,66 @@ def _fill_empty(sums, counts, labels, away, blocks):
         return sums, counts.at[old].add(-1).at[new].set(1)
 
     return lax.fori_loop(0, number, move, (sums, counts))
+
+
+def kmeans_of_shapes(
+    shapes: Float[np.ndarray, "n 2"],
+    k: int,
+    *,
+    seed: int = 0,
+    n_init: int = 10,
+    max_iter: int = 100,
+) -> tuple[Float[np.ndarray, "k 2"], float]:
+    """Shapes that rectangles overlap most with: k-means whose distance is 1 - IoU.
+
+    So a small rectangle counts as much as a large one. Redmon and Farhadi, YOLO9000, 2016,
+    https://arxiv.org/abs/1612.08242, section 2: how YOLO v2 and v3 choose their anchors.
+
+    Args:
+      shapes: (width, height) of the rectangles, above 0.
+      k: number of clusters.
+      seed: of the starts.
+      n_init: how many runs, of which the best is given.
+      max_iter: iterations of a run at most.
+
+    Returns:
+      The means of the clusters, from the smallest area on, and the mean IoU of the rectangles with
+      the best of them.
+
+    Raises:
+      UserError: fewer than k different shapes, or some that are not finite and above 0.
+    """
+    if not (np.isfinite(shapes) & (shapes > 0)).all():
+        raise UserError("Widths and heights of rectangles must be finite and above 0.")
+    different = len(np.unique(shapes, axis=0))
+    if not 1 <= k <= different:
+        raise UserError(f"k={k} clusters of {different} different shapes; k is from 1 to that.")
+    rng, points = np.random.default_rng(seed), shapes.astype(np.float64)
+
+    def run() -> tuple[np.ndarray, float]:
+        centers = points[rng.integers(len(points))][None]
+        while len(centers) < k:
+            distance = 1 - _shape_overlaps(points, centers).max(1)
+            chance = np.maximum(distance, 0) ** 2  # that a shape is near itself is rounded
+            chance[distance < 1e-9] = 0
+            centers = np.vstack([centers, points[rng.choice(len(points), p=chance / chance.sum())]])
+        labels = np.full(len(points), -1)
+        for _ in range(max_iter):
+            before, labels = labels, _shape_overlaps(points, centers).argmax(1)
+            if (labels == before).all():
+                break
+            counts = np.bincount(labels, minlength=k)[:, None]
+            sums = np.stack([np.bincount(labels, axis, k) for axis in points.T], 1)
+            centers = np.where(counts > 0, sums / np.maximum(counts, 1), centers)
+        return centers, float(_shape_overlaps(points, centers).max(1).mean())
+
+    centers, overlap = max((run() for _ in range(n_init)), key=lambda found: found[1])
+    return centers[np.argsort(centers.prod(1), kind="stable")].astype(shapes.dtype), overlap
+
+
+def _shape_overlaps(
+    shapes: Float[np.ndarray, "n 2"], centers: Float[np.ndarray, "k 2"]
+) -> Float[np.ndarray, "n k"]:
+    """IoU of rectangles about the same centre."""
+    shared = np.minimum(shapes[:, None], centers).prod(-1)
+    return shared / (shapes.prod(-1)[:, None] + centers.prod(-1) - shared)

@@ -1,4 +1,4 @@
-"""Prepare data sets, or read them and say what is wrong with them."""
+"""Prepare data sets, or read them: what is wrong with them, which anchors suit their boxes."""
 
 import argparse
 import json
@@ -37,10 +37,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument(
         "--output", metavar="FOLDER", help="gets a picture of annotated images, and all faults"
     )
+    anchors = actions.add_parser(
+        "anchors",
+        help="shapes of anchors for the boxes of a configuration, as YOLO v2 and v3 choose them",
+        allow_abbrev=False,
+    )
+    anchors.add_argument("--config", required=True, metavar="FILE[:VARIANT]", help="config file")
+    anchors.add_argument("--split", help="of the boxes (default: the one to train on)")
+    anchors.add_argument("--count", type=int, default=9, help="how many (default: 9)")
+    anchors.add_argument("--seed", type=int, default=0, help="of the k-means (default: 0)")
 
 
 def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
-    {"prepare": _prepare, "check": _check}[options.action](options, overrides)
+    actions = {"prepare": _prepare, "check": _check, "anchors": _anchors}
+    actions[options.action](options, overrides)
 
 
 def _prepare(options: argparse.Namespace, overrides: dict[str, str]) -> None:
@@ -150,6 +160,50 @@ def annotated(
     if not tiles:
         return None
     return pictures.captioned_grid(np.stack(tiles), captions, [False] * len(tiles))
+
+
+def _anchors(options: argparse.Namespace, overrides: dict[str, str]) -> None:
+    from jaxvision.classical.kmeans import kmeans_of_shapes
+    from jaxvision.tasks import configuration
+
+    data = configuration.load(options.config, overrides).data
+    spec = options.split or data.train
+    shapes, sides = shapes_of(data, spec)
+    print(f"{spec}: {len(shapes):,} boxes, in pixels of the images that the network sees")
+    for unit, digits, values in (("pixels", 1, shapes), ("shares of the image", 4, shapes / sides)):
+        found, overlap = kmeans_of_shapes(values, options.count, seed=options.seed)
+        rows = ", ".join(f"({w:.{digits}f}, {h:.{digits}f})" for w, h in found)
+        print(f"  anchors in {unit}: ({rows})")
+        print(f"  mean IoU of a box with the best of them: {overlap:.3f}")
+
+
+def shapes_of(data: "ConfigDict", spec: str) -> "tuple[np.ndarray, np.ndarray]":
+    """(width, height) [n, 2] of the boxes of a split, after `data.eval_transforms`, and of the
+    image of each.
+
+    Raises:
+      UserError: there are none, or the data are wrong.
+    """
+    import numpy as np
+
+    from jaxvision.data.stream import open_stream
+    from jaxvision.progress import tracked
+
+    unused = ("instances", "instance_masks", "keypoints")
+    stream = open_stream(data, spec, seed=0, train=False, annotations=("instances",), unused=unused)
+    count = stream.order.count
+    shapes, sides = [np.zeros((0, 2), np.float32)], [np.zeros((0, 2), np.float32)]
+    for record in tracked((stream[index] for index in range(count)), f"Reading {spec}", count):
+        if "boxes" not in record:
+            raise UserError(f"The records of {spec!r} have no boxes.")
+        boxes = record["boxes"][record["box_valid"] & ~record["box_crowd"]]
+        found = boxes[:, 2:] - boxes[:, :2]
+        found = found[(found > 0).all(1)]
+        shapes.append(found)
+        sides.append(np.full_like(found, record["image"].shape[1::-1]))
+    if not sum(map(len, shapes)):
+        raise UserError(f"There is no box in {spec!r}.")
+    return np.concatenate(shapes), np.concatenate(sides)
 
 
 # -- what is drawn of each kind of annotation: (image, record, class names) -> (image, caption) ---

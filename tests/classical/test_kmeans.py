@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from jaxvision.classical import kmeans as module
-from jaxvision.classical.kmeans import assign, kmeans
+from jaxvision.classical.kmeans import assign, kmeans, kmeans_of_shapes
 from jaxvision.errors import UserError
 
 
@@ -152,3 +152,26 @@ def test_bad_input_is_refused(points):
         kmeans(points, 2, starts=points[:3])
     with pytest.raises(UserError, match="n_init=0"):
         kmeans(points, 2, n_init=0)
+
+
+def test_shapes_are_compared_by_their_overlap():
+    """Flat and tall ones are apart, small as they are; 100 and 120 are alike."""
+    shapes = np.float32([[1, 10], [100, 100], [10, 1], [120, 100]])
+    found, overlap = kmeans_of_shapes(shapes, 3)
+    assert sorted(map(tuple, found[:2])) == [(1, 10), (10, 1)]
+    np.testing.assert_allclose(found[2], [110, 100])
+    assert overlap == pytest.approx((1 + 1 + 100 / 110 + 110 / 120) / 4)
+    one, _ = kmeans_of_shapes(shapes, 1)
+    np.testing.assert_allclose(one, [shapes.mean(0)])
+    every, whole = kmeans_of_shapes(np.repeat(shapes, 3, 0), 4)
+    assert whole == pytest.approx(1)
+    assert {tuple(shape) for shape in every} == {tuple(shape) for shape in shapes}
+    assert (np.diff(every.prod(1)) >= 0).all()
+
+
+def test_shapes_that_cannot_be_clustered_are_refused():
+    with pytest.raises(UserError, match="k=3 clusters of 2 different shapes"):
+        kmeans_of_shapes(np.float32([[1, 2], [1, 2], [3, 4]]), 3)
+    for wrong in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(UserError, match="finite and above 0"):
+            kmeans_of_shapes(np.float32([[1, 2], [wrong, 4]]), 1)

@@ -1,4 +1,4 @@
-"""`jaxvision data check`: what it finds, draws and returns."""
+"""`jaxvision data check` and `anchors`: what they find, draw and return."""
 
 import json
 
@@ -26,7 +26,16 @@ def get_config():
 def check(tmp_path, capsys):
     """A function that runs the command on a data set; gives its exit code and what it prints."""
 
-    def run(root, source, *more, task="localization", options=None, classes=(), code=0):
+    def run(
+        root,
+        source,
+        *more,
+        action="check",
+        task="localization",
+        options=None,
+        classes=(),
+        code=0,
+    ):
         config = tmp_path / "config.py"
         config.write_text(
             CONFIG.format(
@@ -35,10 +44,10 @@ def check(tmp_path, capsys):
         )
         if code:
             with pytest.raises(SystemExit) as end:
-                cli._dispatch(["data", "check", "--config", str(config), *more])
+                cli._dispatch(["data", action, "--config", str(config), *more])
             assert end.value.code == code
         else:
-            cli._dispatch(["data", "check", "--config", str(config), *more])
+            cli._dispatch(["data", action, "--config", str(config), *more])
         return capsys.readouterr().out
 
     return run
@@ -190,3 +199,30 @@ def test_records_are_taken_from_all_over():
         order = list(_spread(count))
         assert sorted(order) == list(range(count))
     assert list(_spread(8))[:4] == [0, 4, 2, 6]
+
+
+def test_anchors_are_the_shapes_of_boxes(root, check):
+    said = check(root, "yolo", "--count", "2", action="anchors")
+    assert said.splitlines() == [
+        "train: 8 boxes, in pixels of the images that the network sees",
+        "  anchors in pixels: ((8.0, 4.0), (20.0, 10.0))",
+        "  mean IoU of a box with the best of them: 1.000",
+        "  anchors in shares of the image: ((0.2000, 0.2000), (0.5000, 0.5000))",
+        "  mean IoU of a box with the best of them: 1.000",
+    ]
+    letterbox = "--config.data.eval_transforms=[{'name': 'letterbox', 'size': 80}]"
+    said = check(root, "yolo", "--count", "1", "--split", "test", letterbox, action="anchors")
+    assert "test: 2 boxes" in said
+    assert "anchors in pixels: ((28.0, 14.7))" in said  # of 80x42
+    assert "anchors in shares of the image: ((0.3500, 0.1837))" in said  # as 14.7 / 80
+
+
+def test_anchors_of_what_has_no_boxes(root, check):
+    from jaxvision.errors import UserError
+
+    with pytest.raises(UserError, match="k=3 clusters of 2 different shapes"):
+        check(root, "yolo", "--count", "3", action="anchors")
+    for path in (root / "labels" / "train").iterdir():
+        path.write_text("")
+    with pytest.raises(UserError, match="There is no box in 'train'"):
+        check(root, "yolo", action="anchors")

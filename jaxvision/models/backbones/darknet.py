@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
-import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 

@@ -121,16 +121,21 @@ class YOLOv1(nn.Module):
         targets: Mapping[str, Array] | None = None,
     ) -> dict[str, Array] | dict[str, Ratio]:
         predictions, classes = self._predictions(image, train)
-        cells = Cells(
-            centers(predictions),
-            jax.nn.sigmoid(predictions[..., 2:4]),
-            jnp.exp(jax.nn.log_sigmoid(predictions[..., 2:4]) / 2),
-            jax.nn.sigmoid(predictions[..., 4]),
-            jax.nn.softmax(classes)[..., None, :],
-        )
+        cells = activated(predictions, classes)
         if train and targets is not None:
             return losses(cells, targets, image.shape[1:3])
         return detections(self, cells, image.shape[1:3])
+
+
+def activated(predictions: Float[Array, "b h w a 5"], classes: Float[Array, "b h w k"]) -> Cells:
+    """What raw predictions mean: offsets of the centre, sides, objectness; classes."""
+    return Cells(
+        centers(predictions),
+        jax.nn.sigmoid(predictions[..., 2:4]),
+        jnp.exp(jax.nn.log_sigmoid(predictions[..., 2:4]) / 2),
+        jax.nn.sigmoid(predictions[..., 4]),
+        jax.nn.softmax(classes)[..., None, :],
+    )
 
 
 def centers(predictions: Float[Array, "b h w a d"]) -> Float[Array, "b h w a 2"]:

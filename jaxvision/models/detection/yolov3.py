@@ -159,7 +159,7 @@ class YOLOv3(nn.Module):
         if train and targets is not None:
             return losses(raw, places, targets)
         objectness, scores = jax.nn.sigmoid(raw[..., 4]), jax.nn.sigmoid(raw[..., 5:])
-        # As the reference: the candidates are those with the best classes, not with the best scores.
+        # As in the reference, candidates have the best classes, not the best scores.
         possible = scores > self.score_threshold
         possible &= (objectness >= self.objectness_threshold)[..., None]
         ranked = jnp.where(possible, scores, -1.0).reshape(len(raw), -1)

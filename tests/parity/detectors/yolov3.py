@@ -1,5 +1,6 @@
 """YOLO v3: mmdetection's."""
 
+from itertools import pairwise
 from typing import Any
 
 from parity.detectors import Case
@@ -29,14 +30,14 @@ def build(name: str, case: Case) -> Any:
     from parity.references import mmdet
 
     package, options = mmdet(), case.options
-    from mmengine.config import ConfigDict
     from mmdet.models.dense_heads import base_dense_head
+    from mmengine.config import ConfigDict
 
     base_dense_head.batched_nms = _suppress  # mmcv's is compiled
     widths, depths = options["encoder_options"]["widths"], options["encoder_options"]["depths"]
 
     class Darknet(package.models.Darknet):
-        arch_settings = {53: (depths, tuple(zip(widths, widths[1:])))}
+        arch_settings = {53: (depths, tuple(pairwise(widths)))}
 
     package.registry.MODELS.register_module(name="Small", module=Darknet, force=True)
     neck = options["widths"][::-1]

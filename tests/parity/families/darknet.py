@@ -1,5 +1,7 @@
 """`jaxvision.models.backbones.darknet`."""
 
+from itertools import pairwise
+
 from parity.case import Case
 
 _WIDTHS = (32, 8, 12, 16, 20, 24)
@@ -43,7 +45,7 @@ def build(name, case):
     Darknet, widths = mmdet().models.Darknet, options["widths"]
 
     class Classifier(Darknet):
-        arch_settings = {53: (options["depths"], tuple(zip(widths, widths[1:])))}
+        arch_settings = {53: (options["depths"], tuple(pairwise(widths)))}
 
         def __init__(self):
             super().__init__(norm_eval=False)
