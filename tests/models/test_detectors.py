@@ -193,7 +193,8 @@ def test_weights_go_back_by_the_names_of_the_reference(name):
     every = found.shapes | found.statistics_shapes
     assert {key: list(value.shape) for key, value in state.items()} == every
     for key, value in state.items():
-        np.testing.assert_array_equal(value, weights(key, value.shape).astype(value.dtype))
+        expected = found.case.weights(key, value.shape).astype(value.dtype)
+        np.testing.assert_array_equal(value, expected)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

@@ -18,7 +18,8 @@ torch = pytest.importorskip("torch", reason="needs PyTorch; see tests/parity/REA
 
 @pytest.mark.parametrize("name", CASES)
 def test_round_trip(name, tmp_path):
-    if missing := [p for p in ("torchvision", "timm", "unet") if not find_spec(p)]:
+    packages = ("torchvision", "timm", "unet", *("mmdet", "holocron") * name.startswith("darknet"))
+    if missing := [package for package in packages if not find_spec(package)]:
         pytest.skip(f"needs {', '.join(missing)}; see tests/parity/README.md")
     from parity.generate import logits_of, prepared
     from safetensors.torch import load_file
