@@ -46,6 +46,14 @@ NETWORKS = {
             "max_detections": 100,
         },
     ),
+    "yolov3": (
+        "yolov3",
+        {
+            "encoder": "squeezenet1_0",
+            **{"strides": (8, 16), "widths": (64, 128)},
+            "anchors": (((20, 20), (44, 42), (56, 46)), ((49, 54), (62, 58), (108, 98))),
+        },
+    ),
 }
 
 
