@@ -264,7 +264,7 @@ class GroupNorm(nn.Module):
         scale = parameter(self, "scale", nn.initializers.ones, (channels,), jnp.float32)
         bias = parameter(self, "bias", nn.initializers.zeros, (channels,), jnp.float32)
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        maps = wide.reshape(len(x), -1, self.groups, channels // self.groups)
+        maps = wide.reshape(x.shape[0], -1, self.groups, channels // self.groups)
         mean = maps.mean((1, 3), keepdims=True)
         variance = jnp.square(maps - mean).mean((1, 3), keepdims=True)
         y = ((maps - mean) * lax.rsqrt(variance + self.epsilon)).reshape(x.shape)

@@ -87,4 +87,4 @@ class Tower(nn.Module):
 
 def flat(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b n d"]:
     """Places by rows, columns and anchors, `size` numbers each."""
-    return x.reshape(len(x), -1, size)
+    return x.reshape(x.shape[0], -1, size)

@@ -120,7 +120,7 @@ class Transformer(nn.Module):
         )
         queries = embed.embedding.astype(x.dtype)
         layer = (self.num_heads, self.hidden, self.dropout, self.dtype)
-        memory = x.reshape(len(x), -1, self.width)
+        memory = x.reshape(x.shape[0], -1, self.width)
         for index in range(self.encoder_layers):
             memory = EncoderLayer(*layer, name=f"encoder.layers_{index}")(memory, places, train)
         norm = LayerNorm(epsilon=1e-5, dtype=self.dtype, name="decoder.layernorm")

@@ -202,7 +202,7 @@ class FastestDet(nn.Module):
         sides = jnp.array([image.shape[2] / width, image.shape[1] / height] * 2)
         classes = jax.nn.softmax(outputs[..., 5:])
         score = jax.nn.sigmoid(outputs[..., 0]) ** 0.6 * classes.max(-1) ** 0.4
-        flat = len(image), height * width
+        flat = image.shape[0], height * width
         return select(
             (boxes * sides).reshape(*flat, 4),
             score.reshape(flat),

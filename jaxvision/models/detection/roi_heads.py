@@ -150,7 +150,7 @@ def detect(
     large = jnp.all(boxes[..., 2:] - boxes[..., :2] >= 1e-2, -1)
     flat = jnp.where(large & proposals.valid[..., None], scores, -1).reshape(len(scores), -1)
     best, index = lax.top_k(flat, min(_AT_ONCE, flat.shape[1]))
-    boxes = jnp.take_along_axis(boxes.reshape(len(boxes), -1, 4), index[..., None], 1)
+    boxes = jnp.take_along_axis(boxes.reshape(boxes.shape[0], -1, 4), index[..., None], 1)
     return select(
         boxes,
         best,

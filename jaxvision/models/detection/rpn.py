@@ -108,8 +108,8 @@ class RPNHead(nn.Module):
         for x in maps:
             for layer in hidden:
                 x = nn.relu(layer(x))
-            logits.append(accumulable(classify(x).reshape(len(x), -1)))
-            deltas.append(accumulable(regress(x).reshape(len(x), -1, 4)))
+            logits.append(accumulable(classify(x).reshape(x.shape[0], -1)))
+            deltas.append(accumulable(regress(x).reshape(x.shape[0], -1, 4)))
         return logits, deltas
 
 

@@ -81,7 +81,7 @@ class _Head(nn.Module):
                 conv = partial(Conv2d, kernel_size=1, kernel_init=nn.initializers.normal(0.03))
                 name = f"{name}_1"
             x = conv(features, dtype=self.dtype, name=name)(x)
-            found.append(accumulable(x).reshape(len(x), -1, self.size))
+            found.append(accumulable(x).reshape(x.shape[0], -1, self.size))
         return jnp.concatenate(found, 1)
 
 

@@ -86,7 +86,7 @@ class Yolos(SetDetector):
             parameter(self, name, _normal, (1, count, self.width)).astype(x.dtype)
             for name, count in (("cls_token", 1), ("det_token", self.queries))
         )
-        token, objects = (jnp.tile(part, (len(x), 1, 1)) for part in (token, objects))
+        token, objects = (jnp.tile(part, (x.shape[0], 1, 1)) for part in (token, objects))
         x = jnp.concatenate([token, x, objects], 1)
         x += self._positions("pos_embed", (1,), grid).astype(x.dtype)
         x = nn.Dropout(self.dropout, deterministic=not train)(x)

@@ -93,11 +93,11 @@ class YOLOv1(nn.Module):
         """What the network gives, before its activations: `box` [b, n, 4] (offsets in the cell,
         width and height), `objectness` [b, n, 1], and of each cell `classes` [b, cells, k]."""
         predictions, classes = self._predictions(image, train)
-        flat = predictions.reshape(len(image), -1, 5)
+        flat = predictions.reshape(image.shape[0], -1, 5)
         return {
             "box": flat[..., :4],
             "objectness": flat[..., 4:],
-            "classes": classes.reshape(len(image), -1, self.num_classes),
+            "classes": classes.reshape(image.shape[0], -1, self.num_classes),
         }
 
     @nn.compact

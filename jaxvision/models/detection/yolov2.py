@@ -65,7 +65,7 @@ class YOLOv2(nn.Module):
         """What the network gives, before its activations: `box` [b, n, 4] (offsets in the cell,
         logarithms of the sides over the anchor's), `objectness` [b, n, 1], `classes` [b, n, k]."""
         raw, _ = self._predictions(image, train)
-        flat = raw.reshape(len(image), -1, raw.shape[-1])
+        flat = raw.reshape(image.shape[0], -1, raw.shape[-1])
         return {"box": flat[..., :4], "objectness": flat[..., 4:5], "classes": flat[..., 5:]}
 
     @nn.compact
@@ -120,8 +120,8 @@ def fold(x: Float[Array, "b i j c"], size: Sequence[int]) -> Float[Array, "b h w
             f"{x.shape[2]} is not twice as large: take images whose sides are multiples of 32, or "
             "of the second of the network's strides."
         )
-    x = x.reshape(len(x), height, 2, width, 2, -1)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(len(x), height, width, -1)
+    x = x.reshape(x.shape[0], height, 2, width, 2, -1)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(x.shape[0], height, width, -1)
 
 
 VARIANTS = {
