@@ -14,17 +14,22 @@ class SqueezeExcite(nn.Module):
     """Scales each channel by what two 1x1 convolutions make of the channels' means.
 
     Attributes:
-      hidden: channels between the two, `fc1` and `fc2`.
+      hidden: channels between the two.
       gate: what makes scales of the second's output.
+      act: the activation after the first.
+      names: of the two.
       dtype: what is computed in; None is what input and parameters promote to.
     """
 
     hidden: int
     gate: Callable[[Array], Array] = nn.sigmoid
+    act: Callable[[Array], Array] = nn.relu
+    names: tuple[str, str] = ("fc1", "fc2")
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         mean = jnp.mean(x, (1, 2), keepdims=True)
-        y = nn.relu(Conv2d(self.hidden, 1, dtype=self.dtype, name="fc1")(mean))
-        return x * self.gate(Conv2d(x.shape[-1], 1, dtype=self.dtype, name="fc2")(y))
+        first, second = self.names
+        y = self.act(Conv2d(self.hidden, 1, dtype=self.dtype, name=first)(mean))
+        return x * self.gate(Conv2d(x.shape[-1], 1, dtype=self.dtype, name=second)(y))

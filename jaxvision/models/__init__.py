@@ -24,6 +24,7 @@ from jaxvision.models.backbones import (
     capsnet,
     darknet,
     densenet,
+    efficientnet,
     googlenet,
     inception,
     inception_v4,
@@ -102,6 +103,7 @@ _FAMILIES = (
     # Networks for phones.
     mobilenet,
     mobilenet_v3,
+    efficientnet,
     shufflenet,
     # Capsules.
     capsnet,

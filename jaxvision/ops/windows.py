@@ -32,6 +32,21 @@ def pad_pairs(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
     return pair(rows), pair(columns)
 
 
+def same_padding(
+    size: Sequence[int], window: int, stride: int
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """TensorFlow's `SAME`: as many windows as strides fit, the odd zero at the bottom and the right.
+
+    Args:
+      size: (height, width) of the map.
+      window: side of the windows.
+      stride: of the windows.
+    """
+    lacking = (max((-(-n // stride) - 1) * stride + window - n, 0) for n in size)
+    rows, columns = ((total // 2, total - total // 2) for total in lacking)
+    return rows, columns
+
+
 class Window(NamedTuple):
     """The windows of a convolution or a pooling on a map; every field is (rows, columns).
 

@@ -23,6 +23,7 @@ SMALL = {
     "darknet53": {"widths": (32, 8, 8, 8, 8, 8), "depths": (1, 1, 1, 1, 1)},
     "densenet121": SHALLOW,
     "densenet40_k12_cifar10": {"depths": (1, 1, 1)},
+    "efficientnet_b0": {"depth_mult": 0.25},
     "inception_v4": {"depths": (1, 1, 1)},
     "legacy_seresnet50": SHALLOW,
     "legacy_xception": {"middle": 1},

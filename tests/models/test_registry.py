@@ -29,6 +29,7 @@ SMALL = {
     "deeplabv3_resnet101": SHALLOW,
     "deeplabv3plus_resnet101": SHALLOW,
     "dilated_vgg16": {"width": 0.0625, "hidden": 8},
+    "efficientnet_b0": {"depth_mult": 0.25},
     "espnet": {"depths": (1, 1)},
     "fcn16s": {"width": 0.0625, "hidden": 8},
     "fcn8s_resnet18": SHALLOW,

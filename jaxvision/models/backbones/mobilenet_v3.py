@@ -70,7 +70,7 @@ class InvertedResidual(nn.Module):
         y = depthwise(wide, train)
         if squeezed:
             hidden, index = scaled(width // 4), index + 1
-            y = SqueezeExcite(hidden, nn.hard_sigmoid, self.dtype, name=f"block_{index}")(y)
+            y = SqueezeExcite(hidden, nn.hard_sigmoid, dtype=self.dtype, name=f"block_{index}")(y)
         y = conv(features, act=None, name=f"block_{index + 1}")(y, train)
         return x + y if stride == 1 and x.shape == y.shape else y, wide
 
