@@ -46,6 +46,10 @@ NETWORKS = {
             **{"candidates": 100, "max_detections": 100},
         },
     ),
+    "efficientdet": (
+        "tf_efficientdet_d0",
+        {**_PYRAMID, "repeats": 2, "last_level": 6, "anchor_scale": 2.0, "candidates": 500},
+    ),
     "fastestdet": ("fastestdet", {}),
     # Cells of 16 pixels; anchors by `jaxvision data anchors`.
     "yolov1": (

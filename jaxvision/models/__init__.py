@@ -47,6 +47,7 @@ from jaxvision.models.backbones import (
 )
 from jaxvision.models.detection import (
     detr,
+    efficientdet,
     faster_rcnn,
     fastestdet,
     fcos,
@@ -136,6 +137,7 @@ _FAMILIES = (
     yolov1,
     yolov2,
     yolov3,
+    efficientdet,
     detr,
     yolos,
     # Generation.

@@ -35,7 +35,9 @@ def pad_pairs(padding: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
 def same_padding(
     size: Sequence[int], window: int, stride: int
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """TensorFlow's `SAME`: as many windows as strides fit, the odd zero at the bottom and the right.
+    """TensorFlow's `SAME`: the map's size by the stride, rounded up, is how many windows fit.
+
+    An odd zero is at the bottom and the right.
 
     Args:
       size: (height, width) of the map.

@@ -24,6 +24,9 @@ PARAMETERS = {
 }
 
 
+LARGE = {n for family in detectors.families().values() for n in getattr(family, "LARGE", ())}
+
+
 class Setup:
     """A case with our network's variables filled by the reference's names."""
 
@@ -197,7 +200,10 @@ def test_weights_go_back_by_the_names_of_the_reference(name):
         np.testing.assert_array_equal(value, expected)
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+COUNTED = [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in PARAMETERS]
+
+
+@pytest.mark.parametrize("name", COUNTED)
 def test_parameters(name):
     classes, expected = PARAMETERS[name]
     model = models.create(name, classes)

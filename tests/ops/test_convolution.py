@@ -17,7 +17,7 @@ from jax.test_util import check_grads
 from jaxvision.ops import convolution
 from jaxvision.ops.convolution import conv2d, conv_transpose2d
 from jaxvision.ops.forms import swapped_in_memory
-from jaxvision.ops.windows import Window, overlap_add, window_taps
+from jaxvision.ops.windows import Window, overlap_add, same_padding, window_taps
 
 few = settings(max_examples=5, deadline=None, derandomize=True)
 
@@ -378,3 +378,11 @@ def test_eight_devices_compute_the_same():
         [sys.executable, "-c", SHARDED], env=environment, capture_output=True, text=True
     )
     assert done.stdout.strip() == "same", done.stderr
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("window", [1, 3, 4, 5])
+def test_same_padding_is_that_of_xla(window, stride):
+    for size in ((1, 2), (6, 7), (11, 4)):
+        expected = lax.padtype_to_pads(size, (window, window), (stride, stride), "SAME")
+        assert same_padding(size, window, stride) == tuple(expected)

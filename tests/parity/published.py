@@ -26,6 +26,8 @@ CLASSES = {
 # torchvision's networks of these names bring images from ImageNet's mean and deviation to 0.5
 # themselves (`transform_input`), where they are given published weights. Ours do not.
 _TRANSFORM_INPUT = ("googlenet", "inception_v3")
+# torchvision's of these names have batch norms of another epsilon than timm's and ours.
+_OTHERS = ("efficientnet_b5", "efficientnet_b6", "efficientnet_b7")
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _ADE20K = {"crop": 0, "interpolation": "bilinear", **_IMAGENET, "classes": 150, "labels": "ade20k"}
 # On the Hub. Normalised as they were trained: beside BEiT's files is a preprocessor with means of
@@ -80,7 +82,7 @@ def of_torchvision(name: str) -> dict[str, dict]:
     names = _names(name)
     modules = package.models, package.models.segmentation
     known = {other for module in modules for other in package.models.list_models(module)}
-    for other in sorted(names & known):
+    for other in sorted(names & known - set(_OTHERS)):
         for weights in package.models.get_model_weights(other):
             prepare = weights.transforms()
             if models.variant(name).role == "segmentation":

@@ -2,10 +2,11 @@
 
 https://arxiv.org/abs/1905.11946. References: timm's `tf_efficientnet_b0` ..., which compute as the
 authors' TensorFlow code, and `efficientnet_b0` ..., whose strided convolutions are padded alike on
-all sides.
+all sides. torchvision's files of B0 to B4, which are the same networks, are read too.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -24,6 +25,7 @@ from jaxvision.models.backbones.mobilenet import scaled
 from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import global_average_pool
 from jaxvision.ops.windows import Padding, same_padding
+from jaxvision.state_dict import StateDict
 
 # A row of the paper's table 1: kernel, expansion, channels, blocks, stride of the first of them.
 Stage = tuple[int, int, int, int, int]
@@ -152,6 +154,33 @@ def _norm(network: MBConv | EfficientNet) -> Any:
     return partial(BatchNorm, epsilon=epsilon, dtype=network.dtype)
 
 
+# torchvision's parts of a block, by number: a convolution and its norm, or "se".
+_PARTS = (("conv_pw", "bn1"), ("conv_dw", "bn2"), "se", ("conv_pwl", "bn3"))
+_FIRST_PARTS = (("conv_dw", "bn1"), "se", ("conv_pw", "bn2"))  # of those that do not widen
+_SQUEEZE = {"fc1": "conv_reduce", "fc2": "conv_expand"}
+
+
+def _from_torchvision(state: StateDict) -> StateDict:
+    """timm's names of torchvision's networks, of which the first stage alone does not widen."""
+    if "features.0.0.weight" not in state:
+        return state
+    last = max(int(name.split(".")[1]) for name in state if name.startswith("features."))
+    ends = {0: ("conv_stem", "bn1"), last: ("conv_head", "bn2")}
+
+    def ours(name: str) -> str:
+        if found := re.fullmatch(r"features\.(\d+)\.([01])\.(\w+)", name):
+            return f"{ends[int(found[1])][int(found[2])]}.{found[3]}"
+        found = re.fullmatch(r"features\.(\d+)\.(\d+)\.block\.(\d+)\.(\w+)\.(\w+)", name)
+        if not found:
+            return name.replace("classifier.1.", "classifier.")
+        stage, block, part, layer, leaf = found.groups()
+        names = (_FIRST_PARTS if stage == "1" else _PARTS)[int(part)]
+        inside = f"se.{_SQUEEZE[layer]}" if names == "se" else names[int(layer)]
+        return f"blocks.{int(stage) - 1}.{block}.{inside}.{leaf}"
+
+    return {ours(name): value for name, value in state.items()}
+
+
 # Of B0 to B7: how much wider and deeper, side of the image, dropout.
 _SCALES = (
     (1.0, 1.0, 224, 0.2),
@@ -172,6 +201,7 @@ VARIANTS = {
         "Tan and Le 2019, https://arxiv.org/abs/1905.11946",
         classifier=("classifier",),
         first="conv_stem",
+        convert=dict if prefix else _from_torchvision,
     )
     for prefix in ("", "tf_")
     for number, (wide, deep, side, dropout) in enumerate(_SCALES)

@@ -2,6 +2,7 @@
 
 Each holds, without importing torch:
   PARAMETERS: exact count of every variant of the family, with CLASSES classes.
+  LARGE, optional: those of them that take long to trace, and are not counted by default.
   CASES: small networks that run every line, by name; `Case` says how ours is made.
 and, importing torch where used:
   build(name, case): the reference as a `torch.nn.Module`, with everything sampled in training.
