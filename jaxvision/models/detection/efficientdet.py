@@ -184,7 +184,7 @@ class _Head(nn.Module):
             for index, conv in enumerate(convs):
                 norm = _norm(dtype=self.dtype, name=f"bn_rep.{index}.{level}.bn")
                 x = nn.silu(norm(conv(x, train), train))
-            found.append(accumulable(last(x, train)).reshape(len(x), -1, self.size))
+            found.append(accumulable(last(x, train)).reshape(x.shape[0], -1, self.size))
         return jnp.concatenate(found, 1)
 
 
