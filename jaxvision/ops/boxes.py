@@ -48,14 +48,14 @@ def _enclosing(boxes: Array, others: Array) -> tuple[Array, Array]:
     return width, jnp.maximum(a[3], b[3]) - jnp.minimum(a[1], b[1])
 
 
-def iou(boxes: Float[Array, "*#b 4"], others: Float[Array, "*#b 4"]) -> Float[Array, "..."]:
+def iou(boxes: Float[Array, "... 4"], others: Float[Array, "... 4"]) -> Float[Array, "..."]:
     """Intersection over union, pair by pair; 0 where both boxes are empty."""
     shared, union = _shared_and_union(boxes, others)
     return shared / _positive(union)
 
 
 def giou(
-    boxes: Float[Array, "*#b 4"], others: Float[Array, "*#b 4"], epsilon: float = 0.0
+    boxes: Float[Array, "... 4"], others: Float[Array, "... 4"], epsilon: float = 0.0
 ) -> Float[Array, "..."]:
     """IoU less the empty share of the smallest box around both, pair by pair: -1 to 1.
 
@@ -73,7 +73,7 @@ def giou(
 
 
 def diou(
-    boxes: Float[Array, "*#b 4"], others: Float[Array, "*#b 4"], epsilon: float = 0.0
+    boxes: Float[Array, "... 4"], others: Float[Array, "... 4"], epsilon: float = 0.0
 ) -> Float[Array, "..."]:
     """IoU less the squared distance of the centres over that of the enclosing box's corners.
 
@@ -125,8 +125,8 @@ def from_centers(centers: Float[Array, "*b 4"]) -> Float[Array, "*b 4"]:
 
 def clip(
     boxes: Float[Array, "*b 4"],
-    height: Num[Array, "*#b"] | float | int,
-    width: Num[Array, "*#b"] | float | int,
+    height: Num[Array, "..."] | float | int,
+    width: Num[Array, "..."] | float | int,
 ) -> Float[Array, "*b 4"]:
     """The part of each box inside an image of this size, in pixels."""
     x0, y0, x1, y1 = _columns(boxes)
@@ -135,8 +135,8 @@ def clip(
 
 
 def encode_deltas(
-    boxes: Float[Array, "*#b 4"],
-    anchors: Float[Array, "*#b 4"],
+    boxes: Float[Array, "... 4"],
+    anchors: Float[Array, "... 4"],
     weights: Sequence[float | int] = (1.0, 1.0, 1.0, 1.0),
 ) -> Float[Array, "... 4"]:
     """How to move and scale anchors onto boxes: R-CNN's coding, and with other weights SSD's.
@@ -167,8 +167,8 @@ def encode_deltas(
 
 
 def decode_deltas(
-    deltas: Float[Array, "*#b 4"],
-    anchors: Float[Array, "*#b 4"],
+    deltas: Float[Array, "... 4"],
+    anchors: Float[Array, "... 4"],
     weights: Sequence[float | int] = (1.0, 1.0, 1.0, 1.0),
     max_log_scale: float = MAX_LOG_SCALE,
 ) -> Float[Array, "... 4"]:
@@ -187,9 +187,9 @@ def decode_deltas(
 
 
 def encode_distances(
-    boxes: Float[Array, "*#b 4"],
-    points: Float[Array, "*#b 2"],
-    scale: Float[Array, "*#b"] | float | int = 1.0,
+    boxes: Float[Array, "... 4"],
+    points: Float[Array, "... 2"],
+    scale: Float[Array, "..."] | float | int = 1.0,
 ) -> Float[Array, "... 4"]:
     """How far a box's sides are from a point, (left, top, right, bottom): FCOS's coding.
 
@@ -206,9 +206,9 @@ def encode_distances(
 
 
 def decode_distances(
-    distances: Float[Array, "*#b 4"],
-    points: Float[Array, "*#b 2"],
-    scale: Float[Array, "*#b"] | float | int = 1.0,
+    distances: Float[Array, "... 4"],
+    points: Float[Array, "... 2"],
+    scale: Float[Array, "..."] | float | int = 1.0,
 ) -> Float[Array, "... 4"]:
     """The boxes that `encode_distances` gives these numbers for."""
     distances = distances * jnp.asarray(scale)[..., None]
@@ -216,10 +216,10 @@ def decode_distances(
 
 
 def encode_yolo(
-    boxes: Float[Array, "*#b 4"],
-    cells: Num[Array, "*#b 2"],
-    priors: Float[Array, "*#b 2"],
-    stride: Float[Array, "*#b 1"] | float | int,
+    boxes: Float[Array, "... 4"],
+    cells: Num[Array, "... 2"],
+    priors: Float[Array, "... 2"],
+    stride: Float[Array, "... 1"] | float | int,
     epsilon: float = 1e-6,
 ) -> Float[Array, "... 4"]:
     """Where in its cell a box's centre is and how large it is beside a prior: YOLO v2 and v3.
@@ -245,10 +245,10 @@ def encode_yolo(
 
 
 def decode_yolo(
-    raw: Float[Array, "*#b 4"],
-    cells: Num[Array, "*#b 2"],
-    priors: Float[Array, "*#b 2"],
-    stride: Float[Array, "*#b 1"] | float | int,
+    raw: Float[Array, "... 4"],
+    cells: Num[Array, "... 2"],
+    priors: Float[Array, "... 2"],
+    stride: Float[Array, "... 1"] | float | int,
 ) -> Float[Array, "... 4"]:
     """The boxes of YOLO v2's and v3's raw predictions, before the sigmoid; see `encode_yolo`."""
     middle = (cells + jax.nn.sigmoid(raw[..., :2])) * stride
@@ -256,8 +256,8 @@ def decode_yolo(
 
 
 def encode_yolo_v1(
-    boxes: Float[Array, "*#b 4"],
-    cells: Num[Array, "*#b 2"],
+    boxes: Float[Array, "... 4"],
+    cells: Num[Array, "... 2"],
     grid: tuple[int, int],
     image_size: tuple[int, int],
 ) -> Float[Array, "... 4"]:
@@ -284,8 +284,8 @@ def encode_yolo_v1(
 
 
 def decode_yolo_v1(
-    codes: Float[Array, "*#b 4"],
-    cells: Num[Array, "*#b 2"],
+    codes: Float[Array, "... 4"],
+    cells: Num[Array, "... 2"],
     grid: tuple[int, int],
     image_size: tuple[int, int],
 ) -> Float[Array, "... 4"]:

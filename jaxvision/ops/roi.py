@@ -196,7 +196,7 @@ def _grid(low: Array, high: Array, bins: int, samples: int, at_least: float | No
 
 
 def _corners(
-    places: Float[Array, "*b s"], size: Int[Array, "*#b 1"] | int
+    places: Float[Array, "*b s"], size: Int[Array, "... 1"] | int
 ) -> tuple[Int[Array, "*b s2"], Float[Array, "*b s2"]]:
     """The rows (columns) on both sides of each sample, and their weights in a bin's mean.
 

@@ -13,6 +13,7 @@ from parity.deterministic import image, sample
 
 from jaxvision import models
 from jaxvision.interop import torch_weights
+from jaxvision.ops.forms import portable
 
 CASES = {
     name: case for family in detectors.families().values() for name, case in family.CASES.items()
@@ -201,6 +202,19 @@ def test_weights_go_back_by_the_names_of_the_reference(name):
 
 
 COUNTED = [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in PARAMETERS]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_batches_of_unknown_size(name):
+    """What `jaxvision export` asks of them."""
+    found = setup(name)
+    (count,) = jax.export.symbolic_shape("b")
+    image = jax.ShapeDtypeStruct((count, *found.image.shape[1:]), found.dtype)
+    with found.precision(), portable():
+        outputs = jax.eval_shape(found.network.apply, found.variables, image)
+    number = outputs["scores"].shape[1]
+    assert outputs["boxes"].shape == (count, number, 4)
+    assert outputs["valid"].shape == outputs["labels"].shape == (count, number)
 
 
 @pytest.mark.parametrize("name", COUNTED)

@@ -148,7 +148,7 @@ def detect(
     classes = scores.shape[-1]
     boxes = clip(decode_deltas(deltas[:, :, 1:], proposals.boxes[:, :, None], WEIGHTS), *image_size)
     large = jnp.all(boxes[..., 2:] - boxes[..., :2] >= 1e-2, -1)
-    flat = jnp.where(large & proposals.valid[..., None], scores, -1).reshape(len(scores), -1)
+    flat = jnp.where(large & proposals.valid[..., None], scores, -1).reshape(scores.shape[0], -1)
     best, index = lax.top_k(flat, min(_AT_ONCE, flat.shape[1]))
     boxes = jnp.take_along_axis(boxes.reshape(boxes.shape[0], -1, 4), index[..., None], 1)
     return select(

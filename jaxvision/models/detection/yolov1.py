@@ -154,7 +154,7 @@ def detections(detector: Any, cells: Cells, size: Sequence[int]) -> dict[str, Ar
       cells: what is predicted.
       size: (height, width) of the image.
     """
-    rows, (height, width) = len(cells.objectness), size
+    rows, (height, width) = cells.objectness.shape[0], size
     scores = cells.classes.max(-1) * cells.objectness
     labels = jnp.broadcast_to(cells.classes.argmax(-1), scores.shape)
     return select(

@@ -162,7 +162,7 @@ class YOLOv3(nn.Module):
         # As in the reference, candidates have the best classes, not the best scores.
         possible = scores > self.score_threshold
         possible &= (objectness >= self.objectness_threshold)[..., None]
-        ranked = jnp.where(possible, scores, -1.0).reshape(len(raw), -1)
+        ranked = jnp.where(possible, scores, -1.0).reshape(raw.shape[0], -1)
         best, index = jax.lax.top_k(ranked, min(self.candidates, ranked.shape[1]))
         place, label = index // self.num_classes, index % self.num_classes
         coded = jnp.take_along_axis(raw[..., :4], place[..., None], 1)
