@@ -24,7 +24,7 @@ ALIKE = {
         *("mnist_vit", "imagenet_deit", "imagenet_swin"),
     ),
     "detection": ("bccd", "coco", "fastestdet_coco", "folder", "voc"),
-    "segmentation": ("ade20k", "camvid", "camvid_espnet", "cityscapes", "voc"),
+    "segmentation": ("ade20k", "camvid", "camvid_espnet", "cityscapes", "folder", "voc"),
 }
 
 

@@ -113,10 +113,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.eval.every = "2 epochs"
     if variant == "smoke":
         detect_shapes(config)
-        config.model.options = {
-            "encoder": "resnet18",
-            "encoder_options": {"depths": (1, 1, 1, 1)},
-            "width": 32,
-            "depth": 1,
-        }
+        config.model.name = "fastestdet"
+        config.model.options = {"widths": (8, 16, 24, 32), "depths": (1, 1, 1)}
     return config

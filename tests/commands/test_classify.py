@@ -94,6 +94,7 @@ def test_every_method_learns_the_digits(method, options, least, tmp_path):
     assert Image.open(picture).mode == "RGB"
 
 
+@pytest.mark.slow
 def test_deep_features_of_a_run(workdir, splits, tmp_path):
     vectors = features.deep(workdir, splits[1].images)
     assert vectors.shape == (360, 64)

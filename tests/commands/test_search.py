@@ -19,6 +19,7 @@ def search(*arguments):
     cli._dispatch(["search", "--config", DIGITS, *map(str, arguments)])
 
 
+@pytest.mark.slow
 def test_both_strategies_are_reported(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     small = ("--rounds", 2, "--children", 2, "--steps", 3, "--train", 100)

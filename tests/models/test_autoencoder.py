@@ -35,6 +35,7 @@ def test_negative_latent():
         jax.eval_shape(lambda: made(0, latent=-1))
 
 
+@pytest.mark.slow
 def test_learns_to_reconstruct():
     # Squares of one colour on another: a few numbers say all about such an image.
     rng = np.random.default_rng(0)

@@ -51,6 +51,7 @@ CASES = {
             "head_hidden": (12,),
         },
         boxes=(2, 2),  # no proposal is padding: it would count in the statistics
+        slow=True,
     ),
     "fasterrcnn_vgg16": Case(
         "fasterrcnn_vgg16",

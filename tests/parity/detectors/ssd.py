@@ -50,6 +50,7 @@ CASES = {
             "ratios": ((2, 3),) * 3,
         },
         background=False,
+        slow=True,
     ),
 }
 

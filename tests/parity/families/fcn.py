@@ -7,7 +7,7 @@ _ENCODER = {"encoder_options": {"depths": (1, 1, 1, 1)}}
 CASES = {
     "fcn32s": Case((2, 3, 20, 33), 5, _SMALL),
     "fcn16s": Case((2, 3, 20, 33), 5, _SMALL),
-    "fcn8s": Case((1, 3, 9, 5), 5, _SMALL, gradients=True),
+    "fcn8s": Case((1, 3, 9, 5), 5, _SMALL, gradients=True, slow="training"),
     "fcn8s_atonce": Case((2, 3, 20, 33), 5, _SMALL),
     "fcn8s_resnet18": Case((3, 3, 52, 37), 5, _ENCODER, gradients=True),
 }

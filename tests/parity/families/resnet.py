@@ -15,7 +15,11 @@ CASES = {
         slow="all",
     ),
     "resnext50_32x4d": Case(
-        (4, 3, 64, 64), options={"depths": (1, 1, 1, 1)}, features=_PYRAMID, gradients=True
+        (4, 3, 64, 64),
+        options={"depths": (1, 1, 1, 1)},
+        features=_PYRAMID,
+        gradients=True,
+        slow="training",
     ),
     "wide_resnet50_2": Case((2, 3, 64, 64), features=_PYRAMID, slow="all"),
     "seresnet50": Case(
