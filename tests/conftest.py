@@ -45,7 +45,7 @@ install_import_hook(
 
 # Traced programs are many small objects that stay: looking through them all again and again for
 # garbage takes a tenth of the time.
-gc.set_threshold(100_000, 20, 50)
+gc.set_threshold(20_000, 10, 10)
 
 # Files that take longest, longest first: one that starts last would leave the other workers idle.
 LONGEST = (
