@@ -12,6 +12,7 @@ from parity.detectors import GOLDEN, GRADIENTS, OUTPUTS, STATISTICS
 from parity.deterministic import image, sample
 
 from jaxvision import models
+from jaxvision.errors import UserError
 from jaxvision.interop import torch_weights
 from jaxvision.ops.forms import portable
 
@@ -230,3 +231,19 @@ def test_every_variant_of_a_family_is_counted():
     modules = {models.variant(case.variant).module for case in CASES.values()}
     every = {n for n in models.names() if models.variant(n).module in modules}
     assert every == set(PARAMETERS)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_training_without_objects_to_learn_is_refused(name):
+    found = setup(name)
+    rest = [key for key in found.variables if key != "params"]
+    with found.precision(), pytest.raises(UserError, match="needs targets"):
+        jax.eval_shape(
+            lambda: found.network.apply(
+                found.variables,
+                found.image,
+                train=True,
+                mutable=rest,
+                rngs={"dropout": jax.random.key(0)},
+            )
+        )

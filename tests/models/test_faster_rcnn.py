@@ -11,7 +11,8 @@ from jaxvision import models
 from jaxvision.errors import UserError
 from jaxvision.interop.torch_weights import to_state_dict, to_variables, torch_shapes
 from jaxvision.models.detection.roi_heads import detect, draw
-from jaxvision.models.detection.rpn import Boxes, Proposals, Sampling, learnable, rpn_losses
+from jaxvision.models.detection.rpn import Proposals, Sampling, rpn_losses
+from jaxvision.models.detection.targets import Boxes, learnable
 
 KEY = jax.random.key(0)
 SMALL = {

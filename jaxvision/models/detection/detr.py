@@ -11,7 +11,7 @@ ids.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -27,6 +27,7 @@ from jaxvision.layers.positions import sine_positions
 from jaxvision.layers.transformer import CrossAttention, Mlp
 from jaxvision.losses import Ratio
 from jaxvision.losses.set_prediction import set_losses
+from jaxvision.models.detection.targets import Targets, learnable
 from jaxvision.models.variant import Variant
 from jaxvision.ops.boxes import clip, from_centers, to_centers
 from jaxvision.state_dict import StateDict, renamed
@@ -173,11 +174,11 @@ class SetDetector(nn.Module):
         self,
         image: Float[Array, "b h w c"],
         train: bool = False,
-        targets: Mapping[str, Array] | None = None,
+        targets: Targets | None = None,
     ) -> dict[str, Array] | dict[str, Ratio]:
         logits, boxes = self.heads(image, train)
         size = image.shape[1:3]
-        if train and targets is not None:
+        if train:
             return losses(logits, boxes, targets, size, self.no_object)
         return best(
             logits[-1],
@@ -249,7 +250,7 @@ def _sides(size: Sequence[int]) -> Float[Array, " 4"]:
 def losses(
     logits: Float[Array, "l b q k"],
     boxes: Float[Array, "l b q 4"],
-    targets: Mapping[str, Array],
+    targets: Targets | None,
     size: Sequence[int],
     no_object: float,
 ) -> dict[str, Ratio]:
@@ -261,11 +262,13 @@ def losses(
       size: (height, width) of the image.
       no_object: see `SetDetector`.
     """
-    truth = to_centers(targets["boxes"] / _sides(size))
-    labels, valid, counted = (targets[name] for name in ("box_label", "box_valid", "valid"))
+    objects = learnable(targets)
+    truth = to_centers(objects.boxes / _sides(size))
 
     def of_layer(logits: Array, boxes: Array) -> dict[str, Ratio]:
-        return set_losses(logits, boxes, labels, truth, valid, counted, no_object)
+        return set_losses(
+            logits, boxes, objects.labels, truth, objects.valid, objects.rows, no_object
+        )
 
     by_layer, last = jax.vmap(of_layer)(logits, boxes), len(logits) - 1
     return {

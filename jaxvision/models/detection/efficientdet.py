@@ -24,12 +24,11 @@ from jaxvision.layers.parameters import parameter
 from jaxvision.layers.pyramid import by_stride, required
 from jaxvision.losses import Ratio, sigmoid_focal, smooth_l1
 from jaxvision.models.detection.outputs import select_from_levels
-from jaxvision.models.detection.rpn import learnable
+from jaxvision.models.detection.targets import claimed, learnable
 from jaxvision.models.variant import Variant
 from jaxvision.ops.anchors import efficientdet_anchors
-from jaxvision.ops.boxes import decode_deltas, encode_deltas, pairwise_iou
+from jaxvision.ops.boxes import decode_deltas, encode_deltas
 from jaxvision.ops.forms import accumulable
-from jaxvision.ops.matching import claim_best_anchors, match_boxes
 from jaxvision.ops.pooling import max_pool2d
 from jaxvision.ops.resize import resize
 
@@ -306,18 +305,10 @@ def losses(
       UserError: there are no targets.
     """
     truth = learnable(targets)
-
-    def match(boxes: Array, valid: Array) -> Array:
-        overlaps = pairwise_iou(boxes, anchors)
-        found = match_boxes(overlaps, valid, threshold, threshold)
-        return claim_best_anchors(found, overlaps, valid, winner="first")
-
-    found = jax.vmap(match)(truth.boxes, truth.valid)
-    learns, index = found >= 0, jnp.maximum(found, 0)
-    label = jnp.take_along_axis(truth.labels, index, 1)
+    found = claimed(truth, anchors, threshold, winner="first")
+    learns, boxes, label = truth.taken(found)
     classes = jax.nn.one_hot(jnp.where(learns, label, -1), logits.shape[-1])
     focal = sigmoid_focal(logits, classes, gamma=1.5)
-    boxes = jnp.take_along_axis(truth.boxes, index[..., None], 1)
     wanted = encode_deltas(jnp.where(learns[..., None], boxes, anchors), anchors)
     error = _DELTA * smooth_l1(coded, wanted, _DELTA)
     # As in the reference, where 0 stands for nothing to learn, a coordinate that is right is free.

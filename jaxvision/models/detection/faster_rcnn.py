@@ -23,15 +23,8 @@ from jaxvision.layers.fpn import FeaturePyramid
 from jaxvision.layers.pyramid import by_stride, required
 from jaxvision.losses.objective import Ratio
 from jaxvision.models.detection.roi_heads import BoxHead, BoxPredictor, box_losses, detect, draw
-from jaxvision.models.detection.rpn import (
-    RPNHead,
-    Sampling,
-    Targets,
-    learnable,
-    level_anchors,
-    propose,
-    rpn_losses,
-)
+from jaxvision.models.detection.rpn import RPNHead, Sampling, level_anchors, propose, rpn_losses
+from jaxvision.models.detection.targets import Targets, learnable
 from jaxvision.models.variant import Variant
 from jaxvision.ops.roi import multiscale_roi_align, roi_pool
 from jaxvision.state_dict import StateDict

@@ -11,7 +11,7 @@ centre, of which those count that overlap more than the mean of the batch. Where
 the same cell, the reference keeps what is written last; here the larger overlap is kept.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.normalization import BatchNorm
 from jaxvision.losses import Ratio
 from jaxvision.models.detection.outputs import select
+from jaxvision.models.detection.targets import Boxes, Targets, learnable
 from jaxvision.models.variant import Variant
 from jaxvision.ops.forms import accumulable
 from jaxvision.ops.pooling import avg_pool2d, max_pool2d
@@ -192,12 +193,12 @@ class FastestDet(nn.Module):
         self,
         image: Float[Array, "b h w c"],
         train: bool = False,
-        targets: Mapping[str, Array] | None = None,
+        targets: Targets | None = None,
     ) -> dict[str, Array] | dict[str, Ratio]:
         outputs = self._cells(image, train)
         boxes = decode(outputs[..., 1:5])
-        if train and targets is not None:
-            return losses(outputs, boxes, targets)
+        if train:
+            return losses(outputs, boxes, learnable(targets))
         height, width = outputs.shape[1:3]
         sides = jnp.array([image.shape[2] / width, image.shape[1] / height] * 2)
         classes = jax.nn.softmax(outputs[..., 5:])
@@ -248,22 +249,22 @@ def siou(a: Float[Array, "*b 4"], b: Float[Array, "*b 4"]) -> Float[Array, "*b"]
 
 
 def losses(
-    outputs: Float[Array, "b h w d"], boxes: Float[Array, "b h w 4"], targets: Mapping[str, Array]
+    outputs: Float[Array, "b h w d"], boxes: Float[Array, "b h w 4"], objects: Boxes
 ) -> dict[str, Ratio]:
     """SIoU times 8, objectness times 16, and the classes' log likelihood.
 
     Args:
       outputs: see `FastestDet._cells`.
       boxes: in cells.
-      targets: the objects, in pixels.
+      objects: to learn.
     """
     batch, height, width = outputs.shape[:3]
-    truth = targets["boxes"] / _STRIDE  # [b, n, 4]
+    truth = objects.boxes / _STRIDE  # [b, n, 4]
     centre = jnp.floor((truth[..., :2] + truth[..., 2:]) / 2).astype(jnp.int32)
     corners = jnp.array([[0, 0], [1, 0], [0, 1], [1, 1]])
     cells = centre[:, :, None] + corners  # [b, n, 4, 2]
     inside = ((cells >= 0) & (cells < jnp.array([width, height]))).all(-1)
-    there = inside & targets["box_valid"][..., None]
+    there = inside & objects.valid[..., None]
     x, y = cells[..., 0].clip(0, width - 1), cells[..., 1].clip(0, height - 1)
     image = jnp.arange(batch)[:, None, None]
     # Boxes that are not there are made sound, so that their gradient is finite.
@@ -274,7 +275,7 @@ def losses(
     number = chosen.sum().astype(jnp.float32)
     box = Ratio(jnp.where(chosen, 8 * (1 - overlap), 0).sum(), number)
     likelihood = jax.nn.log_softmax(outputs[..., 5:])[image, y, x]
-    label = targets["box_label"][:, :, None, None]
+    label = objects.labels[:, :, None, None]
     own = jnp.take_along_axis(likelihood, jnp.broadcast_to(label, (*x.shape, 1)), -1)[..., 0]
     classes = Ratio(-jnp.where(chosen, own, 0).sum(), number)
     # Cells with an object share a quarter of an image's weight, all others three quarters.
@@ -285,7 +286,7 @@ def losses(
     factor = jnp.where(taken, 0.25 * height * width / count, 0.75)
     error = jnp.abs(jax.nn.sigmoid(outputs[..., 0]) - jnp.where(taken, wanted, 0.0))
     smooth = jnp.where(error < 1, 0.5 * jnp.square(error), error - 0.5)
-    counted = jnp.broadcast_to(targets["valid"][:, None, None], smooth.shape)
+    counted = jnp.broadcast_to(objects.rows[:, None, None], smooth.shape)
     total = 16 * jnp.where(counted, smooth * factor, 0).sum()
     return {
         "box": box,

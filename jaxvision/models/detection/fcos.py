@@ -7,7 +7,7 @@ Reference: torchvision's `fcos_resnet50_fpn`. It normalises all losses by the pl
 box, and so do we.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 from jaxvision.losses import Ratio, giou_loss, sigmoid_focal
 from jaxvision.models.detection.dense import Tower, flat, pyramid
 from jaxvision.models.detection.outputs import Level, select_from_levels
+from jaxvision.models.detection.targets import Boxes, Targets, learnable
 from jaxvision.models.variant import Variant
 from jaxvision.ops import anchors, boxes
 
@@ -103,11 +104,11 @@ class FCOS(nn.Module):
         self,
         image: Float[Array, "b h w c"],
         train: bool = False,
-        targets: Mapping[str, Array] | None = None,
+        targets: Targets | None = None,
     ) -> dict[str, Array] | dict[str, Ratio]:
         levels = self._levels(image, train)
-        if train and targets is not None:
-            return losses(levels, targets, self.radius)
+        if train:
+            return losses(levels, learnable(targets), self.radius)
         return select_from_levels(self, map(_scored, levels), image.shape[1:3])
 
 
@@ -156,28 +157,23 @@ def match(
     return jnp.where(value.max(1) < 1e-5, -1, value.argmax(1))
 
 
-def losses(
-    levels: Sequence[tuple[Array, ...]], targets: Mapping[str, Array], radius: float
-) -> dict[str, Ratio]:
+def losses(levels: Sequence[tuple[Array, ...]], objects: Boxes, radius: float) -> dict[str, Ratio]:
     """Focal loss of the classes, GIoU's of the boxes, cross-entropy of the centreness.
 
     Args:
       levels: see `FCOS._levels`.
-      targets: the objects.
+      objects: to learn.
       radius: see `FCOS`.
     """
     logits, distances, centre = (jnp.concatenate(parts, 1) for parts in list(zip(*levels))[:3])
     points = jnp.concatenate([level[3] for level in levels])
     strides = jnp.concatenate([jnp.full(len(level[3]), level[4]) for level in levels])
     found = jax.vmap(lambda box, valid: match(points, strides, box, valid, radius))(
-        targets["boxes"], targets["box_valid"]
+        objects.boxes, objects.valid
     )
-    learns = found >= 0
-    index = jnp.maximum(found, 0)
-    truth = jnp.take_along_axis(targets["boxes"], index[..., None], 1)
-    label = jnp.take_along_axis(targets["box_label"], index, 1)
+    learns, truth, label = objects.taken(found)
     classes = jax.nn.one_hot(jnp.where(learns, label, -1), logits.shape[-1])
-    focal = jnp.where(targets["valid"][:, None, None], sigmoid_focal(logits, classes), 0.0)
+    focal = jnp.where(objects.rows[:, None, None], sigmoid_focal(logits, classes), 0.0)
 
     sound = jnp.concatenate([points - 1, points + 1], -1)  # for places that learn no box
     truth = jnp.where(learns[..., None], truth, sound)

@@ -5,7 +5,7 @@ Reference: torchvision's `retinanet_resnet50_fpn` and `retinanet_resnet50_fpn_v2
 https://arxiv.org/abs/2111.11429: group norm in the heads, GIoU for the boxes).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from jaxvision.losses import Ratio, giou_loss, sigmoid_focal
 from jaxvision.models.detection.dense import Tower, flat, pyramid
 from jaxvision.models.detection.outputs import Level, select_from_levels
+from jaxvision.models.detection.targets import Boxes, Targets, learnable
 from jaxvision.models.variant import Variant
 from jaxvision.ops import anchors as anchor_ops
 from jaxvision.ops import boxes
@@ -114,11 +115,11 @@ class RetinaNet(nn.Module):
         self,
         image: Float[Array, "b h w c"],
         train: bool = False,
-        targets: Mapping[str, Array] | None = None,
+        targets: Targets | None = None,
     ) -> dict[str, Array] | dict[str, Ratio]:
         levels = self._levels(image, train)
-        if train and targets is not None:
-            return losses(levels, targets, self.box_loss)
+        if train:
+            return losses(levels, learnable(targets), self.box_loss)
         return select_from_levels(self, map(_scored, levels), image.shape[1:3])
 
 
@@ -131,14 +132,12 @@ def _scored(level: tuple[Array, ...]) -> Level:
     return jax.nn.sigmoid(logits), coded, decode
 
 
-def losses(
-    levels: Sequence[tuple[Array, ...]], targets: Mapping[str, Array], box_loss: str
-) -> dict[str, Ratio]:
+def losses(levels: Sequence[tuple[Array, ...]], objects: Boxes, box_loss: str) -> dict[str, Ratio]:
     """Focal loss of the classes, and the boxes' loss, each divided by an image's matched anchors.
 
     Args:
       levels: see `RetinaNet._levels`.
-      targets: the objects.
+      objects: to learn.
       box_loss: see `RetinaNet`.
     """
     logits, coded = (jnp.concatenate(parts, 1) for parts in list(zip(*levels))[:2])
@@ -147,15 +146,13 @@ def losses(
         lambda box, valid: match_boxes(
             boxes.pairwise_iou(box, anchors), valid, 0.5, 0.4, allow_low_quality=True
         )
-    )(targets["boxes"], targets["box_valid"])
+    )(objects.boxes, objects.valid)
     # Where there is no box at all, none is matched.
-    found = jnp.where(targets["box_valid"].any(1, keepdims=True), found, BACKGROUND)
-    learns, index = found >= 0, jnp.maximum(found, 0)
-    truth = jnp.take_along_axis(targets["boxes"], index[..., None], 1)
+    found = jnp.where(objects.valid.any(1, keepdims=True), found, BACKGROUND)
+    learns, truth, label = objects.taken(found)
     truth = jnp.where(learns[..., None], truth, anchors)
-    label = jnp.take_along_axis(targets["box_label"], index, 1)
     classes = jax.nn.one_hot(jnp.where(learns, label, -1), logits.shape[-1])
-    counted = (found != IGNORED) & targets["valid"][:, None]
+    counted = (found != IGNORED) & objects.rows[:, None]
     focal = jnp.where(counted[..., None], sigmoid_focal(logits, classes), 0.0).sum((1, 2))
     if box_loss == "giou":
         error = giou_loss(boxes.decode_deltas(coded, anchors), truth)
@@ -163,7 +160,7 @@ def losses(
         error = jnp.abs(coded - boxes.encode_deltas(truth, anchors)).sum(-1)
     error = jnp.where(learns, error, 0.0).sum(1)
     matched = jnp.maximum(learns.sum(1), 1)
-    rows = targets["valid"].sum().astype(jnp.float32)
+    rows = objects.rows.sum().astype(jnp.float32)
     return {
         "classification": Ratio((focal / matched).sum(), rows),
         "bbox_regression": Ratio((error / matched).sum(), rows),

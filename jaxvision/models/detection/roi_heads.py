@@ -21,7 +21,8 @@ from jaxvision.losses.classification import cross_entropy
 from jaxvision.losses.detection import smooth_l1
 from jaxvision.losses.objective import Ratio
 from jaxvision.models.detection.outputs import select
-from jaxvision.models.detection.rpn import Boxes, Proposals, Sampling, assign
+from jaxvision.models.detection.rpn import Proposals, Sampling, assign
+from jaxvision.models.detection.targets import Boxes
 from jaxvision.ops.boxes import clip, decode_deltas, encode_deltas
 from jaxvision.ops.forms import accumulable
 from jaxvision.ops.matching import balanced_sample

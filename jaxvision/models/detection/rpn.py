@@ -4,7 +4,7 @@ Reference: torchvision's `RegionProposalNetwork`. Everything has a fixed size: p
 and masks say which count.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,13 +19,13 @@ from jaxvision.layers.convolution import Conv2d
 from jaxvision.losses.classification import binary_cross_entropy
 from jaxvision.losses.detection import smooth_l1
 from jaxvision.losses.objective import Ratio
+from jaxvision.models.detection.targets import Boxes
 from jaxvision.ops.anchors import cell_anchors, grid_anchors
 from jaxvision.ops.boxes import clip, decode_deltas, encode_deltas, pairwise_iou
 from jaxvision.ops.forms import accumulable
 from jaxvision.ops.matching import BACKGROUND, balanced_sample, match_boxes
 from jaxvision.ops.suppression import batched_nms
 
-Targets = Mapping[str, Array]
 _BETA = 1 / 9  # from where on the boxes' loss is linear
 
 
@@ -35,15 +35,6 @@ class Proposals(NamedTuple):
     boxes: Float[Array, "b n 4"]  # in pixels of the image
     scores: Float[Array, "b n"]  # 0 to 1; 0 where not valid
     valid: Bool[Array, "b n"]
-
-
-class Boxes(NamedTuple):
-    """The boxes of a batch to learn from: padding and crowds are not valid."""
-
-    boxes: Float[Array, "b g 4"]
-    labels: Int[Array, "b g"]
-    valid: Bool[Array, "b g"]
-    rows: Bool[Array, " b"]  # images that are not padding
 
 
 class Sampling(NamedTuple):
@@ -60,22 +51,6 @@ class Sampling(NamedTuple):
     positive_share: float
     high: float
     low: float
-
-
-def learnable(targets: Targets | None) -> Boxes:
-    """The boxes of a detector's targets; crowds are left out.
-
-    Raises:
-      UserError: there are none.
-    """
-    if targets is None:
-        raise UserError(
-            "A detector in training needs targets: boxes, box_label and box_valid of each image."
-        )
-    boxes, valid = targets["boxes"], targets["box_valid"]
-    crowd = targets.get("box_crowd", jnp.zeros_like(valid))
-    rows = targets.get("valid", jnp.ones(len(valid), bool))
-    return Boxes(boxes, targets["box_label"], valid & ~crowd & rows[:, None], rows)
 
 
 class RPNHead(nn.Module):

@@ -30,12 +30,11 @@ from jaxvision.layers.parameters import parameter
 from jaxvision.layers.pyramid import by_stride, required
 from jaxvision.losses import Ratio, cross_entropy, hard_negative_mining, smooth_l1
 from jaxvision.models.detection.outputs import select_of_each_class
-from jaxvision.models.detection.rpn import learnable
+from jaxvision.models.detection.targets import claimed, learnable
 from jaxvision.models.variant import Variant
 from jaxvision.ops.anchors import default_boxes
-from jaxvision.ops.boxes import decode_deltas, encode_deltas, pairwise_iou
+from jaxvision.ops.boxes import decode_deltas, encode_deltas
 from jaxvision.ops.forms import accumulable
-from jaxvision.ops.matching import claim_best_anchors, match_boxes
 from jaxvision.ops.pooling import max_pool2d
 from jaxvision.state_dict import StateDict
 
@@ -239,18 +238,9 @@ def losses(
       UserError: there are no targets.
     """
     truth = learnable(targets)
-
-    def match(boxes: Array, valid: Array) -> Array:
-        overlaps = pairwise_iou(boxes, anchors)
-        found = match_boxes(overlaps, valid, threshold, threshold)
-        return claim_best_anchors(found, overlaps, valid)
-
-    found = jax.vmap(match)(truth.boxes, truth.valid)
-    learns, index = found >= 0, jnp.maximum(found, 0)
-    label = jnp.take_along_axis(truth.labels, index, 1) + 1
-    entropy, _ = cross_entropy(logits, jnp.where(learns, label, 0))
+    learns, boxes, label = truth.taken(claimed(truth, anchors, threshold))
+    entropy, _ = cross_entropy(logits, jnp.where(learns, label + 1, 0))
     counted = learns | hard_negative_mining(entropy, learns)
-    boxes = jnp.take_along_axis(truth.boxes, index[..., None], 1)
     error = smooth_l1(coded, encode_deltas(boxes, anchors, WEIGHTS)).sum(-1)
     count = learns.sum().astype(jnp.float32)
     return {

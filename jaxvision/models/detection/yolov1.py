@@ -12,7 +12,7 @@ One thing is mended: there the sides of a box are compared with those of all obj
 here with those of its own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -25,6 +25,7 @@ from jaxvision.layers.linear import Dense
 from jaxvision.losses import Ratio
 from jaxvision.models.backbones.darknet import leaky_relu, sequence
 from jaxvision.models.detection.outputs import select
+from jaxvision.models.detection.targets import Targets, learnable
 from jaxvision.models.variant import Variant
 from jaxvision.ops import boxes as box_ops
 from jaxvision.ops.forms import accumulable
@@ -118,11 +119,11 @@ class YOLOv1(nn.Module):
         self,
         image: Float[Array, "b h w c"],
         train: bool = False,
-        targets: Mapping[str, Array] | None = None,
+        targets: Targets | None = None,
     ) -> dict[str, Array] | dict[str, Ratio]:
         predictions, classes = self._predictions(image, train)
         cells = activated(predictions, classes)
-        if train and targets is not None:
+        if train:
             return losses(cells, targets, image.shape[1:3])
         return detections(self, cells, image.shape[1:3])
 
@@ -168,7 +169,7 @@ def detections(detector: Any, cells: Cells, size: Sequence[int]) -> dict[str, Ar
     )
 
 
-def losses(cells: Cells, targets: Mapping[str, Array], size: Sequence[int]) -> dict[str, Ratio]:
+def losses(cells: Cells, targets: Targets | None, size: Sequence[int]) -> dict[str, Ratio]:
     """Squared errors of objectness, of its absence, of boxes and of classes, sums of an image.
 
     An object is learnt in the cell of its centre, by the box there that overlaps it most; its class
@@ -180,8 +181,9 @@ def losses(cells: Cells, targets: Mapping[str, Array], size: Sequence[int]) -> d
       size: (height, width) of the image.
     """
     batch, height, width, _ = cells.objectness.shape
-    there = targets["box_valid"] & targets["valid"][:, None]
-    boxes = targets["boxes"] / jnp.array([size[1], size[0]] * 2)
+    objects = learnable(targets)
+    there = objects.valid
+    boxes = objects.boxes / jnp.array([size[1], size[0]] * 2)
     truth = box_ops.to_centers(boxes)
     column, row = (
         jnp.clip(jnp.floor(truth[..., axis] * count), 0, count - 1).astype(jnp.int32)
@@ -200,12 +202,12 @@ def losses(cells: Cells, targets: Mapping[str, Array], size: Sequence[int]) -> d
         return jnp.take_along_axis(values, index, 2)[:, :, 0]
 
     error = jnp.square(of_best(overlaps) - of_best(at_objects(cells.objectness)))
-    classes = jax.nn.one_hot(targets["box_label"], cells.classes.shape[-1])[:, :, None]
+    classes = jax.nn.one_hot(objects.labels, cells.classes.shape[-1])[:, :, None]
     places = jnp.square(truth[..., :2] - of_best(at_objects(cells.centers)))
     sides = jnp.square(jnp.sqrt(truth[..., 2:]) - of_best(at_objects(cells.roots)))
-    empty = jnp.broadcast_to(targets["valid"][:, None, None, None], cells.objectness.shape)
+    empty = jnp.broadcast_to(objects.rows[:, None, None, None], cells.objectness.shape)
     empty = empty.at[image, jnp.where(there, row, height), column, best].set(False, mode="drop")
-    images = targets["valid"].sum().astype(jnp.float32)
+    images = objects.rows.sum().astype(jnp.float32)
 
     def total(weight: float, errors: Array, mask: Array) -> Ratio:
         return Ratio(weight * jnp.where(mask, errors, 0.0).sum(), images)

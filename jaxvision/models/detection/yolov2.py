@@ -6,7 +6,7 @@ differ from that paper's), and all anchors of an object's cell learn its class; 
 anchors to their own shapes at first, and none is spared for its overlap.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -19,6 +19,7 @@ from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.pyramid import by_stride, required
 from jaxvision.losses import Ratio
 from jaxvision.models.backbones.darknet import sequence
+from jaxvision.models.detection.targets import Targets
 from jaxvision.models.detection.yolov1 import Cells, centers, convert, detections, export, losses
 from jaxvision.models.variant import Variant
 from jaxvision.ops.forms import accumulable
@@ -88,7 +89,7 @@ class YOLOv2(nn.Module):
         self,
         image: Float[Array, "b h w c"],
         train: bool = False,
-        targets: Mapping[str, Array] | None = None,
+        targets: Targets | None = None,
     ) -> dict[str, Array] | dict[str, Ratio]:
         raw, anchors = self._predictions(image, train)
         cells = Cells(
@@ -98,7 +99,7 @@ class YOLOv2(nn.Module):
             jax.nn.sigmoid(raw[..., 4]),
             jax.nn.softmax(raw[..., 5:]),
         )
-        if train and targets is not None:
+        if train:
             return losses(cells, targets, image.shape[1:3])
         return detections(self, cells, image.shape[1:3])
 

@@ -8,7 +8,7 @@ freezes the statistics of its trunk; here that is the option `frozen_statistics`
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -25,6 +25,7 @@ from jaxvision.losses import Ratio, binary_cross_entropy
 from jaxvision.models.backbones.darknet import leaky_relu
 from jaxvision.models.detection.dense import flat
 from jaxvision.models.detection.outputs import select
+from jaxvision.models.detection.targets import Boxes, Targets, learnable
 from jaxvision.models.variant import Variant
 from jaxvision.ops import anchors as anchor_ops
 from jaxvision.ops import boxes
@@ -153,11 +154,11 @@ class YOLOv3(nn.Module):
         self,
         image: Float[Array, "b h w c"],
         train: bool = False,
-        targets: Mapping[str, Array] | None = None,
+        targets: Targets | None = None,
     ) -> dict[str, Array] | dict[str, Ratio]:
         raw, places = self._predictions(image, train)
-        if train and targets is not None:
-            return losses(raw, places, targets)
+        if train:
+            return losses(raw, places, learnable(targets))
         objectness, scores = jax.nn.sigmoid(raw[..., 4]), jax.nn.sigmoid(raw[..., 5:])
         # As in the reference, candidates have the best classes, not the best scores.
         possible = scores > self.score_threshold
@@ -234,25 +235,19 @@ def assign(
     return jnp.where(claimed >= 0, claimed, matches).astype(jnp.int32)
 
 
-def losses(
-    raw: Float[Array, "b n d"], places: Places, targets: Mapping[str, Array]
-) -> dict[str, Ratio]:
+def losses(raw: Float[Array, "b n d"], places: Places, objects: Boxes) -> dict[str, Ratio]:
     """Cross-entropy of classes, objectness and offsets, squared errors of logarithms of sides.
 
     Args:
       raw: see `YOLOv3._predictions`.
       places: of the predictions.
-      targets: the objects.
+      objects: to learn.
     """
-    found = jax.vmap(lambda box, valid: assign(places, box, valid))(
-        targets["boxes"], targets["box_valid"]
-    )
-    learns, index = found >= 0, jnp.maximum(found, 0)
-    truth = jnp.take_along_axis(targets["boxes"], index[..., None], 1)
+    found = jax.vmap(lambda box, valid: assign(places, box, valid))(objects.boxes, objects.valid)
+    learns, truth, label = objects.taken(found)
     wanted = boxes.encode_yolo(truth, places.cells, places.priors, places.strides)
-    label = jnp.take_along_axis(targets["box_label"], index, 1)
     classes = jax.nn.one_hot(label, raw.shape[-1] - 5)
-    counted = (found != IGNORED) & targets["valid"][:, None]
+    counted = (found != IGNORED) & objects.rows[:, None]
 
     def total(errors: Array, mask: Array) -> Ratio:
         return Ratio(jnp.where(mask, errors, 0.0).sum(), jnp.float32(1))
