@@ -5,7 +5,8 @@
 
 4,000 scenes of 96 pixels, 500 for the test; AdamW, mirror images, batches of 32. Networks are
 reduced so that two CPU cores train them in a quarter of an hour: a ResNet-18 without the map of
-stride 4, a pyramid of 64 channels, two convolutions a head. docs/detection.md says what they reach.
+stride 4, a pyramid of 64 channels, two convolutions a head. Networks that cost less see the scenes
+more often, `EPOCHS`. docs/detection.md says what they reach.
 `:smoke` trains a small one for a few steps.
 """
 
@@ -88,7 +89,21 @@ NETWORKS = {
             ),
         },
     ),
+    "detr": (
+        "detr_resnet50",
+        {
+            "encoder": "resnet18",
+            "encoder_options": {"depths": (1, 1, 1)},
+            **{"width": 128, "num_heads": 4, "hidden": 256},
+            **{"encoder_layers": 2, "decoder_layers": 3, "queries": 20, "dropout": 0.0},
+        },
+    ),
+    "yolos": (
+        "yolos_tiny",
+        {"patch_size": 12, "width": 128, "depth": 6, "num_heads": 4, "queries": 20, "grid": None},
+    ),
 }
+EPOCHS = {"fastestdet": 50, "detr": 20, "yolos": 25}  # of the others 10
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -107,10 +122,10 @@ def get_config(variant: str = "") -> ConfigDict:
     config.optimizer.weight_decay = 0.05
     config.optimizer.clip_norm = 1.0
     config.schedule.name = "cosine"
-    config.schedule.warmup = 100
+    config.schedule.warmup = "8%"
     config.train.batch_size = 32
-    config.train.duration = "10 epochs"
-    config.eval.every = "2 epochs"
+    config.train.duration = f"{EPOCHS.get(variant, 10)} epochs"
+    config.eval.every = "5 epochs"
     if variant == "smoke":
         detect_shapes(config)
         config.model.name = "fastestdet"

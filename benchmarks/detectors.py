@@ -1,0 +1,172 @@
+"""Trains the networks of configs/detection/shapes.py by one budget and compares them.
+
+    python benchmarks/detectors.py [--only NAME ...] [--runs FOLDER] [--ended]
+
+A run that is already in the folder of runs is resumed or, if it has ended, only read; with
+`--ended` others are left out. Written to benchmarks/detectors.json, as they come, are the metrics
+of the test scenes, parameters, multiply-adds of an image, and images a second after compilation:
+of loss and gradients, and of boxes, in batches of 32. docs/images/detectors.png has a row for the
+truth and one for each network. The table is printed as Markdown.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from report import machine, table
+
+from jaxvision import plugins, runs, tasks
+from jaxvision.inspect import layers, totals
+from jaxvision.tasks import configuration, pictures
+from jaxvision.train import mesh, run
+from jaxvision.train.beginning import open_loader
+from jaxvision.train.compilation import compiler_options
+from jaxvision.train.writers import read_metrics, write_atomically
+
+ROOT = Path(__file__).parents[1]
+CONFIG = ROOT / "configs" / "detection" / "shapes.py"
+RESULTS = ROOT / "benchmarks" / "detectors.json"
+PICTURE = ROOT / "docs" / "images" / "detectors.png"
+WATCHED = ("ap", "ap50", "ap75", "ap_small", "ap_medium")
+BATCH, SCENES, SIDE, MARGIN, GAP, ROUNDS = 32, 8, 160, 130, 4, 5
+
+
+def ended(workdir: Path) -> dict[str, Any] | None:
+    """The metrics of the test scenes, if the run has come to them."""
+    file = workdir / "metrics.jsonl"
+    tested = [r for r in read_metrics(file) if r["split"] == "test"] if file.exists() else []
+    return tested[-1] if tested else None
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """Of the fastest of some calls, after one that compiles."""
+    jax.block_until_ready(call())
+    found = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        jax.block_until_ready(call())
+        found.append(time.perf_counter() - start)
+    return min(found)
+
+
+def speed(trained: Any, batch: dict[str, Any]) -> dict[str, float]:
+    """Images a second: of loss and gradients, and of boxes."""
+    task, key = trained.task, jax.random.key(0)
+    variables = dict(trained.variables)
+    params = variables.pop("params")
+
+    def loss(params: Any) -> jax.Array:
+        objective, _ = task.loss(params, variables, batch, key)
+        return objective.value
+
+    options = compiler_options()
+    learn = jax.jit(jax.value_and_grad(loss), compiler_options=options)
+    detect = jax.jit(task.predict, compiler_options=options)
+    return {
+        "training_images_per_second": BATCH / seconds(lambda: learn(params)),
+        "inference_images_per_second": BATCH
+        / seconds(lambda: detect(trained.variables, batch, key)),
+    }
+
+
+def result(workdir: Path) -> dict[str, Any]:
+    """What a run has come to, what its network costs, and pictures of some test scenes."""
+    trained = runs.open(workdir, "latest")
+    config = trained.config.copy_and_resolve_references()
+    loader = open_loader(config, config.data.test, mesh.make(config), train=False)
+    batch = next(iter(loader.batches()))
+    total = totals(layers(trained.model, batch["image"].shape[1:]))
+    task = trained.task
+    found = jax.device_get(jax.jit(task.predict)(trained.variables, batch, jax.random.key(0)))
+    return {
+        "parameters": total.parameters,
+        "multiply_adds": total.multiply_adds,
+        **speed(trained, batch),
+        "scenes": [pair(task, batch, found, row) for row in range(SCENES)],
+    }
+
+
+def pair(task: Any, batch: Any, found: Any, row: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures of one scene: its true boxes, and those found."""
+
+    def only(arrays: Any) -> dict[str, np.ndarray]:
+        return {name: np.asarray(value)[row : row + 1] for name, value in arrays.items()}
+
+    drawn = tasks.report("detection").picture(task, only(batch), only(found))
+    # A grid of two columns, the second of which is empty; in the first the pair side by side.
+    truth, guess, *_ = np.split(drawn, 4, axis=1)
+    return truth, guess
+
+
+def draw(rows: Mapping[str, Sequence[np.ndarray]]) -> None:
+    """A row of scenes for each name."""
+    size = (MARGIN + SCENES * (SIDE + GAP), len(rows) * (SIDE + GAP))
+    canvas, font = Image.new("RGB", size, "white"), ImageFont.load_default(20)
+    pen = ImageDraw.Draw(canvas)
+    for y, (name, scenes) in enumerate(rows.items()):
+        top = y * (SIDE + GAP)
+        pen.text((6, top + SIDE // 2 - 10), name, fill="black", font=font)
+        for x, scene in enumerate(scenes):
+            tile = Image.fromarray(scene).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+            canvas.paste(tile, (MARGIN + x * (SIDE + GAP), top))
+    canvas.save(PICTURE, optimize=True)
+    print(f"Wrote {PICTURE}")
+
+
+def markdown(results: dict[str, dict[str, Any]]) -> str:
+    """The table of docs/detection.md."""
+    head = ["network", "AP", "AP50", "AP75", "small", "medium", "parameters", "multiply-adds"]
+    head += ["steps", "images/s, training", "inference"]
+    lines = [
+        [
+            f"`{name}`",
+            *(f"{one[key]:.3f}" for key in WATCHED),
+            f"{one['parameters'] / 1e6:.2f} M",
+            f"{one['multiply_adds'] / 1e9:.2f} G",
+            f"{one['step']:,}",
+            f"{one['training_images_per_second']:.0f}",
+            f"{one['inference_images_per_second']:.0f}",
+        ]
+        for name, one in sorted(results.items(), key=lambda item: -item[1]["ap50"])
+    ]
+    return table(head, lines)
+
+
+def main() -> None:
+    networks = plugins.import_file(CONFIG).NETWORKS
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
+    parser.add_argument("--only", nargs="+", choices=networks, metavar="NAME")
+    parser.add_argument("--ended", action="store_true", help="train none")
+    options = parser.parse_args()
+    results = json.loads(RESULTS.read_text())["networks"] if RESULTS.is_file() else {}
+    rows: dict[str, Sequence[np.ndarray]] = {}
+    for name in options.only or networks:
+        workdir = options.runs / f"shapes_{name}"
+        metrics = ended(workdir)
+        if metrics is None:
+            if options.ended:
+                continue
+            run(configuration.load(f"{CONFIG}:{name}"), workdir)
+            metrics = ended(workdir)
+            assert metrics is not None
+        one = result(workdir)
+        truth, found = zip(*one.pop("scenes"))
+        rows = {"truth": truth, **rows, name: found}
+        results[name] = {**{key: metrics[key] for key in ("step", *WATCHED)}, **one}
+        content = {"machine": machine(), "networks": results}
+        write_atomically(RESULTS, json.dumps(content, indent=1) + "\n")
+        jax.clear_caches()
+        print(f"{name}: AP {metrics['ap']:.3f}, AP50 {metrics['ap50']:.3f}", flush=True)
+    draw(rows)
+    print(markdown(results))
+
+
+if __name__ == "__main__":
+    main()
