@@ -23,7 +23,7 @@ from report import machine, table
 
 from jaxvision import plugins, runs, tasks
 from jaxvision.inspect import layers, totals
-from jaxvision.tasks import configuration, pictures
+from jaxvision.tasks import configuration
 from jaxvision.train import mesh, run
 from jaxvision.train.beginning import open_loader
 from jaxvision.train.compilation import compiler_options

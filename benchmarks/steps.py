@@ -205,11 +205,8 @@ class Side:
         self, network: str, batch: int, size: int, dtype: str, train: bool, weights: str
     ) -> dict[str, Any]:
         """Compiles, and tells the first numbers: losses, or some of the logits."""
-        make = torch_side if self.side in TORCH else jax_side
         start = time.perf_counter()
-        self.run, found = make(
-            self.side, NETWORKS[network], batch, size, dtype, train, Path(weights)
-        )
+        self.run, found = self.make(network, batch, size, dtype, train, Path(weights))
         if train:
             numbers = [self.fetch(self.run()).item() for _ in range(CHECKED_STEPS)]
         else:
@@ -219,6 +216,11 @@ class Side:
                 logits = np.moveaxis(logits, 1, -1)
             numbers = logits.reshape(-1)[:: max(1, logits.size // 64)].tolist()
         return {"numbers": numbers, "setup_seconds": time.perf_counter() - start, **found}
+
+    def make(self, network: str, *setting: Any) -> tuple[Callable[[], Any], dict[str, Any]]:
+        """A step, and what compiling told, of one of the networks."""
+        make = torch_side if self.side in TORCH else jax_side
+        return make(self.side, NETWORKS[network], *setting)
 
     def fetch(self, value: Any) -> np.ndarray:
         """A result on the host."""
@@ -261,7 +263,12 @@ class Side:
         return statistics.get("peak_bytes_in_use") or peak_memory()
 
 
-if __name__ == "__main__":
+def work(kind: Callable[[str], Side]) -> None:
+    """Serves as the worker of the side that the command line names."""
     if sys.argv[1] == OURS or "--keep-memory" in sys.argv:
         (set_malloc if sys.argv[1] in TORCH else keep_freed_memory)()
-    serve(Side(sys.argv[1]))
+    serve(kind(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    work(Side)

@@ -17,6 +17,7 @@ import argparse
 import os
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,21 @@ def sides_of(torch: bool, wanted: list[str] | None) -> list[str]:
     return [side for side in sides if wanted is None or side in wanted]
 
 
-def measure(name: str, sides: list[str], options: Any, train: bool, batch: int, size: int) -> dict:
+def measure(
+    name: str,
+    sides: list[str],
+    options: Any,
+    train: bool,
+    batch: int,
+    size: int,
+    script: str = "steps.py",
+    tolerance: float | None = None,
+) -> dict[str, Any]:
     """One row: everything about one network.
+
+    Args:
+      script: the worker's.
+      tolerance: by which numbers may differ; of the data type by default.
 
     Raises:
       RuntimeError: the sides' numbers are not the same.
@@ -57,13 +71,13 @@ def measure(name: str, sides: list[str], options: Any, train: bool, batch: int, 
         try:
             for side in sides:
                 python = options.torch if side in TORCH else sys.executable
-                workers[side] = Worker(python, str(HERE / "steps.py"), side, *more, **environment)
+                workers[side] = Worker(python, str(HERE / script), side, *more, **environment)
                 try:
                     row["sides"][side] = workers[side].ask(command="setup", **setup)
                 except RuntimeError as error:
                     row["sides"][side] = {"missing": str(error)}
                     workers.pop(side).close()
-            agree(row, TOLERANCE[options.dtype])
+            agree(row, tolerance or TOLERANCE[options.dtype])
             if OURS in workers:
                 row["peak"] = workers[OURS].ask(command="peak", dtype=options.dtype)
             counts = {
@@ -168,10 +182,10 @@ def markdown(result: dict[str, Any]) -> str:
     return table(head, lines) + "\n\n" + "\n".join(notes)
 
 
-def arguments(description: str) -> argparse.ArgumentParser:
+def arguments(description: str, networks: Iterable[str] = NETWORKS) -> argparse.ArgumentParser:
     """The options that steps and inference share."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--only", nargs="+", choices=NETWORKS, metavar="NAME")
+    parser.add_argument("--only", nargs="+", choices=networks, metavar="NAME")
     parser.add_argument("--sides", nargs="+", choices=[OURS, FLAX, *TORCH], metavar="SIDE")
     parser.add_argument("--repeat", type=int, default=10, help="rounds to take the median of")
     parser.add_argument("--seconds", type=float, default=0.7, help="of each side in a round")
@@ -208,7 +222,8 @@ def show(row: dict[str, Any]) -> None:
         shown = one.get("missing") or f"{rate(row, side):.1f}"
         parts.append(f"{side} {shown}")
     parts.append(f"| / best torch {ratio(rate(row, OURS), best_torch(row))}")
-    parts.append(f"| / flax {ratio(rate(row, OURS), rate(row, FLAX))}")
+    if FLAX in row["sides"]:
+        parts.append(f"| / flax {ratio(rate(row, OURS), rate(row, FLAX))}")
     print("  ".join(parts), flush=True)
 
 

@@ -1,0 +1,301 @@
+"""A detector's training step or inference in one process: the worker of benchmarks/detection.py.
+
+    python benchmarks/detection_steps.py SIDE [--keep-memory]
+
+As benchmarks/steps.py. Images are uint8 for ours, which normalises them in the step, and of unit
+range for PyTorch, whose detectors normalise them too. Weights are drawn at random; then batch norms
+are given the statistics of the images, and the classifier's scores the spread, and the background
+the lead, that leave suppression about as many boxes as a trained detector does.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from steps import COMPILE, EAGER, LEARNING_RATE, MOMENTUM, TORCH, Side, work
+
+OBJECTS, SHOWN = 8, 100
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Detector:
+    """One row.
+
+    Attributes:
+      title: as it is called in tables.
+      model: the registry's name.
+      classes: for `jaxvision.models.create`; PyTorch has `COCO`.
+      classifier: of PyTorch's module, the layer that gives the scores; spread, lead: of its output.
+      sizes: sides of the images in inference; the first is that of training, too.
+    """
+
+    title: str
+    model: str
+    classes: int
+    classifier: str
+    spread: float = 1.0
+    lead: float = 0.0
+    sizes: tuple[int, ...] = (320, 640)
+
+
+COCO = 91  # classes of COCO's ids; for some networks one of them is the background
+DETECTORS = {
+    "fasterrcnn": Detector(
+        "Faster R-CNN R50-FPN",
+        "fasterrcnn_resnet50_fpn",
+        COCO - 1,
+        "roi_heads.box_predictor.cls_score",
+        lead=5.0,
+    ),
+    "retinanet": Detector(
+        "RetinaNet R50-FPN",
+        "retinanet_resnet50_fpn",
+        COCO,
+        "head.classification_head.cls_logits",
+        spread=0.5,
+    ),
+    "ssd300": Detector(
+        "SSD300 VGG16",
+        "ssd300_vgg16",
+        COCO - 1,
+        "head.classification_head.module_list.*",
+        lead=7.0,
+        sizes=(300,),
+    ),
+    "detr": Detector("DETR R50", "detr_resnet50", COCO, "class_labels_classifier"),
+}
+
+
+def arrays(batch: int, size: int) -> dict[str, np.ndarray]:
+    """Images uint8 [b, h, w, 3], boxes [b, n, 4] and labels [b, n], the same on all sides."""
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 256, (batch, size // 20, size // 20, 3), np.uint8)
+    image = coarse.repeat(20, 1).repeat(20, 2)
+    sides = random.uniform(20, size / 2, (batch, OBJECTS, 2))
+    corner = random.uniform(0, size - sides)
+    boxes = np.concatenate([corner, corner + sides], -1).astype(np.float32)
+    return {"image": image, "boxes": boxes, "label": random.integers(1, COCO - 1, (batch, OBJECTS))}
+
+
+# -- JAX ------------------------------------------------------------------------------------------
+
+
+def jax_side(
+    detector: Detector, batch: int, size: int, dtype: str, train: bool, weights: Path
+) -> tuple[Callable[[], Any], dict[str, Any]]:
+    """(a step that returns its loss, or the scores found, on the device; what compiling told)."""
+    import time
+
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    from jaxvision import inspect, models
+    from jaxvision.interop import torch_weights
+    from jaxvision.tasks.base import image_spec
+    from jaxvision.tasks.detection.task import Detection
+    from jaxvision.tasks.inputs import Inputs
+    from jaxvision.train.compilation import compiler_options
+    from jaxvision.train.step import Group, init_state, make_train_step
+
+    more: dict[str, Any] = {} if dtype == "float32" else {"dtype": jnp.dtype(dtype)}
+    if detector.model.startswith("detr"):
+        more["dropout"] = 0.0
+    model = models.create(detector.model, detector.classes, **more)
+    task = Detection(model, tuple(map(str, range(detector.classes))), Inputs(MEAN, STD))
+    like = jax.eval_shape(lambda: task.init(jax.random.key(0), image_spec((size, size, 3))))
+    loaded = torch_weights.load(weights, like, models.variant(detector.model).convert)
+    variables = jax.tree.map(jnp.asarray, loaded)
+    given = arrays(batch, size)
+    there = jnp.ones((batch, OBJECTS), bool)
+    background = COCO - detector.classes
+    data = {
+        "image": jnp.asarray(given["image"]),
+        "boxes": jnp.asarray(given["boxes"]),
+        "box_label": jnp.asarray(given["label"] - background, jnp.int32),
+        "box_valid": there,
+        "box_crowd": ~there,
+        "valid": jnp.ones(batch, bool),
+    }
+    options, start = compiler_options(), time.perf_counter()
+    if train:
+        groups = {"main": Group(optax.sgd(LEARNING_RATE, MOMENTUM))}
+        state = init_state(variables, groups)
+        step = jax.jit(
+            make_train_step(task, groups, seed=0), donate_argnums=0, compiler_options=options
+        )
+        compiled = step.lower(state, data).compile()
+        holder = [state]
+
+        def run() -> Any:
+            holder[0], metrics = compiled(holder[0], data)
+            return metrics["loss"].total
+
+    else:
+        key = jax.random.key(0)
+        detect = jax.jit(task.predict, compiler_options=options).lower(variables, data, key)
+        detect = detect.compile()
+
+        def run() -> Any:
+            return detect(variables, data, key)["scores"][:, :SHOWN]
+
+    seconds = time.perf_counter() - start
+    counted = inspect.totals(inspect.layers(model, (size, size, 3))).multiply_adds
+    found = {
+        "compile_seconds": seconds,
+        "flops_per_image": 2 * (3 if train else 1) * counted,
+        "device": jax.devices()[0].device_kind,
+        "versions": {"jax": jax.__version__},
+    }
+    return run, found
+
+
+# -- PyTorch --------------------------------------------------------------------------------------
+
+
+def reference(name: str, size: int) -> Any:
+    """The network of torchvision or transformers, without weights."""
+    if name == "detr":
+        import transformers
+
+        resnet = transformers.ResNetConfig(out_features=["stage4"])
+        return transformers.DetrForObjectDetection(
+            transformers.DetrConfig(
+                use_timm_backbone=False,
+                backbone=None,
+                backbone_config=resnet,
+                use_pretrained_backbone=False,
+                num_labels=COCO,
+                dropout=0.0,
+                auxiliary_loss=True,
+            )
+        )
+    from torchvision.models import detection
+
+    build = getattr(detection, DETECTORS[name].model)
+    common: dict[str, Any] = {"weights": None, "weights_backbone": None, "num_classes": COCO}
+    if name == "ssd300":
+        # Mean and deviation of its own, as published; here as the others.
+        return build(**common, image_mean=MEAN, image_std=STD)
+    return build(**common, min_size=size, max_size=size, _skip_resize=True)
+
+
+def prepared(name: str, model: Any, call: Callable[[], Any]) -> None:
+    """Statistics and scores as a trained network might have them; see the top of the file."""
+    import fnmatch
+
+    import torch
+
+    detector, modules = DETECTORS[name], dict(model.named_modules())
+    norms = [m for m in modules.values() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
+    with torch.no_grad():
+        for norm in norms:
+            norm.momentum = 1.0
+            norm.train()
+        call()
+        for norm in norms:
+            norm.momentum = 0.1
+            norm.eval()
+        ends = [m for path, m in modules.items() if fnmatch.fnmatch(path, detector.classifier)]
+        assert ends, detector.classifier
+        outputs: list[Any] = []
+        hooks = [end.register_forward_hook(lambda _m, _x, y: outputs.append(y)) for end in ends]
+        call()
+        for hook in hooks:
+            hook.remove()
+        spread = torch.cat([(y - y.mean()).reshape(-1) for y in outputs]).std()
+        for end in ends:
+            end.weight *= detector.spread / spread
+            if detector.lead:
+                end.bias[::COCO] += detector.lead
+
+
+def torch_side(
+    side: str, name: str, batch: int, size: int, dtype: str, train: bool, weights: Path
+) -> tuple[Callable[[], Any], dict[str, Any]]:
+    """As `jax_side`, in PyTorch."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(0)
+    model = reference(name, size)
+    given = arrays(batch, size)
+    form = torch.contiguous_format if side == EAGER else torch.channels_last
+    pixels = torch.from_numpy(np.moveaxis(given["image"] / 255, -1, 1).astype(np.float32))
+    pixels = pixels.to(device)
+    boxes, labels = (torch.from_numpy(given[key]).to(device) for key in ("boxes", "label"))
+    mean, std = (torch.tensor(value, device=device)[:, None, None] for value in (MEAN, STD))
+
+    def inputs() -> Any:
+        return (pixels - mean) / std if name == "detr" else list(pixels)
+
+    if not weights.exists():
+        model.eval()
+        prepared(name, model, lambda: model(inputs()))
+        state = {key: value.contiguous() for key, value in model.state_dict().items()}
+        save_file(state, weights)
+    model.load_state_dict(load_file(weights), strict=True)
+    model = model.to(device, memory_format=form).train(train)
+    call = torch.compile(model) if side == COMPILE else model
+    optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, MOMENTUM)
+    precision = torch.autocast(device.type, torch.bfloat16, enabled=dtype == "bfloat16")
+
+    def loss() -> Any:
+        if name == "detr":
+            centre = (boxes[..., :2] + boxes[..., 2:]) / 2
+            parts = torch.cat([centre, boxes[..., 2:] - boxes[..., :2]], -1) / size
+            wanted = [{"class_labels": a, "boxes": b} for a, b in zip(labels, parts)]
+            return call(inputs(), labels=wanted).loss
+        wanted = [{"labels": a, "boxes": b} for a, b in zip(labels, boxes)]
+        return sum(call(inputs(), wanted).values())
+
+    def step() -> Any:
+        optimizer.zero_grad(set_to_none=True)
+        with precision:
+            value = loss()
+        value.backward()
+        optimizer.step()
+        return value.detach()
+
+    def infer() -> Any:
+        with torch.inference_mode(), precision:
+            found = call(inputs())
+        if name == "detr":
+            scores = found.logits.softmax(-1)[..., :-1].amax(-1)
+            return scores.sort(descending=True).values[:, :SHOWN]
+        return torch.stack(
+            [
+                torch.nn.functional.pad(
+                    one["scores"][:SHOWN], (0, SHOWN - len(one["scores"][:SHOWN]))
+                )
+                for one in found
+            ]
+        )
+
+    versions = {"torch": torch.__version__}
+    if name == "detr":
+        import transformers
+
+        versions["transformers"] = transformers.__version__
+    else:
+        import torchvision
+
+        versions["torchvision"] = torchvision.__version__
+    return step if train else infer, {"versions": versions}
+
+
+class DetectorSide(Side):
+    """What the worker answers with."""
+
+    def make(self, network: str, *setting: Any) -> tuple[Callable[[], Any], dict[str, Any]]:
+        if self.side in TORCH:
+            return torch_side(self.side, network, *setting)
+        return jax_side(DETECTORS[network], *setting)
+
+
+if __name__ == "__main__":
+    work(DetectorSide)
