@@ -31,7 +31,6 @@ MODES = ("fast", "quality", "single")
 _COLOUR_BINS, _TEXTURE_BINS, _ORIENTATIONS = 25, 10, 8
 _TEXTURES = 3 * _COLOUR_BINS  # where textures begin in a histogram
 _BINS = _TEXTURES + 3 * _ORIENTATIONS * _TEXTURE_BINS
-_NO_BIN = -1
 
 
 class Strategy(NamedTuple):
@@ -168,13 +167,16 @@ def hierarchies(
     for colour, scale, _ in strategies:
         if colour not in spaces:
             pixels = in_colour(image, colour)
-            spaces[colour] = pixels, _codes(_colour_bins(pixels), _texture_bins(pixels))
+            bins = np.concatenate([_colour_bins(pixels), _texture_bins(pixels)])
+            spaces[colour] = pixels, bins
         if (colour, scale) not in leaves:
-            pixels, codes = spaces[colour]
+            pixels, bins = spaces[colour]
             segments = felzenszwalb(
                 pixels, scale=scale, sigma=sigma, min_size=round(scale), channel_axis=-1
             )
-            leaves[colour, scale] = _leaves(segments, codes, _touching)
+            leaves[colour, scale] = _with_opposites(
+                _leaves(segments, bins, _touching), pixels.shape[-1]
+            )
     weights = np.zeros((len(strategies), len(SIMILARITIES)), np.float32)
     for row, (colour, _, similarity) in zip(weights, strategies):
         channels = spaces[colour][0].shape[-1]
@@ -207,14 +209,15 @@ def regions(
             f"scale={scale} must be positive, sigma={sigma} and min_size={min_size} at least 0."
         )
     segments = felzenszwalb(img_as_float(image), scale=scale, sigma=sigma, min_size=min_size)
-    colour_bin = np.searchsorted(np.linspace(0, 255, 26)[1:-1], np.arange(256), "right")
+    value_bin = np.searchsorted(np.linspace(0, 255, 26)[1:-1], np.arange(256), "right")
     same = np.zeros(segments.shape, np.intp)
     # Hue and saturation are at most 1: in the first of 25 bins up to 255.
-    colour = [same, same, colour_bin[image.max(-1)]]
-    # Patterns are 0 to 255, of ten bins up to 1.
-    patterns = [local_binary_pattern(image[..., channel], 8, 1.0) for channel in range(3)]
-    texture = [np.select([p == 0, p == 1], [0, 9], _NO_BIN) for p in patterns]
-    leaves = _leaves(segments, _codes(colour, texture), _overlapping)
+    bins = [same, same + 25, value_bin[image.max(-1)] + 50]
+    for channel in range(3):
+        pattern = local_binary_pattern(image[..., channel], 8, 1.0)
+        first = _TEXTURES + 10 * channel
+        bins.append(np.select([pattern == 0, pattern == 1], [first, first + 9], _BINS))
+    leaves = _leaves(segments, np.stack(bins), _overlapping)
     return _grow([leaves], np.ones((1, 4)), gap=1)[0]
 
 
@@ -241,19 +244,18 @@ class _Leaves(NamedTuple):
     pairs: np.ndarray
 
 
-def _codes(colour: Sequence[np.ndarray], texture: Sequence[np.ndarray]) -> np.ndarray:
-    """Bins of maps, numbered through: [maps, pixels]; `_NO_BIN` is outside all of them."""
-    starts = [_COLOUR_BINS * n for n in range(len(colour))]
-    starts += [_TEXTURES + _TEXTURE_BINS * n for n in range(len(texture))]
-    maps = np.stack([*colour, *texture]).reshape(len(starts), -1)
-    return np.where(maps == _NO_BIN, _NO_BIN, maps + np.reshape(starts, (-1, 1)))
-
-
 def _leaves(
     segments: np.ndarray,
-    codes: np.ndarray,
+    bins: np.ndarray,
     neighbours: Callable[[np.ndarray, np.ndarray], np.ndarray],
 ) -> _Leaves:
+    """The first regions.
+
+    Args:
+      segments: [h w], 0 to their number less 1.
+      bins: [maps h w], of histograms; `_BINS` is none of them.
+      neighbours: pairs of regions [p 2], of a map of regions and their corners.
+    """
     flat, (height, width) = segments.ravel(), segments.shape
     count = int(flat.max()) + 1
     met = np.empty(count, np.intp)
@@ -269,10 +271,18 @@ def _leaves(
         corners[:, axis] = there.argmax(1)
         corners[:, axis + 2] = length - there[:, ::-1].argmax(1)
     sizes = np.bincount(regions.ravel(), minlength=count)
-    places = regions.ravel() * _BINS + codes
-    counts = np.bincount(places[codes != _NO_BIN], minlength=count * _BINS).reshape(count, _BINS)
-    histograms = counts / sizes[:, None]
+    places = bins + regions * (_BINS + 1)
+    counts = np.bincount(places.ravel(), minlength=count * (_BINS + 1)).reshape(count, -1)
+    histograms = counts[:, :_BINS] / sizes[:, None]
     return _Leaves(segments, first, corners, sizes, histograms, neighbours(regions, corners))
+
+
+def _with_opposites(leaves: _Leaves, channels: int) -> _Leaves:
+    """Adds the pixels that `_texture_bins` leaves out: in an orientation's first bin."""
+    end = _TEXTURES + channels * _ORIENTATIONS * _TEXTURE_BINS
+    textures = leaves.histograms[:, _TEXTURES:end].reshape(len(leaves.sizes), -1, _TEXTURE_BINS)
+    textures[..., 0] += 1 - textures.sum(-1)
+    return leaves
 
 
 def _touching(regions: np.ndarray, corners: np.ndarray) -> np.ndarray:
@@ -332,24 +342,30 @@ def in_colour(image: UInt8[np.ndarray, "h w 3"], colour: str) -> Float32[np.ndar
 
 def _colour_bins(pixels: np.ndarray) -> np.ndarray:
     """[channels h w]."""
-    bins = (np.moveaxis(pixels, -1, 0) * _COLOUR_BINS).astype(np.intp)
-    return np.clip(bins, 0, _COLOUR_BINS - 1)
+    channels = np.moveaxis(pixels, -1, 0)
+    bins = np.clip((channels * _COLOUR_BINS).astype(np.intp), 0, _COLOUR_BINS - 1)
+    return bins + _COLOUR_BINS * np.arange(len(bins))[:, None, None]
 
 
 def _texture_bins(pixels: np.ndarray) -> np.ndarray:
-    """[channels * orientations, h w]."""
+    """Of every two opposite orientations the one in which the image rises: [maps h w]."""
     x = np.arange(-3, 4, dtype=np.float32)
     bell = np.exp(-(x**2) / 2) / np.exp(-(x**2) / 2).sum()
-    across, down = (
-        cv2.sepFilter2D(pixels, cv2.CV_32F, *kernels, borderType=cv2.BORDER_REFLECT)
+    rise_x, rise_y = (
+        np.atleast_3d(cv2.sepFilter2D(pixels, cv2.CV_32F, *kernels, borderType=cv2.BORDER_REFLECT))
         for kernels in ((x * bell, bell), (bell, x * bell))
     )
-    across, down = (np.moveaxis(np.atleast_3d(d), -1, 0)[:, None] for d in (across, down))
-    angles = np.arange(_ORIENTATIONS, dtype=np.float32)[:, None, None] * (2 * np.pi / _ORIENTATIONS)
-    energy = np.maximum(np.cos(angles) * across + np.sin(angles) * down, 0)
-    most = energy.max((1, 2, 3), keepdims=True)
-    bins = (energy * (_TEXTURE_BINS / np.where(most > 0, most, 1))).astype(np.intp)
-    return np.minimum(bins, _TEXTURE_BINS - 1).reshape(-1, *pixels.shape[:2])
+    half, maps = _ORIENTATIONS // 2, []
+    for channel in range(rise_x.shape[-1]):
+        first = _TEXTURES + channel * _ORIENTATIONS * _TEXTURE_BINS
+        angles = np.arange(half, dtype=np.float32)[:, None, None] * np.float32(np.pi / half)
+        rise = np.cos(angles) * rise_x[..., channel] + np.sin(angles) * rise_y[..., channel]
+        strength = np.abs(rise)
+        most = max(float(strength.max()), np.finfo(np.float32).tiny)
+        bins = np.minimum((strength * (_TEXTURE_BINS / most)).astype(np.intp), _TEXTURE_BINS - 1)
+        orientation = np.arange(half)[:, None, None] + half * (rise < 0)
+        maps.append(first + orientation * _TEXTURE_BINS + bins)
+    return np.concatenate(maps)
 
 
 # -- hierarchies ----------------------------------------------------------------------------------
