@@ -48,7 +48,9 @@ class Strategy(NamedTuple):
     similarity: str
 
 
-def _every(colours: Sequence[str], scales: Sequence[float], similarities: Sequence[str]):
+def _every(
+    colours: Sequence[str], scales: Sequence[int], similarities: Sequence[str]
+) -> tuple[Strategy, ...]:
     return tuple(Strategy(c, k, s) for c in colours for k in scales for s in similarities)
 
 
@@ -87,7 +89,7 @@ def selective_search(
     mode: str = "fast",
     *,
     strategies: Sequence[Strategy] = (),
-    min_side: float = 0,
+    min_side: float | int = 0,
     limit: int | None = None,
     seed: int = 0,
 ) -> Float32[np.ndarray, "n 4"]:
@@ -138,7 +140,7 @@ def _check(image: np.ndarray) -> None:
 
 
 def hierarchies(
-    image: UInt8[np.ndarray, "h w 3"], strategies: Sequence[Strategy], sigma: float = 0.8
+    image: UInt8[np.ndarray, "h w 3"], strategies: Sequence[Strategy], sigma: float | int = 0.8
 ) -> list[Hierarchy]:
     """A hierarchy for each strategy.
 
@@ -186,7 +188,10 @@ def hierarchies(
 
 
 def regions(
-    image: UInt8[np.ndarray, "h w 3"], scale: float = 1.0, sigma: float = 0.8, min_size: int = 50
+    image: UInt8[np.ndarray, "h w 3"],
+    scale: float | int = 1.0,
+    sigma: float | int = 0.8,
+    min_size: int = 50,
 ) -> Hierarchy:
     """The regions of the Python package `selectivesearch` 0.4, in its order, with its defaults.
 
@@ -361,7 +366,7 @@ def _texture_bins(pixels: np.ndarray) -> np.ndarray:
         angles = np.arange(half, dtype=np.float32)[:, None, None] * np.float32(np.pi / half)
         rise = np.cos(angles) * rise_x[..., channel] + np.sin(angles) * rise_y[..., channel]
         strength = np.abs(rise)
-        most = max(float(strength.max()), np.finfo(np.float32).tiny)
+        most = max(float(strength.max()), 1e-4)  # what rounding alone makes is no texture
         bins = np.minimum((strength * (_TEXTURE_BINS / most)).astype(np.intp), _TEXTURE_BINS - 1)
         orientation = np.arange(half)[:, None, None] + half * (rise < 0)
         maps.append(first + orientation * _TEXTURE_BINS + bins)
