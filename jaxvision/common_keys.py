@@ -43,6 +43,9 @@ KEYS: dict[str, Key] = {
     "data.max_instances": Key(
         100, "objects of an image that a batch holds; of more the largest stay", least=1
     ),
+    "data.max_proposals": Key(
+        300, "proposals of an image that a batch holds; of more the best stay", least=1
+    ),
     "data.max_caption": Key(512, "bytes a caption may have, UTF-8", least=1),
     "data.balance": Key(
         0.0,

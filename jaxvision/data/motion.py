@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Shaped
 
 from jaxvision.data.label_maps import ignored
+from jaxvision.ops import boxes as box_ops
 from jaxvision.ops import geometry
 
 
@@ -72,3 +74,23 @@ class Joint:
     def area_scale(self) -> Float[Array, "b p"]:
         """By what the area of anything on each part is multiplied."""
         return geometry.area_scale(self.matrix)
+
+    def parts(self, rows: Shaped[Array, "b ..."]) -> Shaped[Array, "b p ..."]:
+        """What belongs to the parts of each image."""
+        count = self.window.shape[1]
+        return jnp.stack([jnp.roll(rows, part, axis=0) for part in range(count)], axis=1)
+
+    def boxes(
+        self, boxes: Float[Array, "b p n 4"]
+    ) -> tuple[Float[Array, "b p n 4"], Float[Array, "b p n"]]:
+        """What is seen of the boxes of each part, on the output, and its share of their area."""
+        count = boxes.shape[:2]
+        matrices = self.matrix.reshape(-1, 3, 3)
+        flat = geometry.warp_boxes(boxes.reshape(-1, *boxes.shape[2:]), matrices)
+        moved, window = flat.reshape(boxes.shape), self.window[:, :, None]
+        low = jnp.maximum(moved[..., :2], window[..., :2])
+        high = jnp.minimum(moved[..., 2:], window[..., 2:])
+        seen = jnp.concatenate([low, jnp.maximum(low, high)], axis=-1)
+        whole = box_ops.area(moved)
+        share = box_ops.area(seen) / jnp.where(whole > 0, whole, 1.0)
+        return seen, share.reshape(*count, -1)

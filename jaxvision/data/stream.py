@@ -263,7 +263,12 @@ def settings_of(data: ConfigDict, classes: int) -> Settings:
             f"data.void and data.mask_values both have {both[0]}; a value is a class or none."
         )
     limits = {}
-    usual_limits = {"max_instances": 100, "max_caption": 512, "max_image_pixels": MAX_PIXELS}
+    usual_limits = {
+        "max_instances": 100,
+        "max_proposals": 300,
+        "max_caption": 512,
+        "max_image_pixels": MAX_PIXELS,
+    }
     for key, usual in usual_limits.items():
         limits[key] = data.get(key, usual)
         if not isinstance(limits[key], int) or limits[key] < 1:

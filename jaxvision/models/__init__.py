@@ -48,11 +48,13 @@ from jaxvision.models.backbones import (
 from jaxvision.models.detection import (
     detr,
     efficientdet,
+    fast_rcnn,
     faster_rcnn,
     fastestdet,
     fcos,
     localizer,
     retinanet,
+    rfcn,
     ssd,
     yolos,
     yolov1,
@@ -129,7 +131,9 @@ _FAMILIES = (
     patch_classifier,
     # Detection.
     localizer,
+    fast_rcnn,
     faster_rcnn,
+    rfcn,
     fastestdet,
     fcos,
     retinanet,

@@ -53,14 +53,19 @@ def export(
       platforms: that it can be compiled for: cpu, cuda, rocm, tpu.
 
     Raises:
-      UserError: the task does not predict, the network does not take images of this size, or its
-        weights are too large for a file.
+      UserError: the task does not predict, or not from images alone, the network does not take
+        images of this size, or its weights are too large for a file.
     """
     predict = tasks.require(run.task, "predict", "Export")
     for platform in platforms:
         if platform not in _KNOWN:
             raise unknown("platform", platform, _KNOWN)
     shape = (*(size or run.image_shape[:-1]), run.config.data.channels)
+    if run.task.needs:
+        raise UserError(
+            f"{run.config.model.name} predicts from {' and '.join(run.task.needs)} beside the "
+            "image; a program takes images alone."
+        )
     _check_size(run, predict, shape)
     variables, key = run.variables_for(shape), stream(run.config.seed, SAMPLING)
     _check_weights(run, variables)

@@ -14,9 +14,11 @@ import jax
 import numpy as np
 
 from jaxvision import models, tasks
+from jaxvision.data.annotations import KINDS
 from jaxvision.data.codecs import CorruptImageError, decode_image
 from jaxvision.data.geometry import Geometry
 from jaxvision.data.sources import images_below, read_file
+from jaxvision.data.stream import settings_of
 from jaxvision.errors import UserError
 from jaxvision.runs.run import Run
 from jaxvision.runs.tiles import predict_tiled
@@ -115,7 +117,7 @@ class _Batches:
         """Takes an image; gives the predictions that are ready."""
         identity = Geometry.identity(image.shape[:-1])
         record = self.run.prepare({"image": image, "geometry": identity}, np.random.default_rng(0))
-        place = _Place(file, image, self._padded(record))
+        place = _Place(file, image, self._rows(self._padded(record), str(file)))
         shape = place.record["image"].shape
         self._order.append(place)
         self._waiting.setdefault(shape, []).append(place)
@@ -163,6 +165,17 @@ class _Batches:
         geometry = record["geometry"].then(Geometry.pad(size, 0, 0, *whole))
         return {**record, "image": image, "geometry": geometry}
 
+    def _rows(self, record: dict[str, Any], name: str) -> dict[str, Any]:
+        """The record with the rows of a batch that the task needs, as far as it has them."""
+        task = self.run.task
+        if not task.needs:
+            return record
+        settings = settings_of(self.run.config.data, len(task.class_names))
+        for kind in KINDS.values():
+            if set(task.needs) & set(kind.batch_keys) and kind.present(record):
+                record = {**record, **kind.pad(record, name, settings)}
+        return record
+
     def _resizable(self, size: tuple[int, ...]) -> bool:
         """Whether the network's parameters are the same for images of another size.
 
@@ -187,12 +200,12 @@ class _Batches:
     def _run(self, shape: tuple[int, ...]) -> None:
         """Predicts the images of a shape that are waiting."""
         places = self._waiting.pop(shape)
-        images = np.stack([place.record["image"] for place in places])
-        missing = self._batch_size(shape) - len(images)
-        batch = {
-            "image": np.pad(images, ((0, missing), *[(0, 0)] * (images.ndim - 1))),
-            "valid": np.arange(len(images) + missing) < len(images),
-        }
+        size = self._batch_size(shape)
+        batch = {"valid": np.arange(size) < len(places)}
+        given = [key for key in self.run.task.needs if key in places[0].record]
+        for key in ("image", *given):
+            rows = np.stack([place.record[key] for place in places])
+            batch[key] = np.pad(rows, ((0, size - len(rows)), *[(0, 0)] * (rows.ndim - 1)))
         variables = self.run.variables_for(shape)
         outputs = jax.device_get(self._program(variables, batch)(variables, batch, self._key))
         for row, place in enumerate(places):

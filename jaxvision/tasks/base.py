@@ -106,6 +106,11 @@ class Task(Protocol):
     inputs: Inputs
     class_names: tuple[str, ...] = ()
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What `predict` takes of a batch beside `image` and `valid`, by its keys there."""
+        return ()
+
     @classmethod
     def create(cls, config: "ConfigDict", facts: Any) -> Self:
         """The configured task.

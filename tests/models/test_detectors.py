@@ -52,6 +52,7 @@ class Setup:
         variables = torch_weights.to_variables(self.convert(state), like)
         self.image, self.variables = x, jax.tree.map(self._cast, variables)
         self.targets = {k: self._cast(v) for k, v in detectors.targets(self.case).items()}
+        self.inputs = {k: self._cast(v) for k, v in detectors.inputs(self.case).items()}
 
     def _cast(self, value):
         value = np.asarray(value)
@@ -81,29 +82,32 @@ def evaluated(name):
     found = setup(name)
 
     @jax.jit
-    def both(variables, x):
+    def both(variables, x, more):
         # One body for both: what they share is traced twice, and compiled once.
         network = found.network
-        return network.apply(variables, x, method="heads"), network.apply(variables, x, train=False)
+        raw = network.apply(variables, x, method="heads", **more)
+        return raw, network.apply(variables, x, train=False, **more)
 
     with found.precision():
-        return jax.tree.map(np.asarray, both(found.variables, found.image))
+        return jax.tree.map(np.asarray, both(found.variables, found.image, found.inputs))
 
 
 @functools.cache
 def trained(name):
     """(losses by name, gradients, new statistics)."""
     found = setup(name)
-    rest = {key: value for key, value in found.variables.items() if key != "params"}
+    rest = dict(found.variables)
+    params = rest.pop("params")
 
     @jax.jit
-    def step(params, rest, targets):
+    def step(params, rest, targets, more):
         def loss(params):
             losses, new = found.network.apply(
                 {"params": params, **rest},
                 found.image,
                 train=True,
                 targets=targets,
+                **more,
                 rngs={"dropout": jax.random.key(0)},
                 mutable=list(rest),
             )
@@ -115,7 +119,7 @@ def trained(name):
 
     def run(targets):
         with found.precision():
-            return jax.tree.map(np.asarray, step(found.variables["params"], rest, targets))
+            return jax.tree.map(np.asarray, step(params, rest, targets, found.inputs))
 
     return run
 
@@ -211,8 +215,12 @@ def test_batches_of_unknown_size(name):
     found = setup(name)
     (count,) = jax.export.symbolic_shape("b")
     image = jax.ShapeDtypeStruct((count, *found.image.shape[1:]), found.dtype)
+    more = {
+        key: jax.ShapeDtypeStruct((count, *value.shape[1:]), value.dtype)
+        for key, value in found.inputs.items()
+    }
     with found.precision(), portable():
-        outputs = jax.eval_shape(found.network.apply, found.variables, image)
+        outputs = jax.eval_shape(found.network.apply, found.variables, image, **more)
     number = outputs["scores"].shape[1]
     assert outputs["boxes"].shape == (count, number, 4)
     assert outputs["valid"].shape == outputs["labels"].shape == (count, number)

@@ -146,7 +146,7 @@ def test_frozen_statistics_stay():
 def test_what_is_refused():
     with pytest.raises(UserError, match="anchor_sizes for 2 maps, but the pyramid has 5"):
         shapes(small(anchor_sizes=((8,), (16,))))
-    with pytest.raises(UserError, match="Faster R-CNN needs an encoder with a map of stride 64"):
+    with pytest.raises(UserError, match="FasterRCNN needs an encoder with a map of stride 64"):
         shapes(small(strides=(32, 64)))
     network = small()
     with pytest.raises(UserError, match="needs targets: boxes, box_label"):

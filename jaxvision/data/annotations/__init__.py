@@ -11,6 +11,7 @@ from jaxvision.data.annotations.instances import Instances
 from jaxvision.data.annotations.kind import Kind, Settings
 from jaxvision.data.annotations.label import Label
 from jaxvision.data.annotations.labels import Labels
+from jaxvision.data.annotations.proposals import Proposals
 from jaxvision.data.annotations.segmentation import Segmentation
 from jaxvision.registry import Registry
 
@@ -20,6 +21,7 @@ KINDS: Registry[Kind] = Registry(
     {
         "segmentation": Segmentation(),
         "instances": Instances(),
+        "proposals": Proposals(),
         "label": Label(),
         "labels": Labels(),
         "caption": Caption(),

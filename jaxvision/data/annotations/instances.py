@@ -197,18 +197,14 @@ class Instances(Kind):
         for key in ("instance_masks", "keypoints"):
             if key in batch:
                 raise UserError(f"What joins images does not carry along {key}, but boxes alone.")
-        parts, limit = joint.window.shape[1], batch["boxes"].shape[1]
-        rows = {
-            key: jnp.stack([jnp.roll(batch[key], part, axis=0) for part in range(parts)], axis=1)
-            for key in self.batch_keys
-            if key in batch
-        }
-        rows["boxes"], share = _seen(rows["boxes"], joint)
+        limit = batch["boxes"].shape[1]
+        rows = {key: joint.parts(batch[key]) for key in self.batch_keys if key in batch}
+        rows["boxes"], share = joint.boxes(rows["boxes"])
         least = jnp.where(rows["box_crowd"], 0.0, joint.least_area)
         rows["box_valid"] &= (share > 0) & (share >= least)
         if "box_area" in rows:
             rows["box_area"] = rows["box_area"] * joint.area_scale[:, :, None]
-        united = {k: v.reshape(v.shape[0], parts * limit, *v.shape[3:]) for k, v in rows.items()}
+        united = {k: v.reshape(v.shape[0], -1, *v.shape[3:]) for k, v in rows.items()}
         # As `pad` chooses: the largest, crowds behind all others; here in the order of the parts.
         size = -box_ops.area(united["boxes"])
         order = jnp.lexsort((size, united["box_crowd"], ~united["box_valid"]))
@@ -298,21 +294,6 @@ def _selected(found: dict[str, Any], kept: Bool[np.ndarray, " n"]) -> dict[str, 
 
 
 # -- on the device ----------------------------------------------------------------------------
-
-
-def _seen(
-    boxes: Float[Array, "b p n 4"], joint: Joint
-) -> tuple[Float[Array, "b p n 4"], Float[Array, "b p n"]]:
-    """What is seen of the boxes of each part, and its share of their area."""
-    count = boxes.shape[:2]
-    flat = affine.warp_boxes(boxes.reshape(-1, *boxes.shape[2:]), joint.matrix.reshape(-1, 3, 3))
-    moved, window = flat.reshape(boxes.shape), joint.window[:, :, None]
-    low = jnp.maximum(moved[..., :2], window[..., :2])
-    high = jnp.minimum(moved[..., 2:], window[..., 2:])
-    seen = jnp.concatenate([low, jnp.maximum(low, high)], axis=-1)
-    whole = box_ops.area(moved)
-    share = box_ops.area(seen) / jnp.where(whole > 0, whole, 1.0)
-    return seen, share.reshape(*count, -1)
 
 
 def _moved_keypoints(

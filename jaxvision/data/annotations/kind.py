@@ -26,6 +26,7 @@ class Settings:
       mask_colours: colour of each class in masks, alike; none: masks have one channel.
       max_image_pixels: that an image or a mask may declare.
       max_instances: objects of a record that a batch holds; records of fewer are padded to it.
+      max_proposals: that a batch holds of a record, alike.
       max_caption: bytes of a caption, alike.
     """
 
@@ -35,6 +36,7 @@ class Settings:
     mask_colours: tuple[tuple[int, int, int], ...] = ()
     max_image_pixels: int = MAX_PIXELS
     max_instances: int = 100
+    max_proposals: int = 300
     max_caption: int = 512
 
 

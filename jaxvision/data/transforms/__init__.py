@@ -9,7 +9,7 @@ belongs on the device: `jaxvision.data.augment`.
 Users add their own by `register`; one that is no geometry gives back a changed record instead.
 """
 
-from jaxvision.data.transforms import cropping, objects, resizing, several
+from jaxvision.data.transforms import cropping, objects, proposals, resizing, several
 from jaxvision.data.transforms.pipeline import (
     TRANSFORMS,
     Drawn,
@@ -35,6 +35,7 @@ __all__ = [
     "cropping",
     "move",
     "objects",
+    "proposals",
     "register",
     "resizing",
     "several",

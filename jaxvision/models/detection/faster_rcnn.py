@@ -10,29 +10,25 @@ head with batch normalisation.
 """
 
 import re
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from jaxvision.layers.fpn import FeaturePyramid
-from jaxvision.layers.pyramid import by_stride, required
-from jaxvision.losses.objective import Ratio
-from jaxvision.models.detection.roi_heads import BoxHead, BoxPredictor, box_losses, detect, draw
-from jaxvision.models.detection.rpn import RPNHead, Sampling, level_anchors, propose, rpn_losses
-from jaxvision.models.detection.targets import Targets, learnable
+from jaxvision.models.detection.regions import (
+    RegionDetector,
+    convert_layers,
+    export_layers,
+    learnt_by,
+)
+from jaxvision.models.detection.roi_heads import second_stage
+from jaxvision.models.detection.rpn import region_proposals
+from jaxvision.models.detection.targets import Targets
 from jaxvision.models.variant import Variant
-from jaxvision.ops.roi import multiscale_roi_align, roi_pool
 from jaxvision.state_dict import StateDict
 
-Maps = Sequence[Float[Array, "b _ _ c"]]
 
-
-class FasterRCNN(nn.Module):
+class FasterRCNN(RegionDetector):
     """Proposals of an RPN, and what a head on the region of each makes of them.
 
     In evaluation it returns `boxes` [b, d, 4] (x0, y0, x1, y1, pixels of the image), `scores`
@@ -40,39 +36,16 @@ class FasterRCNN(nn.Module):
     targets, the losses by torchvision's names, not divided yet; the anchors and proposals to learn
     from are drawn from the random stream `dropout`.
 
-    Attributes:
-      num_classes: of objects; the background is one more.
-      encoder: gives maps of the strides.
-      strides: of the encoder's maps that are used.
-      width: channels of the pyramid; 0 is none, on one stride.
-      pyramid_norm: whether the pyramid is batch-normalised.
-      frozen_statistics: whether the encoder's batch norms keep their statistics in training.
+    Attributes, beside those of `RegionDetector`:
       anchor_sizes: in pixels, of each map; a pyramid has one map more than the encoder.
       anchor_ratios: heights by widths.
       rpn_depth: convolutions of the RPN.
       candidates: of a level before suppression, in evaluation and in training.
       proposals: after it, likewise.
       proposal_nms: IoU above which of two proposals of a level the worse is dropped.
-      anchor_sampling: which anchors are learnt from: (how many, share of positives at most, IoU
-        from which one is positive, IoU below which one is negative).
-      pool: "align" or "pool", as the paper.
-      pool_size: bins of a region, in rows and columns.
-      head_convs, head_hidden, dropout: see `BoxHead`.
-      box_sampling: which proposals are learnt from, likewise.
-      score_threshold, nms_threshold, max_detections: see `select`.
-      dtype: what is computed in; boxes and losses are in float32.
+      anchor_sampling: which anchors are learnt from: see `Sampling`.
     """
 
-    ENDS: ClassVar[tuple[str, ...]] = ("classes",)
-    ENCODER: ClassVar[str] = "backbone.body"
-    preserve_adopted_names: ClassVar[bool] = True
-
-    num_classes: int = 90
-    encoder: Any = None
-    strides: tuple[int, ...] = (4, 8, 16, 32)
-    width: int = 256
-    pyramid_norm: bool = False
-    frozen_statistics: bool = False
     anchor_sizes: tuple[tuple[float, ...], ...] = ((32,), (64,), (128,), (256,), (512,))
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     rpn_depth: int = 1
@@ -80,16 +53,6 @@ class FasterRCNN(nn.Module):
     proposals: tuple[int, int] = (1000, 2000)
     proposal_nms: float = 0.7
     anchor_sampling: tuple[int, float, float, float] = (256, 0.5, 0.7, 0.3)
-    pool: str = "align"
-    pool_size: int = 7
-    head_convs: tuple[int, ...] = ()
-    head_hidden: tuple[int, ...] = (1024, 1024)
-    dropout: float = 0.0
-    box_sampling: tuple[int, float, float, float] = (512, 0.25, 0.5, 0.5)
-    score_threshold: float = 0.05
-    nms_threshold: float = 0.5
-    max_detections: int = 100
-    dtype: Any = None
 
     def __call__(
         self, image: Float[Array, "b h w c"], train: bool = False, targets: Targets | None = None
@@ -122,89 +85,18 @@ class FasterRCNN(nn.Module):
         self, image: Array, train: bool, targets: Targets | None = None, raw: bool = False
     ) -> dict[str, Any]:
         size: tuple[int, int] = (image.shape[1], image.shape[2])
-        maps, strides = self._maps(image, train), self.strides
-        logits, deltas, anchors = self._rpn(maps, size)
-        learning = train and not raw
-        proposals = propose(
-            logits,
-            deltas,
-            anchors,
+        maps = self._maps(image, train)
+        of_regions, of_anchors = learnt_by(self, targets, train and not raw)
+        found = region_proposals(self, maps, size, of_anchors)
+        made = second_stage(
+            self,
+            found.proposals,
+            lambda boxes: self._classify(maps, boxes, train),
             size,
-            self.candidates[learning],
-            self.proposals[learning],
-            self.proposal_nms,
+            of_regions,
+            raw,
         )
-        losses: dict[str, Ratio] = {}
-        places = proposals.boxes
-        if learning:
-            truth, keys = learnable(targets), jax.random.split(self.make_rng("dropout"))
-            samples = draw(proposals, truth, Sampling(*self.box_sampling), keys[0])
-            places = samples.boxes
-            losses = rpn_losses(
-                jnp.concatenate(logits, 1),
-                jnp.concatenate(deltas, 1),
-                jnp.asarray(np.concatenate(anchors), deltas[0].dtype),
-                truth,
-                Sampling(*self.anchor_sampling),
-                keys[1],
-            )
-        if self.pool == "pool":
-            regions = roi_pool(maps[0], places, self.pool_size, 1 / strides[0])
-        else:
-            regions = multiscale_roi_align(
-                maps[: len(strides)], places, self.pool_size, strides, sampling_ratio=2
-            )
-        scores, boxes = self._box_head(regions, train)
-        if learning:
-            return box_losses(scores, boxes, samples) | losses
-        if raw:
-            return {
-                "objectness": jnp.concatenate(logits, 1),
-                "rpn_deltas": jnp.concatenate(deltas, 1),
-                "proposals": proposals.boxes,
-                "proposal_scores": proposals.scores,
-                "proposal_valid": proposals.valid,
-                "logits": scores,
-                "deltas": boxes,
-            }
-        return detect(
-            scores,
-            boxes,
-            proposals,
-            size,
-            self.score_threshold,
-            self.nms_threshold,
-            self.max_detections,
-        )
-
-    def _maps(self, image: Array, train: bool) -> Maps:
-        found = self.encoder(image, train and not self.frozen_statistics)
-        maps = required(by_stride(self.encoder, image, found), self.strides, "Faster R-CNN")
-        if not self.width:
-            return maps
-        pyramid = FeaturePyramid(
-            self.width, "pool", norm=self.pyramid_norm, dtype=self.dtype, name="backbone.fpn"
-        )
-        return pyramid(maps, train)
-
-    def _rpn(self, maps: Maps, size: tuple[int, int]) -> tuple[Any, Any, Any]:
-        anchors = level_anchors(size, maps, self.anchor_sizes, self.anchor_ratios)
-        count = len(self.anchor_sizes[0]) * len(self.anchor_ratios)
-        head = RPNHead(count, self.rpn_depth, dtype=self.dtype, name="rpn.head")
-        return *head(maps), anchors
-
-    def _box_head(self, regions: Array, train: bool) -> tuple[Array, Array]:
-        batch, boxes = regions.shape[:2]
-        head = BoxHead(
-            self.head_hidden,
-            self.head_convs,
-            self.dropout,
-            dtype=self.dtype,
-            name="roi_heads.box_head",
-        )
-        x = head(regions.reshape(-1, *regions.shape[2:]), train)
-        predict = BoxPredictor(self.num_classes, dtype=self.dtype, name="roi_heads.box_predictor")
-        return predict(x.reshape(batch, boxes, -1))
+        return {**made, **(found.outputs if raw else found.losses)}
 
 
 _EPSILON = 1e-5  # of batch normalisation
@@ -224,17 +116,6 @@ def convert(state: StateDict) -> StateDict:
         name = re.sub(r"(rpn\.head\.conv)\.(weight|bias)$", r"\1.0.0.\2", name)
         renamed[name] = value - _EPSILON if name.endswith("running_var") else value
     return renamed
-
-
-def _convert_vgg(state: StateDict) -> StateDict:
-    """torchvision's VGG is in its detector without the name `features`."""
-    return {
-        re.sub(r"^backbone\.(\d)", r"backbone.body.features.\1", n): v for n, v in state.items()
-    }
-
-
-def _export_vgg(state: StateDict) -> StateDict:
-    return {n.replace("backbone.body.features.", "backbone."): v for n, v in state.items()}
 
 
 _REN = "Ren et al. 2015, https://arxiv.org/abs/1506.01497"
@@ -281,7 +162,7 @@ VARIANTS = {
         _REN,
         classifier=_CLASSIFIER,
         first="backbone.body.features.0",
-        convert=_convert_vgg,
-        export=_export_vgg,
+        convert=convert_layers,
+        export=export_layers,
     ),
 }

@@ -4,7 +4,7 @@ Reference: torchvision's `RoIHeads` with its `TwoMLPHead`, `FastRCNNConvFCHead` 
 `FastRCNNPredictor`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +21,7 @@ from jaxvision.losses.classification import cross_entropy
 from jaxvision.losses.detection import smooth_l1
 from jaxvision.losses.objective import Ratio
 from jaxvision.models.detection.outputs import select
-from jaxvision.models.detection.rpn import Proposals, Sampling, assign
+from jaxvision.models.detection.rpn import Learning, Proposals, Sampling, assign
 from jaxvision.models.detection.targets import Boxes
 from jaxvision.ops.boxes import clip, decode_deltas, encode_deltas
 from jaxvision.ops.forms import accumulable
@@ -114,23 +114,82 @@ class BoxPredictor(nn.Module):
 
 
 def box_losses(
-    logits: Float[Array, "b n k"], deltas: Float[Array, "b n k 4"], samples: Samples
+    logits: Float[Array, "b n k"],
+    deltas: Float[Array, "b n j 4"],
+    samples: Samples,
+    hardest: int = 0,
 ) -> dict[str, Ratio]:
-    """Cross-entropy of the drawn proposals, and smooth L1 of the true class's boxes."""
+    """Cross-entropy of the drawn proposals, and smooth L1 of the true class's boxes.
+
+    Args:
+      logits: of the background and the classes.
+      deltas: of each, or one for all.
+      samples: the drawn proposals.
+      hardest: of each image only so many with the highest losses count (Shrivastava et al.,
+        Training Region-based Object Detectors with Online Hard Example Mining, 2016,
+        https://arxiv.org/abs/1604.03540); 0: all.
+    """
     entropy, _ = cross_entropy(logits, samples.labels)
-    own = jnp.take_along_axis(deltas, samples.labels[..., None, None], 2)[..., 0, :]
-    distance = smooth_l1(own, samples.wanted, _BETA).sum(-1)
-    count = samples.valid.sum().astype(entropy.dtype)
-    positive = samples.valid & (samples.labels > 0)
+    of_each = jnp.broadcast_to(deltas, (*logits.shape, 4))
+    own = jnp.take_along_axis(of_each, samples.labels[..., None, None], 2)[..., 0, :]
+    distance = jnp.where(samples.labels > 0, smooth_l1(own, samples.wanted, _BETA).sum(-1), 0)
+    counted = samples.valid
+    if hardest:
+        loss = lax.stop_gradient(jnp.where(counted, entropy + distance, -1))
+        order = jnp.argsort(-loss, axis=-1, stable=True)
+        counted &= jnp.argsort(order, axis=-1) < hardest
+    count = counted.sum().astype(entropy.dtype)
     return {
-        "loss_classifier": Ratio(jnp.where(samples.valid, entropy, 0).sum(), count),
-        "loss_box_reg": Ratio(jnp.where(positive, distance, 0).sum(), count),
+        "loss_classifier": Ratio(jnp.where(counted, entropy, 0).sum(), count),
+        "loss_box_reg": Ratio(jnp.where(counted, distance, 0).sum(), count),
     }
+
+
+Classify = Callable[[Float[Array, "b n 4"]], tuple[Float[Array, "b n k"], Float[Array, "b n j 4"]]]
+
+
+def second_stage(
+    detector: Any,
+    proposals: Proposals,
+    classify: Classify,
+    image_size: tuple[int, int],
+    learning: Learning | None,
+    raw: bool = False,
+    hardest: int = 0,
+) -> dict[str, Any]:
+    """What is made of proposals: losses of some of them, or detections.
+
+    Args:
+      detector: has `box_sampling`, `score_threshold`, `nms_threshold` and `max_detections`, see
+        `RegionDetector`.
+      proposals: the regions that are looked at.
+      classify: the heads, called once with boxes to look at.
+      image_size: (height, width) in pixels.
+      learning: in training.
+      raw: whether `logits` and `deltas` of all proposals are wanted instead.
+      hardest: see `box_losses`.
+    """
+    if learning is not None:
+        sampling = Sampling(*detector.box_sampling)
+        samples = draw(proposals, learning.truth, sampling, learning.key)
+        return dict(box_losses(*classify(samples.boxes), samples, hardest))
+    logits, deltas = classify(proposals.boxes)
+    if raw:
+        return {"logits": logits, "deltas": deltas}
+    return detect(
+        logits,
+        deltas,
+        proposals,
+        image_size,
+        detector.score_threshold,
+        detector.nms_threshold,
+        detector.max_detections,
+    )
 
 
 def detect(
     logits: Float[Array, "b n k"],
-    deltas: Float[Array, "b n k 4"],
+    deltas: Float[Array, "b n j 4"],
     proposals: Proposals,
     image_size: tuple[int, int],
     score_threshold: float,
@@ -140,13 +199,14 @@ def detect(
     """The detections of each image, by falling score.
 
     Args:
-      logits, deltas: of the heads, for each proposal.
+      logits, deltas: of the heads, for each proposal; of deltas perhaps one for all classes.
       proposals: what was looked at.
       image_size: (height, width) that boxes are clipped to.
       score_threshold, nms_threshold, max_detections: see `select`.
     """
     scores = jax.nn.softmax(logits)[..., 1:]
     classes = scores.shape[-1]
+    deltas = jnp.broadcast_to(deltas, (*logits.shape, 4))
     boxes = clip(decode_deltas(deltas[:, :, 1:], proposals.boxes[:, :, None], WEIGHTS), *image_size)
     large = jnp.all(boxes[..., 2:] - boxes[..., :2] >= 1e-2, -1)
     flat = jnp.where(large & proposals.valid[..., None], scores, -1).reshape(scores.shape[0], -1)

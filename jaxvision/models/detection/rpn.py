@@ -44,13 +44,36 @@ class Sampling(NamedTuple):
       number: of an image.
       positive_share: how many of them may be positive.
       high: from this IoU on one is positive.
-      low: below it one is negative.
+      low: below it one is negative;
+      least: but not below this, unless its image has no objects.
     """
 
     number: int
     positive_share: float
     high: float
     low: float
+    least: float = 0.0
+
+
+class Learning(NamedTuple):
+    """What a stage learns, and the key by which it is drawn from what."""
+
+    truth: Boxes
+    key: PRNGKeyArray
+
+
+class Found(NamedTuple):
+    """What a region proposal network gives.
+
+    Attributes:
+      proposals: the best boxes.
+      outputs: of the head, by the names of a detector's `heads`.
+      losses: of what was learnt; none otherwise.
+    """
+
+    proposals: Proposals
+    outputs: dict[str, Array]
+    losses: dict[str, Ratio]
 
 
 class RPNHead(nn.Module):
@@ -117,6 +140,57 @@ def level_anchors(
     return anchors
 
 
+def region_proposals(
+    detector: Any,
+    maps: Sequence[Float[Array, "b _ _ c"]],
+    image_size: tuple[int, int],
+    learning: Learning | None,
+) -> Found:
+    """Runs a region proposal network, whose head becomes `rpn.head` of the detector.
+
+    Args:
+      detector: the Linen module whose compact method this is called in; it has `anchor_sizes`,
+        `anchor_ratios`, `rpn_depth`, `candidates`, `proposals`, `proposal_nms`, `anchor_sampling`
+        and `dtype`, see `FasterRCNN`.
+      maps: what the head sees.
+      image_size: (height, width) in pixels.
+      learning: in training.
+
+    Raises:
+      UserError: not as many lists of sizes as maps.
+    """
+    anchors = level_anchors(image_size, maps, detector.anchor_sizes, detector.anchor_ratios)
+    count = len(detector.anchor_sizes[0]) * len(detector.anchor_ratios)
+    head = RPNHead(count, detector.rpn_depth, dtype=detector.dtype, name="rpn.head")
+    logits, deltas = head(maps)
+    phase = int(learning is not None)
+    proposals = propose(
+        logits,
+        deltas,
+        anchors,
+        image_size,
+        detector.candidates[phase],
+        detector.proposals[phase],
+        detector.proposal_nms,
+    )
+    outputs = {
+        "objectness": jnp.concatenate(logits, 1),
+        "rpn_deltas": jnp.concatenate(deltas, 1),
+        **dict(zip(("proposals", "proposal_scores", "proposal_valid"), proposals, strict=True)),
+    }
+    losses = {}
+    if learning is not None:
+        losses = rpn_losses(
+            outputs["objectness"],
+            outputs["rpn_deltas"],
+            jnp.asarray(np.concatenate(anchors), deltas[0].dtype),
+            learning.truth,
+            Sampling(*detector.anchor_sampling),
+            learning.key,
+        )
+    return Found(proposals, outputs, losses)
+
+
 def propose(
     logits: Sequence[Float[Array, "b _"]],
     deltas: Sequence[Float[Array, "b _ 4"]],
@@ -167,6 +241,9 @@ def assign(
     overlaps = pairwise_iou(boxes, places)
     matches = match_boxes(overlaps, valid, sampling.high, sampling.low, allow_low_quality)
     label = jnp.where(matches >= 0, 1, jnp.where(matches == BACKGROUND, 0, -1))
+    if sampling.least > 0:
+        near = jnp.max(jnp.where(valid[:, None], overlaps, 0), 0, initial=0) >= sampling.least
+        label = jnp.where((label == 0) & ~near & jnp.any(valid), -1, label)
     return jnp.maximum(matches, 0), label
 
 

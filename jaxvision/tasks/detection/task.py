@@ -21,16 +21,18 @@ from jaxvision.tasks.inputs import Inputs
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
+_PROPOSALS = ("proposals", "proposal_valid")
 _FOUND = ("boxes", "scores", "labels", "valid")
 
 
 @dataclass(frozen=True)
 class Detection(base.Task):
-    """Batches carry `image`, the annotation `instances`, and `valid`.
+    """Batches carry `image`, the annotation `instances`, and `valid`; perhaps `proposals` too.
 
     The network is called with the objects in training and gives its losses, by name, as
     `losses.Ratio`; else it gives `boxes` [b, n, 4] in pixels of its image, `scores` and `labels`
-    [b, n], and which rows are objects, `valid`.
+    [b, n], and which rows are objects, `valid`. One whose class says `PROPOSALS = True` is given
+    `proposals` [b, p, 4] and `proposal_valid` [b, p] as well.
 
     Attributes:
       voc: years of PASCAL VOC by whose rules average precision is computed too.
@@ -38,7 +40,7 @@ class Detection(base.Task):
       threshold: the score from which an object is drawn and listed.
     """
 
-    annotations: ClassVar[tuple[str, ...]] = ("instances",)
+    annotations: ClassVar[tuple[str, ...]] = ("instances", "proposals")
     unused: ClassVar[tuple[str, ...]] = ("instances", "instance_masks", "keypoints")
     metrics: ClassVar[dict[str, Metric]] = {
         "loss": Metric("lower", fatal=True),
@@ -71,6 +73,10 @@ class Detection(base.Task):
             threshold=own.threshold,
         )
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return _PROPOSALS if getattr(type(self.model), "PROPOSALS", False) else ()
+
     def loss(self, params: Any, model_state: Any, batch: Batch, key: jax.Array):
         augment_key, dropout_key = jax.random.split(key)
         batch = self.inputs.train(_with_boxes(batch), augment_key)
@@ -87,6 +93,7 @@ class Detection(base.Task):
             batch["image"],
             train=True,
             targets=targets,
+            **self._more(batch),
             mutable=list(model_state),
             rngs={"dropout": dropout_key},
         )
@@ -96,8 +103,22 @@ class Detection(base.Task):
     def predict(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
         """`boxes` [b, n, 4] in pixels of the network's image; `scores`, `labels`, `valid`."""
         image = self.inputs.evaluate(batch["image"])
-        found: Any = self.model.apply(variables, image, train=False)
+        found: Any = self.model.apply(variables, image, train=False, **self._more(batch))
         return found
+
+    def _more(self, batch: Batch) -> dict[str, jax.Array]:
+        """What the network takes beside the image.
+
+        Raises:
+          UserError: the batch lacks it.
+        """
+        if any(name not in batch for name in self.needs):
+            raise UserError(
+                f"{type(self.model).__name__} needs proposals of objects, which the data lack; the "
+                "host transform {'name': 'selective_search'} finds them, in both "
+                "data.train_transforms and data.eval_transforms."
+            )
+        return {name: batch[name] for name in self.needs}
 
     def parts(self, variables: Variables) -> dict[str, Variables]:
         place = getattr(type(self.model), "ENCODER", "encoder")

@@ -43,6 +43,7 @@ class Case:
       classes: of objects.
       options: for `models.create`; in training all anchors and proposals are learnt from.
       boxes: how many objects each image has.
+      proposals: how many of `inputs` each image has, of a network that is given some.
       double: whether ours computes in float64: rounding decides which boxes survive, or slopes.
       detections: how many are compared of each image.
       saturated: whether so many scores are exactly 1 that the order of detections is open; what is
@@ -58,6 +59,7 @@ class Case:
     classes: int = 3
     options: Mapping[str, Any] = field(default_factory=dict)
     boxes: tuple[int, ...] = (3, 2)
+    proposals: tuple[int, ...] = ()
     double: bool = True
     detections: int = 20
     background: bool = True
@@ -79,20 +81,45 @@ def families() -> dict[str, ModuleType]:
     return {m.__name__.split(".")[-1]: m for m in modules if hasattr(m, "CASES")}
 
 
-def targets(case: Case) -> dict[str, np.ndarray]:
-    """Objects of each image: `boxes` f32 [b, n, 4], `box_label`, ..., padded."""
+def _drawn(name: str, case: Case, count: int) -> np.ndarray:
+    """Boxes of each image, f32 [b, count, 4]."""
     batch, _, height, width = case.image
-    count = max(case.boxes)
-    drawn = _uniform(f"boxes of {batch}x{height}x{width}", (batch, count, 4)) / 2 + 0.5
+    drawn = _uniform(f"{name} of {batch}x{height}x{width}", (batch, count, 4)) / 2 + 0.5
     sides = np.float32([width, height])
     extent = (0.2 + 0.5 * drawn[..., 2:]) * sides
     corner = drawn[..., :2] * (sides - extent)
+    return np.concatenate([corner, corner + extent], -1)
+
+
+def targets(case: Case) -> dict[str, np.ndarray]:
+    """Objects of each image: `boxes` f32 [b, n, 4], `box_label`, ..., padded."""
+    batch, count = case.image[0], max(case.boxes)
     valid = np.arange(count) < np.array(case.boxes)[:, None]
     label = (_uniform(f"classes of {batch}", (batch, count)) + 1) / 2 * case.classes
     return {
-        "boxes": np.where(valid[..., None], np.concatenate([corner, corner + extent], -1), 0),
+        "boxes": np.where(valid[..., None], _drawn("boxes", case, count), 0),
         "box_label": np.where(valid, label, 0).astype(np.int32),
         "box_valid": valid,
         "box_crowd": np.zeros_like(valid),
         "valid": np.ones(batch, bool),
     }
+
+
+def inputs(case: Case) -> dict[str, np.ndarray]:
+    """What a network is given beside images: `proposals` f32 [b, n, 4], `proposal_valid`, padded.
+
+    Some lie on objects, or nearly.
+    """
+    if not case.proposals:
+        return {}
+    batch, _, height, width = case.image
+    count = max(case.proposals)
+    boxes = _drawn("proposals", case, count)
+    objects = _drawn("boxes", case, max(case.boxes))
+    near = objects[:, np.arange(count // 2) % objects.shape[1]]
+    shift = (
+        0.1 * _uniform(f"shifts of {batch}", near.shape) * (near[..., 2:] - near[..., :2]).mean()
+    )
+    boxes[:, ::2][:, : near.shape[1]] = np.clip(near + shift, 0, [width, height] * 2)
+    valid = np.arange(count) < np.array(case.proposals)[:, None]
+    return {"proposals": np.where(valid[..., None], boxes, 0), "proposal_valid": valid}

@@ -67,7 +67,7 @@ CASES = {
 }
 
 
-def _backbone(case: Case) -> Any:
+def trunk_of(case: Case) -> Any:
     import torchvision
     from torchvision.models.detection.backbone_utils import BackboneWithFPN
     from torchvision.models.resnet import BasicBlock, ResNet
@@ -93,7 +93,7 @@ def build(name: str, case: Case) -> Any:
     from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.models.detection.rpn import RPNHead
 
-    options, backbone = case.options, _backbone(case)
+    options, backbone = case.options, trunk_of(case)
     sizes, width = options["anchor_sizes"], backbone.out_channels
     anchors = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes))
     second = "v2" in case.variant
