@@ -8,6 +8,12 @@ reduced so that two CPU cores train them in a quarter of an hour: a ResNet-18 wi
 stride 4, a pyramid of 64 channels, two convolutions a head. Networks that cost less see the scenes
 more often, `EPOCHS`. docs/detection.md says what they reach.
 `:smoke` trains a small one for a few steps.
+
+`fastrcnn` and `sppnet` are given proposals of selective search, which runs/proposals keeps: the
+first epoch takes five minutes more. SPP-net's convolutions are not trained, so it wants some:
+
+    python train.py --config configs/detection/shapes.py:sppnet --workdir runs/shapes_sppnet \
+        --config.model.encoder_weights=run:runs/shapes_fastrcnn
 """
 
 from ml_collections import ConfigDict
@@ -17,6 +23,12 @@ from jaxvision.presets import detect_shapes
 from jaxvision.tasks import default_config
 
 _PYRAMID = {"encoder": "resnet18", "width": 64, "depth": 2}
+_ONE_MAP = {
+    "encoder": "resnet18",
+    "encoder_options": {"depths": (2, 2, 2), "output_stride": 8},
+}
+_REGIONS = {**_ONE_MAP, "strides": (8,), "head_hidden": (256, 256)}
+_GIVEN = ("fastrcnn", "sppnet")
 NETWORKS = {
     "fcos": ("fcos_resnet50_fpn", {**_PYRAMID, "score_threshold": 0.05}),
     "retinanet": (
@@ -37,6 +49,22 @@ NETWORKS = {
             "head_hidden": (256, 256),
         },
     ),
+    "rfcn": (
+        "rfcn_resnet50",
+        {
+            **_ONE_MAP,
+            "stride": 8,
+            "width": 128,
+            "bins": 3,
+            "anchor_sizes": ((16, 32, 64),),
+            "candidates": (300, 300),
+            "proposals": (100, 100),
+            "anchor_sampling": (64, 0.5, 0.7, 0.3),
+            "box_sampling": (64, 0.25, 0.5, 0.5),
+        },
+    ),
+    "fastrcnn": ("fastrcnn_resnet50", {**_REGIONS, "pool_size": 5}),
+    "sppnet": ("sppnet_vgg16", {**_REGIONS, "pool_size": (5, 3, 2, 1)}),
     "ssd": (
         "ssd300_vgg16",
         {
@@ -117,6 +145,12 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.std = (0.25, 0.25, 0.25)
     config.data.augment = ({"name": "flip_horizontal"},)
     config.model.name, config.model.options = NETWORKS.get(variant, NETWORKS["fcos"])
+    if variant in _GIVEN:
+        search = {"name": "selective_search", "min_size": 8, "cache": "runs/proposals"}
+        config.data.train_transforms = config.data.eval_transforms = (search,)
+        config.data.max_proposals = 128
+    if variant == "sppnet":
+        config.optimizer.freeze = ("backbone",)
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 1e-3
     config.optimizer.weight_decay = 0.05

@@ -61,6 +61,7 @@ def scene(seed, overlapping=False):
         "box_label": labels,
         "box_crowd": rng.random(len(boxes)) < 0.3,
         "keypoints": points.astype(np.float32),
+        "proposals": boxes[::-1],
         "caption": "Some rectangles, ä ö ü.".encode(),
     }
     return record | ({"instance_masks": np.array(masks)} if overlapping else {"instances": index})
@@ -102,10 +103,14 @@ def test_everything_follows_the_image_and_is_filtered_together(step, seed, overl
         masks = record["instances"] == np.arange(1, len(record["boxes"]) + 1)[:, None, None]
     masks = np.array([moved(mask, False) for mask in masks])
     scale, shift = geometry.matrix[[0, 1], [0, 1]], geometry.matrix[:2, 2]
-    corners = record["boxes"].reshape(-1, 2, 2) * scale + shift
-    boxes = np.clip(corners, 0, [width, height]).reshape(-1, 4)
+    boxes, proposals = (
+        np.clip(record[key].reshape(-1, 2, 2) * scale + shift, 0, [width, height]).reshape(-1, 4)
+        for key in ("boxes", "proposals")
+    )
     kept = masks.any((1, 2)) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     np.testing.assert_allclose(out["boxes"], boxes[kept], atol=1e-3)
+    left = (proposals[:, 2:] > proposals[:, :2]).all(1)
+    np.testing.assert_allclose(out["proposals"], proposals[left], atol=1e-3)
     for key in ("box_label", "box_crowd"):
         np.testing.assert_array_equal(out[key], record[key][kept])
     if overlapping:
@@ -201,6 +206,7 @@ def test_encoded_annotations_are_decoded():
         "instances": "uint8",
         "keypoints": "float32",
         "labels": "int64",
+        "proposals": "float32",
     }
 
 
@@ -250,7 +256,7 @@ def test_boxes_are_clipped_to_their_image_and_empty_ones_left_out():
 
 
 def test_rows_have_the_shape_of_the_limit():
-    limits = Settings(num_classes=7, max_instances=6, max_caption=40)
+    limits = Settings(num_classes=7, max_instances=6, max_proposals=5, max_caption=40)
     shapes = []
     for seed in (1, 2, 3):
         record = decoded(scene(seed))
@@ -280,6 +286,8 @@ def test_rows_have_the_shape_of_the_limit():
         "box_crowd": ((6,), "bool"),
         "instance_masks": ((6, *SIZE), "bool"),
         "keypoints": ((6, 2, 3), "float32"),
+        "proposals": ((5, 4), "float32"),
+        "proposal_valid": ((5,), "bool"),
         "labels": ((7,), "bool"),
         "caption": ((40,), "uint8"),
     }

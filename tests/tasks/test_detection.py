@@ -15,6 +15,7 @@ from jaxvision.runs import Prediction
 from jaxvision.tasks import base, configuration
 from jaxvision.tasks.detection import report
 from jaxvision.tasks.detection.task import Detection, on_photographs
+from jaxvision.tasks.inputs import Inputs
 
 KEY = jax.random.key(0)
 NAMES = ("a", "b")
@@ -37,6 +38,31 @@ class Fixed(nn.Module):
             "scores": jnp.tile(jnp.array([0.9, 0.4, 0.0]), (rows, 1)),
             "labels": jnp.tile(jnp.array([1, 0, 0]), (rows, 1)),
             "valid": jnp.tile(jnp.array([True, True, False]), (rows, 1)),
+        }
+
+
+class Given(Fixed):
+    """Finds what it is given."""
+
+    PROPOSALS = True
+
+    @nn.compact
+    def __call__(self, image, proposals=None, proposal_valid=None, train=False, targets=None):
+        one = self.param("one", nn.initializers.ones, ())
+        if proposals is None:
+            proposals, proposal_valid = (
+                jnp.zeros((len(image), 1, 4)),
+                jnp.ones((len(image), 1), bool),
+            )
+        if train:
+            count = (proposals[..., 2] * proposal_valid).sum()
+            return {"count": Ratio(one * count, jnp.ones(()))}
+        scores = proposal_valid * one
+        return {
+            "boxes": proposals,
+            "scores": scores,
+            "labels": proposal_valid.astype(jnp.int32),
+            "valid": proposal_valid,
         }
 
 
@@ -116,6 +142,38 @@ def test_crowds_and_rows_that_fill_are_not_trained(task):
 def test_data_without_boxes_are_refused(task):
     with pytest.raises(UserError, match="no boxes"):
         task.loss({}, {}, {"image": jnp.zeros((1, 4, 8, 3), jnp.uint8)}, KEY)
+
+
+def test_proposals_reach_the_network_that_declares_them():
+    task = Detection(Given(), NAMES)
+    assert task.needs == ("proposals", "proposal_valid")
+    variables = task.init(KEY, base.image_spec((4, 8, 3)))
+    given = batch()
+    given["proposals"] = jnp.tile(jnp.array([[0, 0, 4, 4], [4, 2, 8, 4.0]]), (3, 1, 1))
+    given["proposal_valid"] = jnp.array([[True, False], [True, True], [False, False]])
+    found = task.predict(variables, given, KEY)
+    np.testing.assert_array_equal(found["boxes"], given["proposals"])
+    rows = rows_of(task, given)
+    np.testing.assert_array_equal(rows["found_valid"], given["proposal_valid"][:2])
+    # In training they move with the image: of its 8 columns those of the second box become 0 to 4.
+    mirror = ({"name": "flip_horizontal", "probability": 1.0},)
+    moved = Detection(Given(), NAMES, Inputs(augmentations=mirror))
+    for one, expected in ((task, 4 + 4 + 8), (moved, 8 + 8 + 4)):
+        objective, _ = one.loss(variables["params"], {}, given, KEY)
+        assert float(objective.value) == expected
+
+
+def test_data_without_proposals_are_refused_by_the_transform_that_makes_them(task):
+    assert task.needs == ()
+    given = Detection(Given(), NAMES)
+    variables = given.init(KEY, base.image_spec((4, 8, 3)))
+    message = "Given needs proposals .* host transform {'name': 'selective_search'}"
+    for call in (
+        lambda: given.predict(variables, batch(), KEY),
+        lambda: given.loss(variables["params"], {}, batch(), KEY),
+    ):
+        with pytest.raises(UserError, match=message):
+            call()
 
 
 def test_what_is_shown(task, tmp_path):

@@ -36,15 +36,13 @@ def selective_search(
       mode: see `jaxvision.classical.selective_search.selective_search`.
       count: proposals that are kept at most, the best ones; a batch holds `data.max_proposals`.
       min_size: proposals with a side of fewer pixels are left out.
-      seed: of their order.
+      seed: of their order, which is partly random.
       cache: a folder that keeps the proposals of images that were seen; empty: none does.
 
     Raises:
       UserError: the image is a volume, a parameter is wrong, or the cache cannot be written.
     """
     image_size(record)
-    if count < 1:
-        raise UserError(f"Transform 'selective_search' has the count {count}; expected 1 or more.")
     image = record["image"]
     if image.shape[-1] == 1:
         image = np.repeat(image, 3, axis=-1)
@@ -53,9 +51,7 @@ def selective_search(
         # Imported late: scikit-image is slow to import, and other data do not need it.
         from jaxvision.classical.selective_search import selective_search
 
-        boxes = selective_search(image, mode=mode, seed=seed)
-        large = (boxes[:, 2:] - boxes[:, :2] >= min_size).all(-1)
-        return boxes[large][:count].astype(np.float32)
+        return selective_search(image, mode, min_side=min_size, limit=count, seed=seed)
 
     if not cache:
         return {**record, "proposals": find()}

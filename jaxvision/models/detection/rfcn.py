@@ -22,8 +22,6 @@ from jaxvision.models.variant import Variant
 from jaxvision.ops.forms import accumulable
 from jaxvision.ops.roi import ps_roi_pool
 
-_STRIDE = 16
-
 
 class RFCN(nn.Module):
     """Proposals of an RPN, and the vote of the parts of each.
@@ -32,7 +30,8 @@ class RFCN(nn.Module):
 
     Attributes:
       num_classes: of objects; the background is one more.
-      encoder: gives maps of stride 16: of several the RPN sees the first one, regions the last.
+      encoder: gives maps of the stride: of several the RPN sees the first one, regions the last.
+      stride: of the maps.
       frozen_statistics: whether the encoder's batch norms keep their statistics in training.
       width: channels between the encoder and the score maps.
       bins: k, parts of a region in rows and columns; each has a score map for each class.
@@ -50,6 +49,7 @@ class RFCN(nn.Module):
 
     num_classes: int = 90
     encoder: Any = None
+    stride: int = 16
     frozen_statistics: bool = False
     width: int = 1024
     bins: int = 7
@@ -73,7 +73,7 @@ class RFCN(nn.Module):
         """Detections, or losses in training; see `FasterRCNN`.
 
         Raises:
-          UserError: the encoder has no map of stride 16, there is not one list of `anchor_sizes`,
+          UserError: the encoder has no map of the stride, there is not one list of `anchor_sizes`,
             or training has no targets.
         """
         return self._run(image, train, targets)
@@ -89,14 +89,14 @@ class RFCN(nn.Module):
         size: tuple[int, int] = (image.shape[1], image.shape[2])
         maps = self.encoder(image, train and not self.frozen_statistics)
         strides = feature_strides(self.encoder, image, maps)
-        required(dict.fromkeys(strides), (_STRIDE,), "R-FCN")
-        maps = [x for x, stride in zip(maps, strides, strict=True) if stride == _STRIDE]
+        required(dict.fromkeys(strides), (self.stride,), "R-FCN")
+        maps = [x for x, stride in zip(maps, strides, strict=True) if stride == self.stride]
         of_regions, of_anchors = learnt_by(self, targets, train and not raw)
         found = region_proposals(self, maps[:1], size, of_anchors)
         scores, shifts = self._score_maps(maps[-1])
 
         def vote(maps: Array, boxes: Array) -> Array:
-            return ps_roi_pool(maps, boxes, self.bins, 1 / _STRIDE).mean((2, 3))
+            return ps_roi_pool(maps, boxes, self.bins, 1 / self.stride).mean((2, 3))
 
         made = second_stage(
             self,

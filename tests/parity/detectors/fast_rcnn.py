@@ -36,7 +36,7 @@ CASES = {
         width=8,
         head_hidden=(12, 10),
     ),
-    "sppnet": _case("sppnet_vgg16", (2, 3, 96, 128), slow=True, **_VGG, pool_size=(3, 2, 1)),
+    "sppnet": _case("sppnet_vgg16", (2, 3, 96, 128), **_VGG, pool_size=(3, 2, 1)),
 }
 
 
