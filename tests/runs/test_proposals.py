@@ -70,7 +70,7 @@ def test_predictions_are_of_the_proposals_of_each_image(trained):
     assert valid.sum() > 3
     rows = {"image": images[1][None], "proposals": given, "proposal_valid": valid}
     batch = {key: jnp.asarray(row) for key, row in rows.items()}
-    expected = trained.task.predict(trained.variables, batch, jax.random.key(0))
+    expected = jax.jit(trained.task.predict)(trained.variables, batch, jax.random.key(0))
     np.testing.assert_array_equal(both[1].outputs["valid"], expected["valid"][0])
     np.testing.assert_allclose(both[1].outputs["boxes"], expected["boxes"][0], atol=1e-3)
 

@@ -68,7 +68,7 @@ def _cached(
       UserError: the folder cannot be written.
     """
     digest = hashlib.sha256(f"{parameters} {image.shape}\n".encode())
-    digest.update(np.ascontiguousarray(image))
+    digest.update(image.tobytes())
     name = digest.hexdigest()
     path = folder / name[:2] / f"{name}.npy"
     stored = _read(path)

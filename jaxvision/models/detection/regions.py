@@ -99,20 +99,20 @@ class RegionDetector(nn.Module):
         """
         if self.pool not in ("align", "pool"):
             raise unknown("pool", self.pool, ("align", "pool"))
-        several = not isinstance(self.pool_size, int)
-        if several and (self.pool == "align" or self.head_convs):
+        sizes = (self.pool_size,) if isinstance(self.pool_size, int) else self.pool_size
+        if len(sizes) > 1 and (self.pool == "align" or self.head_convs):
             raise UserError(
                 f"pool_size={self.pool_size} is a spatial pyramid, which is for pool='pool' and a "
                 "head without convolutions."
             )
         if self.pool == "align":
             return multiscale_roi_align(
-                maps[: len(self.strides)], boxes, self.pool_size, self.strides, sampling_ratio=2
+                maps[: len(self.strides)], boxes, sizes[0], self.strides, sampling_ratio=2
             )
         scale = 1 / self.strides[0]
-        if not several:
-            return roi_pool(maps[0], boxes, self.pool_size, scale)
-        levels = [roi_pool(maps[0], boxes, bins, scale) for bins in self.pool_size]
+        levels = [roi_pool(maps[0], boxes, bins, scale) for bins in sizes]
+        if len(levels) == 1:
+            return levels[0]
         # Channel by channel, as in PyTorch's layout; bins of several grids have no rows in common.
         flat = [x.transpose(0, 1, 4, 2, 3).reshape(*x.shape[:2], 1, 1, -1) for x in levels]
         return jnp.concatenate(flat, -1)

@@ -106,7 +106,7 @@ class Detection(base.Task):
         found: Any = self.model.apply(variables, image, train=False, **self._more(batch))
         return found
 
-    def _more(self, batch: Batch) -> dict[str, jax.Array]:
+    def _more(self, batch: Batch) -> dict[str, Any]:
         """What the network takes beside the image.
 
         Raises:
