@@ -277,12 +277,21 @@ def adapt_channels(weight: np.ndarray, channels: int) -> np.ndarray:
 def preparation(about: Mapping[str, Any] | Published) -> tuple[dict[str, Any], ...]:
     """Host transforms that prepare an image as published weights expect it: resize, then crop.
 
-    Nothing is cropped for segmentation; there images keep their aspect ratio, or become squares.
+    Nothing is cropped for segmentation and detection; there images keep their aspect ratio, or
+    become squares.
     """
     entry = about if isinstance(about, Published) else Published(**about)
     if not entry.crop:
-        name = "resize" if entry.square else "resize_shorter"
-        return ({"name": name, "size": entry.size, "interpolation": entry.interpolation},)
+        whole: dict[str, Any] = {"size": entry.size, "interpolation": entry.interpolation}
+        if not entry.antialias:
+            whole["antialias"] = False
+        if entry.longest:
+            whole = {**whole, "longest": entry.longest, "multiple": 32}
+            return ({"name": "resize_shortest", **whole},)
+        if entry.letterbox:
+            fill = round(255 * sum(entry.mean) / len(entry.mean))
+            return ({"name": "letterbox", **whole, "center": False, "fill": fill},)
+        return ({"name": "resize" if entry.square else "resize_shorter", **whole},)
     return (
         {
             "name": "resize_shorter",
@@ -297,13 +306,17 @@ def usual(name: str, classes: int) -> Published:
     """What is supposed of a file that nothing is known of.
 
     Classifiers: what is usual for ImageNet, at the size of the network's input. Segmentation
-    networks: what is known of their default weights, so that those may come from anywhere.
+    networks and detectors: what is known of their default weights, so that those may come from
+    anywhere.
 
     Args:
       name: of a registered network.
       classes: how many the file has.
     """
     entry = models.variant(name)
+    if entry.role == "detection" and published(name):
+        # Its classifier has as many outputs as the reference makes of the classes.
+        return next(iter(published(name).values()))
     if entry.role != "segmentation":
         return Published(size=entry.input_shape[0], classes=classes)
     ordinary = Published(size=entry.input_shape[0], crop=0, classes=0)

@@ -269,6 +269,25 @@ def test_preparation_for_segmentation_crops_nothing():
     assert square == {"name": "resize", "size": 640, "interpolation": "bilinear"}
 
 
+def test_preparation_for_detection_is_that_of_the_reference():
+    (shortest,) = pretrained.preparation(published("retinanet_resnet50_fpn")["COCO_V1"])
+    assert shortest == {
+        **{"name": "resize_shortest", "size": 800, "longest": 1333, "multiple": 32},
+        **{"interpolation": "bilinear", "antialias": False},
+    }
+    (square,) = pretrained.preparation(published("ssd300_vgg16")["COCO_V1"])
+    assert (square["name"], square["size"], square["antialias"]) == ("resize", 300, False)
+    (letterbox,) = pretrained.preparation(published("tf_efficientdet_d0")["coco"])
+    assert letterbox == {
+        **{"name": "letterbox", "size": 512, "interpolation": "bilinear"},
+        **{"center": False, "fill": 114},
+    }
+    # A file by any name is prepared so too.
+    known = published("retinanet_resnet50_fpn")["COCO_V1"]
+    assert pretrained.usual("retinanet_resnet50_fpn", 819) == known
+    assert pretrained.class_names(known)[17:19] == ("cat", "dog")
+
+
 def test_what_is_supposed_of_a_file_of_ones_own():
     assert pretrained.usual("resnet8_cifar", 10) == Published(size=32, classes=10)
     known = published("fcn_resnet50")["COCO_WITH_VOC_LABELS_V1"]

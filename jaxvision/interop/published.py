@@ -33,8 +33,11 @@ class Published:
       url: address of the file, or "".
       size: side of the square images that it was trained for.
       crop: the part of the shorter side that the central crop keeps; 0 if nothing is cropped.
+      longest: for detectors, the longer side at most; `size` is the shorter one, if that fits.
+      letterbox: for detectors, whether images are fitted into the square and padded.
       square: whether images are stretched to squares, for networks that take no others well.
       interpolation: of the resizing.
+      antialias: whether images are smoothed where they become smaller.
       mean: per channel, of images in 0..1.
       std: per channel.
       classes: how many it tells apart.
@@ -46,8 +49,11 @@ class Published:
     url: str = ""
     size: int = 224
     crop: float = 0.875
+    longest: int = 0
+    letterbox: bool = False
     square: bool = False
     interpolation: str = "bilinear"
+    antialias: bool = True
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     classes: int = 1000
@@ -79,8 +85,12 @@ def class_names(labels: str) -> tuple[str, ...]:
     Args:
       labels: "imagenet", the 1000 of ILSVRC 2012, or "voc", Pascal's 20 after the background, both
         as torchvision has them; "ade20k", the 150 of the MIT Scene Parsing Benchmark, as
-        mmsegmentation has them.
+        mmsegmentation has them; "coco", the 90 things that the ids of COCO (Lin et al. 2014,
+        https://arxiv.org/abs/1405.0312) stand for, ten of which its boxes do not use; "coco_ids",
+        the same after the background, 0.
     """
+    if labels == "coco_ids":
+        return ("background", *class_names("coco"))
     text = resources.files("jaxvision.interop").joinpath(f"{labels}_classes.txt").read_text()
     return tuple(text.splitlines())
 

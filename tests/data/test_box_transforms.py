@@ -106,6 +106,18 @@ def test_resize_shortest(size, part, whole):
     np.testing.assert_allclose(out["boxes"], np.clip(BOXES, 0, size[1]) * scale, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("size", "shape"),
+    [((480, 640), (800, 1088)), ((640, 427), (1216, 800)), ((100, 400), (352, 1344))],
+)
+def test_resize_shortest_to_multiples_pads_as_torchvision(size, shape):
+    # 480x640 becomes 800x1066, 640x427 1199x800, 100x400 333x1333.
+    out = apply("resize_shortest", record_of(*size), multiple=32)
+    assert out["image"].shape[:2] == shape
+    with pytest.raises(UserError, match="not both"):
+        apply("resize_shortest", record_of(*size), multiple=32, shape=64)
+
+
 def test_resize_shortest_into_a_shape_and_of_several_sizes():
     wide = {"shape": [160, 256], "size": 150, "longest": 250}
     out = apply("resize_shortest", record_of(60, 100), **wide)

@@ -18,6 +18,7 @@ from jaxvision.interop.published import (
     url_file,
 )
 from jaxvision.interop.weight_files import read_state_dict
+from jaxvision.presets import COCO_CLASSES
 
 
 @pytest.fixture
@@ -77,6 +78,20 @@ def test_files_of_segmentation_networks():
                 assert len(class_names(entry.labels)) == entry.classes
 
 
+def test_files_of_detectors():
+    entry = published("fasterrcnn_resnet50_fpn")["COCO_V1"]
+    assert entry.url.endswith("/fasterrcnn_resnet50_fpn_coco-258fb6c6.pth")
+    assert (entry.size, entry.longest, entry.antialias) == (800, 1333, False)
+    assert (entry.classes, entry.labels) == (90, "coco")
+    # These learn the background as one of the classes.
+    assert published("fcos_resnet50_fpn")["COCO_V1"].labels == "coco_ids"
+    ssd = published("ssd300_vgg16")["COCO_V1"]
+    assert (ssd.size, ssd.square, ssd.std) == (300, True, (1 / 255,) * 3)
+    assert published("detr_resnet50_dc5")["coco"].hub == "facebook/detr-resnet-50-dc5"
+    assert published("yolos_tiny")["coco"].size == 512
+    assert published("tf_efficientdet_d7")["coco"].size == 1536
+
+
 def test_class_names():
     names = class_names("imagenet")
     assert len(names) == 1000
@@ -86,6 +101,12 @@ def test_class_names():
     assert class_names("voc")[:2] == ("background", "aeroplane")
     assert class_names("ade20k")[::149] == ("wall", "flag")
     assert len(set(class_names("ade20k"))) == 150
+    # COCO's ids, of which its 80 classes are a part.
+    ids = class_names("coco_ids")
+    assert (len(ids), ids[0], ids[1], ids[18], ids[90]) == (
+        *(91, "background", "person", "dog", "toothbrush"),
+    )
+    assert [name for name in class_names("coco") if name in COCO_CLASSES] == list(COCO_CLASSES)
 
 
 def test_a_file_is_itself(tmp_path):

@@ -3,13 +3,14 @@
     python tests/parity/published.py
 
 For every network of the registry: where each file is and how its images are prepared, as the
-installed timm and torchvision say, and for transformers' segmentation networks as listed here;
+installed timm and torchvision say, and for transformers' networks and effdet's as listed here;
 nothing is downloaded. Also the class names of ImageNet and Pascal VOC.
 """
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -30,6 +31,26 @@ _TRANSFORM_INPUT = ("googlenet", "inception_v3")
 _OTHERS = ("efficientnet_b5", "efficientnet_b6", "efficientnet_b7")
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _ADE20K = {"crop": 0, "interpolation": "bilinear", **_IMAGENET, "classes": 150, "labels": "ade20k"}
+_COCO = {"crop": 0, **_IMAGENET}
+# effdet's releases by compound coefficient, and the sides of its images.
+_EFFDET = (
+    ("34-f153e0cf", 512), ("40-a30f94af", 640), ("43-8107aa99", 768), ("47-0b525f35", 896),
+    ("49-f56376d9", 1024), ("51-c79f9be6", 1280), ("52-4eda3773", 1280), ("53-6d1d7a95", 1536),
+)  # fmt: skip
+EFFDET = {
+    f"tf_efficientdet_d{number}": {
+        "url": "https://github.com/rwightman/efficientdet-pytorch/releases/download/v0.1/"
+        f"tf_efficientdet_d{number}_{file}.pth",
+        "size": size,
+        "letterbox": True,
+        "interpolation": "bilinear",
+        **_COCO,
+        "classes": 90,
+        "labels": "coco",
+    }
+    for number, (file, size) in enumerate(_EFFDET)
+}
+_SETS = {"longest": 1333, "interpolation": "bilinear", **_COCO, "classes": 91, "labels": "coco_ids"}
 # On the Hub. Normalised as they were trained: beside BEiT's files is a preprocessor with means of
 # 0.5, but its authors trained with mmsegmentation's configuration of ADE20K.
 TRANSFORMERS = {
@@ -45,6 +66,16 @@ TRANSFORMERS = {
             **_ADE20K,
         }
         for size in ("base", "large")
+    },
+    **{
+        f"detr_{name}": {"hub": f"facebook/detr-{name.replace('net', 'net-').replace('_', '-')}"}
+        | {"size": 800, **_SETS}
+        for name in ("resnet50", "resnet101", "resnet50_dc5", "resnet101_dc5")
+    },
+    # The smallest was trained and is evaluated at smaller sizes.
+    **{
+        f"yolos_{size}": {"hub": f"hustvl/yolos-{size}", "size": side, **_SETS}
+        for size, side in (("tiny", 512), ("small", 800), ("base", 800))
     },
 }
 
@@ -80,10 +111,13 @@ def of_timm(name: str) -> dict[str, dict]:
 def of_torchvision(name: str) -> dict[str, dict]:
     package, found = torchvision(), {}
     names = _names(name)
-    modules = package.models, package.models.segmentation
+    modules = package.models, package.models.segmentation, package.models.detection
     known = {other for module in modules for other in package.models.list_models(module)}
     for other in sorted(names & known - set(_OTHERS)):
         for weights in package.models.get_model_weights(other):
+            if models.variant(name).role == "detection":
+                found[weights.name] = _of_detector(other, weights)
+                continue
             prepare = weights.transforms()
             if models.variant(name).role == "segmentation":
                 found[weights.name] = {
@@ -112,13 +146,43 @@ def of_torchvision(name: str) -> dict[str, dict]:
     return found
 
 
+def _of_detector(name: str, weights: Any) -> dict[str, Any]:
+    """A detector of torchvision resizes and normalises images itself."""
+    build = getattr(torchvision().models.detection, name)
+    inside = build(weights=None, weights_backbone=None).transform
+    if inside.fixed_size:
+        size: dict[str, Any] = {"size": inside.fixed_size[0], "square": True}
+    else:
+        size = {"size": inside.min_size[0], "longest": inside.max_size}
+    # Of these two the background is a class of the file and of the network.
+    ids = name.startswith(("fcos", "retinanet"))
+    return {
+        "url": weights.url,
+        **size,
+        "crop": 0,
+        "interpolation": "bilinear",
+        "antialias": False,
+        "mean": inside.image_mean,
+        "std": inside.image_std,
+        "classes": 91 if ids else 90,
+        "labels": "coco_ids" if ids else "coco",
+    }
+
+
 def of_transformers(name: str) -> dict[str, dict]:
-    return {"ade20k": TRANSFORMERS[name]} if name in TRANSFORMERS else {}
+    if name not in TRANSFORMERS:
+        return {}
+    data = "ade20k" if TRANSFORMERS[name]["labels"] == "ade20k" else "coco"
+    return {data: TRANSFORMERS[name]}
+
+
+def of_effdet(name: str) -> dict[str, dict]:
+    return {"coco": EFFDET[name]} if name in EFFDET else {}
 
 
 def main() -> None:
     table = {
-        name: of_torchvision(name) | of_timm(name) | of_transformers(name)
+        name: of_torchvision(name) | of_timm(name) | of_transformers(name) | of_effdet(name)
         for name in models.names()
     }
     table = {name: entries for name, entries in table.items() if entries}

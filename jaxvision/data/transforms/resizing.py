@@ -8,6 +8,7 @@ import numpy as np
 from jaxvision.data.geometry import Geometry
 from jaxvision.data.resizing import pair
 from jaxvision.data.transforms.pipeline import Drawn, Record, Size, image_size, register
+from jaxvision.errors import UserError
 
 
 @register("resize")
@@ -113,6 +114,7 @@ def resize_shortest(
     size: int | Sequence[int] = 800,
     longest: int = 1333,
     shape: Size | None = None,
+    multiple: int = 0,
     fill: int = 0,
     interpolation: str = "bilinear",
     antialias: bool = True,
@@ -120,7 +122,7 @@ def resize_shortest(
     """Resizes so that the shorter side is `size`, but the longer at most `longest`; then pads.
 
     The rule of torchvision's detectors, whose sides are rounded down; the padding lies below and to
-    the right. All images of a batch have one shape, so it is fixed here.
+    the right. All images of a batch have one shape, so it is fixed here, but by `multiple`.
 
     Args:
       size: of the shorter side; of several one is drawn for each image.
@@ -128,14 +130,24 @@ def resize_shortest(
       shape: (height, width) of the output. An image that does not fit into it (upright ones into a
         wide shape) is made smaller until it does. Without, a square that all fit into, of a side
         that is the next multiple of 32 from `longest`.
+      multiple: instead, each image is padded to the next multiples of this: fit for prediction, and
+        for batches of one image.
       fill: value of the padding.
+
+    Raises:
+      UserError: both `shape` and `multiple` are given.
     """
+    if shape is not None and multiple:
+        raise UserError("resize_shortest has either a 'shape' or a 'multiple', not both.")
     height, width = image_size(record)
     shorter = size if isinstance(size, int) else int(size[int(rng.integers(len(size)))])
     whole = pair(-(-longest // 32) * 32 if shape is None else shape)
     factor = min(shorter / min(height, width), longest / max(height, width))
-    factor = min(factor, whole[0] / height, whole[1] / width)
+    if not multiple:
+        factor = min(factor, whole[0] / height, whole[1] / width)
     part = max(1, int(height * factor)), max(1, int(width * factor))
+    if multiple:
+        whole = -(-part[0] // multiple) * multiple, -(-part[1] // multiple) * multiple
     return Drawn(_padded((height, width), part, whole, False), interpolation, antialias, fill)
 
 
