@@ -64,6 +64,7 @@ def fit(
     intercept_scaling: float = 1.0,
     tolerance: float = 1e-6,
     max_iterations: int = 1000,
+    weights: Float[Array | np.ndarray, "n k"] | None = None,
 ) -> Fit:
     """The linear classifier that minimises `|weight|^2 / 2 + c * sum(loss)`.
 
@@ -84,24 +85,30 @@ def fit(
 
     Args:
       x: features, best of about unit scale.
-      labels: 0 to `num_classes` - 1.
+      labels: 0 to `num_classes` - 1; with `squared_hinge` also -1, which is none of the classes.
       c: weight of the data against the penalty.
       intercept_scaling: the larger, the less the bias is penalised.
       tolerance: on the largest entry of the gradient of the mean objective.
       max_iterations: of L-BFGS, over all roundings together.
+      weights: of each sample's loss in each class's SVM, by which the classes may have samples of
+        their own; `squared_hinge` only.
 
     Raises:
-      UserError: unknown loss, labels out of range, or c or intercept_scaling not positive.
+      UserError: unknown loss, labels out of range, c or intercept_scaling not positive, or weights
+        with another loss.
     """
     if loss not in LOSSES:
         raise unknown("loss", loss, LOSSES)
     if len(x) != len(labels) or len(x) == 0:
         raise UserError(f"{len(x)} samples with {len(labels)} labels; give one for each.")
-    if int(np.min(labels)) < 0 or int(np.max(labels)) >= num_classes:
+    least = -1 if loss == "squared_hinge" else 0
+    if int(np.min(labels)) < least or int(np.max(labels)) >= num_classes:
         raise UserError(
             f"Labels are {int(np.min(labels))} to {int(np.max(labels))}; with {num_classes} "
-            f"classes they are 0 to {num_classes - 1}."
+            f"classes they are {least} to {num_classes - 1}."
         )
+    if weights is not None and loss != "squared_hinge":
+        raise UserError(f"Only squared_hinge takes weights of samples, not {loss}.")
     for name, value in (("c", c), ("intercept_scaling", intercept_scaling)):
         if not (value > 0 and math.isfinite(value)):
             raise UserError(f"{name} must be positive, got {value}.")
@@ -113,10 +120,10 @@ def fit(
     for rounding in roundings:
         left = max_iterations - iterations
         params, done, converged = _minimise(
-            params, x, labels, c, intercept_scaling, rounding, tolerance, left, loss
+            params, x, labels, weights, c, intercept_scaling, rounding, tolerance, left, loss
         )
         iterations += int(done)
-    value = _objective(params, x, labels, c, intercept_scaling, 0.0, loss) * c * len(x)
+    value = _objective(params, x, labels, weights, c, intercept_scaling, 0.0, loss) * c * len(x)
     bias = params.bias if loss == "softmax" else params.bias * intercept_scaling
     return Fit(Linear(params.weight, bias), float(value), iterations, bool(converged))
 
@@ -126,6 +133,7 @@ def _objective(
     params: Linear,
     x: Array,
     labels: Array,
+    weights: Array | np.ndarray | None,
     c: Array | float,
     intercept_scaling: Array | float,
     rounding: Array | float,
@@ -140,7 +148,8 @@ def _objective(
         s = scores(Linear(params.weight, intercept_scaling * params.bias), x)
         true = jax.nn.one_hot(labels, s.shape[-1])
         if loss == "squared_hinge":
-            losses = jnp.sum(jnp.maximum(0, 1 - (2 * true - 1) * s) ** 2, -1)
+            hinges = jnp.maximum(0, 1 - (2 * true - 1) * s) ** 2
+            losses = jnp.sum(hinges if weights is None else weights * hinges, -1)
         else:
             # 1 + s_j - s_y for wrong classes, 0 for the true one.
             lacking = s + (1 - true) - jnp.sum(s * true, -1, keepdims=True)
@@ -165,11 +174,13 @@ def _rounded_hinges(lacking: Array, rounding: Array | float) -> Array:
 
 
 @partial(jax.jit, static_argnames="loss")
-def _minimise(params, x, labels, c, intercept_scaling, rounding, tolerance, max_iterations, loss):
+def _minimise(
+    params, x, labels, weights, c, intercept_scaling, rounding, tolerance, max_iterations, loss
+):
     """(parameters, iterations, whether converged)."""
 
     def objective(params: Linear) -> Array:
-        return _objective(params, x, labels, c, intercept_scaling, rounding, loss)
+        return _objective(params, x, labels, weights, c, intercept_scaling, rounding, loss)
 
     solver = optax.lbfgs(memory_size=20)
     value_and_grad = optax.value_and_grad_from_state(objective)

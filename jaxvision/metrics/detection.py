@@ -152,9 +152,9 @@ def rank(found: Found, truth: Truth, label: int, overlap: float = 0.5) -> Ranked
         near = np.array(by_image.get(int(found.image[index]), ()), int)
         if not len(near):
             continue
-        overlaps = _overlaps(found.boxes[index], truth.boxes[near])
-        best = near[overlaps.argmax()]
-        if overlaps.max() < overlap:
+        shares = overlaps(found.boxes[index], truth.boxes[near])
+        best = near[shares.argmax()]
+        if shares.max() < overlap:
             continue
         listed[place] = not truth.crowd[best]
         right[place] = not taken[best]
@@ -163,13 +163,44 @@ def rank(found: Found, truth: Truth, label: int, overlap: float = 0.5) -> Ranked
     return Ranked(found.score[chosen][listed], right[listed], count)
 
 
-def _overlaps(box: Shaped[np.ndarray, "4"], others: Shaped[np.ndarray, "n 4"]) -> np.ndarray:
-    """Intersection over union, in float64."""
-    box, others = box.astype(np.float64), others.astype(np.float64)
-    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
+def overlaps(
+    boxes: Shaped[np.ndarray, "*b 4"], others: Shaped[np.ndarray, "n 4"]
+) -> Float[np.ndarray, "*b n"]:
+    """Intersection over union of every box with every other one, on the host, in float64."""
+    boxes, others = boxes.astype(np.float64)[..., None, :], others.astype(np.float64)
+    low = np.maximum(boxes[..., :2], others[:, :2])
+    high = np.minimum(boxes[..., 2:], others[:, 2:])
     shared = np.maximum(high - low, 0).prod(-1)
-    union = (box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(-1) - shared
+    areas = [(each[..., 2:] - each[..., :2]).prod(-1) for each in (boxes, others)]
+    union = areas[0] + areas[1] - shared
     return shared / np.where(union > 0, union, 1)
+
+
+def proposal_recall(
+    proposals: Sequence[Shaped[np.ndarray, "_ 4"]],
+    objects: Sequence[Shaped[np.ndarray, "_ 4"]],
+    counts: Sequence[int],
+    overlap: float = 0.5,
+) -> dict[int, float]:
+    """The share of the objects that one of an image's first proposals overlaps enough.
+
+    Args:
+      proposals: of each image, the best first.
+      objects: of each image.
+      counts: how many proposals of an image are looked at.
+      overlap: the least intersection over union.
+
+    Returns:
+      The recall of each count; NaN where there is no object.
+    """
+    firsts = [np.zeros(0)]  # for each object, how many proposals it takes
+    for found, there in zip(proposals, objects, strict=True):
+        enough = overlaps(there, found) >= overlap
+        firsts.append(np.where(enough.any(1), 1 + enough.argmax(1), np.inf) if len(found)
+                      else np.full(len(there), np.inf))  # fmt: skip
+    first = np.concatenate(firsts)
+    return {count: float((first <= count).mean()) if len(first) else float("nan")
+            for count in counts}  # fmt: skip
 
 
 def voc_average_precision(ranked: Ranked, year: int = 2012) -> float:
@@ -217,12 +248,11 @@ def confusion(
     for image in np.union1d(truth.image, found.image[sure]):
         there = np.flatnonzero(truth.image == image)
         seen = np.flatnonzero(sure & (found.image == image))
-        overlaps = np.array([_overlaps(found.boxes[one], truth.boxes[there]) for one in seen])
-        overlaps = overlaps.reshape(len(seen), len(there))
+        shares = overlaps(found.boxes[seen], truth.boxes[there])
         left_seen, left_there = set(range(len(seen))), set(range(len(there)))
-        for flat in np.argsort(-overlaps, axis=None, kind="stable").tolist():
+        for flat in np.argsort(-shares, axis=None, kind="stable").tolist():
             one, other = divmod(flat, len(there))
-            if overlaps[one, other] < overlap:
+            if shares[one, other] < overlap:
                 break
             if one in left_seen and other in left_there:
                 left_seen.discard(one)

@@ -4,7 +4,7 @@
 
 writes tests/parity/selective_search.npz, which tests/classical/test_selective_search.py compares
 with. It needs `pip install selectivesearch==0.4 scikit-image==0.26.0`, in any environment. FOLDER
-holds the photographs of BCCD and of COCO that are not part of the project: `bccd` and `coco128_val`.
+has photographs that are not part of the project, in `bccd` and `coco128_val`.
 """
 
 import sys
