@@ -18,6 +18,7 @@ from jaxvision.commands import (
     info,
     inspect,
     predict,
+    rcnn,
     retrieve,
     sample,
     search,
@@ -39,6 +40,7 @@ COMMANDS: dict[str, ModuleType] = {
     "export-torch": export_torch,
     "classify": classify,
     "cluster": cluster,
+    "rcnn": rcnn,
     "retrieve": retrieve,
     "search": search,
 }
