@@ -215,7 +215,7 @@ def fit_svms(
     c: float = 1e-3,
     rounds: int = 3,
     first: int = 10,
-    most: int = 200,
+    most: int = 50,
     seed: int = 0,
 ) -> Mining:
     """Linear SVMs of all classes, whose negatives are mined: those that the last ones got wrong.
@@ -393,9 +393,9 @@ def fit_boxes(
         raise UserError(f"No window overlaps an object by {_REGRESSED}; there is nothing to learn.")
     depth = next(x[0].shape[1] for x in xs if x)
     weight, bias = np.zeros((count, depth, 4), np.float32), np.zeros((count, 4), np.float32)
-    for k, (x, y) in enumerate(zip(xs, ys)):
-        if x:
-            found = ridge(np.concatenate(x), np.concatenate(y), penalty)
+    for k, (samples, moves) in enumerate(zip(xs, ys)):
+        if samples:
+            found = ridge(np.concatenate(samples), np.concatenate(moves), penalty)
             weight[k], bias[k] = found[0] * scale, found[1]
     return Regression(weight, bias)
 

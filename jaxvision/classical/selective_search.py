@@ -78,7 +78,7 @@ class Hierarchy(NamedTuple):
 
     def labels(self) -> list[tuple[int, ...]]:
         """The values in `segments` that make up each region."""
-        found = [(label,) for label in self.first.tolist()]
+        found: list[tuple[int, ...]] = [(label,) for label in self.first.tolist()]
         for one, other in self.children.tolist():
             found.append(found[one] + found[other])
         return found
@@ -183,7 +183,7 @@ def hierarchies(
     for row, (colour, _, similarity) in zip(weights, strategies):
         channels = spaces[colour][0].shape[-1]
         each = (1 / channels, 1 / (channels * _ORIENTATIONS), 1, 1)  # so that all are at most 1
-        row[:] = [letter in similarity for letter in SIMILARITIES] * np.float32(each)
+        row[:] = np.isin(list(SIMILARITIES), list(similarity)) * np.array(each, np.float32)
     return _grow([leaves[s.colour, s.scale] for s in strategies], weights, gap=0)
 
 
@@ -325,11 +325,11 @@ def in_colour(image: UInt8[np.ndarray, "h w 3"], colour: str) -> Float32[np.ndar
     if colour == "rgb":
         return rgb
     if colour in ("hsv", "hue"):
-        hsv = cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV) / np.float32([360, 1, 1])
+        hsv = cv2.cvtColor(rgb, cv2.COLOR_RGB2HSV) / np.array([360, 1, 1], np.float32)
         return hsv[..., :1] if colour == "hue" else hsv
     if colour == "lab":
         lab = cv2.cvtColor(rgb, cv2.COLOR_RGB2Lab)
-        return (lab + np.float32([0, 128, 128])) / np.float32([100, 255, 255])
+        return (lab + np.array([0, 128, 128], np.float32)) / np.array([100, 255, 255], np.float32)
     total = rgb.sum(-1, keepdims=True)
     share = rgb / np.where(total > 0, total, 1)
     if colour == "intensity":
@@ -468,12 +468,11 @@ def _grow(leaves: Sequence[_Leaves], weights: np.ndarray, gap: int) -> list[Hier
         mass = sizes[:, None]
         total = histograms[a] * mass[a] + histograms[b] * mass[b]
         histograms[new] = total / mass[new]
-        others = [others for _, (_, others) in merged]
-        lengths = [len(o) for o in others]
-        near = np.fromiter(itertools.chain(*others), np.intp)
+        lengths = [len(others) for _, (_, others) in merged]
+        near = np.fromiter(itertools.chain(*(others for _, (_, others) in merged)), np.intp)
         values = iter(similarities(np.repeat(new, lengths), near).tolist())
-        for (n, (family, found)), length in zip(merged, lengths):
-            fronts[n].add(family[2], found, list(itertools.islice(values, length)))
+        for n, (family, others) in merged:
+            fronts[n].add(family[2], others, list(itertools.islice(values, len(others))))
     return [
         Hierarchy(
             one.segments,

@@ -226,9 +226,9 @@ def network_settings(config: ConfigDict, network: str, weights: str) -> dict[str
         given = config.model.options.to_dict()
         network, _ = models.encoder_of(config.model.name, given)
         options, weights = given.get("encoder_options", {}), weights or config.model.encoder_weights
-    if "classes" not in models.variant(network).ends:
-        having = [name for name in models.names() if "classes" in models.variant(name).ends]
-        raise unknown("classifier", network, having)
+    classifiers = [name for name in models.names() if models.variant(name).role == "backbones"]
+    if models.variant(network).role != "backbones":
+        raise unknown("classifier", network, classifiers)
     return {"network": network, "network_options": options, "weights": weights}
 
 
@@ -401,8 +401,8 @@ def _end(network: Network, settings: Mapping[str, Any], size: tuple[int, int]):
     place = len(strides) - 1 if wanted == "last" else at[wanted]
 
     def apply(variables: Any, image: Array) -> Array:
-        found: Array = model.apply(variables, image, train=False)[place]
-        return found.astype(jnp.float32)
+        levels: Any = model.apply(variables, image, train=False)
+        return levels[place].astype(jnp.float32)
 
     return apply, int(strides[place])
 
@@ -482,7 +482,7 @@ class Features:
         self, stages: Stages, pool: str, name: str, part: Part, boxes: Sequence[np.ndarray]
     ):
         record = stages.require(f"features_{pool}")
-        arrays = stages.arrays(f"features_{pool}")
+        arrays = stages.arrays(f"features_{pool}", f"{name}/")
         self._boxes, self._pool = boxes, pool
         self._stride, self._side = record.notes["stride"], record.settings["side"]
         if pool == "crop":
@@ -581,8 +581,8 @@ def evaluate(config: ConfigDict, stages: Stages, pool: str, threshold: float) ->
     Raises:
       UserError: an earlier stage is missing.
     """
-    stages.require(f"svm_{pool}")
     part = parts(config, stages)["test"]
+    stages.require(f"svm_{pool}")
     names = class_names(config, part.stream)
     model = Linear(**{k: jnp.asarray(v) for k, v in stages.arrays(f"svm_{pool}").items()})
     features = Features(stages, pool, "test", part, part.proposals)
@@ -592,7 +592,7 @@ def evaluate(config: ConfigDict, stages: Stages, pool: str, threshold: float) ->
         ways["boxes"] = rcnn.Regression(**stages.arrays(f"boxes_{pool}"))
     found: dict[str, list[Any]] = {way: [] for way in ways}
     seconds, timed = 0.0, 0
-    seen: set[tuple[int, ...]] = set()
+    seen: set[tuple[tuple[int, ...], int]] = set()
     for index in tracked(range(len(part)), f"Evaluating {part.stream.spec}", len(part)):
         size = part.image(index).shape[:2]
         for way, regression in ways.items():
@@ -626,7 +626,7 @@ def _detected(
     filled = _filled(boxes)
     valid = np.arange(len(filled)) < len(boxes)
     vectors = np.pad(vectors, ((0, len(filled) - len(vectors)), (0, 0)))
-    sides = np.float32(size)
+    sides = np.array(size, np.float32)
     found = rcnn.detect(vectors, filled, valid, model, regression, sides, threshold)
     return rcnn.Detections(*(np.asarray(each)[np.asarray(found.valid)] for each in found))
 

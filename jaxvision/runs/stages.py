@@ -86,7 +86,7 @@ class Stages:
         if record is None:
             raise UserError(f"{self.folder} has no {stage} yet. First: `{self.command(stage)}`.")
         for name, fingerprint in record.inputs.items():
-            now = self.read(name)
+            now = self.require(name) if self.read(name) else None
             if (now.fingerprint if now else "") != fingerprint:
                 raise UserError(
                     f"The {stage} in {self.folder} were made of other {name} than are there now: "
@@ -119,9 +119,7 @@ class Stages:
                     f"The {stage} in {self.folder} were made with {key}="
                     f"{record.settings.get(key)!r}, not {value!r}: {self._anew(stage)}."
                 )
-        if dict(record.inputs) != self.fingerprints(inputs):
-            return self.require(stage)  # says which of them has changed
-        return record
+        return self.require(stage)
 
     def fingerprints(self, inputs: Sequence[str]) -> dict[str, str]:
         """Of stages; "" of one that has not been made, which some can do without."""
@@ -153,18 +151,18 @@ class Stages:
         write_atomically(self.folder / f"{stage}.json", text + "\n")
         return record
 
-    def arrays(self, stage: str) -> Mapping[str, np.ndarray]:
-        """What a stage is; arrays are read when they are looked at.
+    def arrays(self, stage: str, part: str = "") -> dict[str, np.ndarray]:
+        """The arrays of a stage whose names begin with `part`.
 
         Raises:
           UserError: the file is damaged.
         """
         path = self.folder / f"{stage}.npz"
         try:
-            found: Mapping[str, np.ndarray] = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            with np.load(path, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files if name.startswith(part)}
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(f"{path} is damaged: {self._anew(stage)}.") from error
-        return found
 
     def _anew(self, stage: str) -> str:
-        return f"make them anew by {self.command(stage)} --again"
+        return f"make them anew by `{self.command(stage)} --again`"

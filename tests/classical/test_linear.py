@@ -99,6 +99,25 @@ def test_weston_watkins_reaches_the_minimum_of_the_quadratic_programme():
     )
 
 
+def test_weights_give_each_class_samples_of_its_own():
+    rng = np.random.default_rng(3)
+    y = rng.integers(-1, 2, 60)  # -1 is none of the classes
+    x = (rng.normal(size=(60, 5)) + y[:, None]).astype(np.float32)
+    used = rng.random((60, 2)) < 0.7
+    weights = np.pad(used.astype(np.float32), ((0, 4), (0, 0)))
+    padded = np.pad(x, ((0, 4), (0, 0)))  # rows that count nowhere
+    found = linear.fit(
+        padded, np.pad(y, (0, 4)), 2, "squared_hinge", c=0.3 * 60 / 64, weights=weights * 64 / 60
+    )
+    for k in range(2):
+        rows = used[:, k]
+        peer = LinearSVC(C=0.3, dual=False, tol=1e-8).fit(x[rows], y[rows] == k)
+        ours = linear.scores(found.model, x)[:, k]
+        np.testing.assert_allclose(ours, peer.decision_function(x), atol=2e-3)
+    with pytest.raises(UserError, match="Only squared_hinge takes weights of samples, not softmax"):
+        linear.fit(x, np.abs(y), 2, weights=weights[:60])
+
+
 def test_two_classes_and_constant_features():
     x = np.array([[0.0, 1], [1, 1], [2, 1], [3, 1]], np.float32)
     y = np.array([0, 0, 1, 1])

@@ -12,6 +12,7 @@ from jaxvision.metrics.detection import (
     Truth,
     coco_scores,
     confusion,
+    proposal_recall,
     rank,
     voc_average_precision,
     voc_scores,
@@ -149,3 +150,23 @@ def test_confusion_by_hand():
     )
     matrix = confusion(seen, there, 2)
     np.testing.assert_array_equal(matrix, [[0, 1, 0], [0, 1, 1], [1, 0, 0]])
+
+
+def test_recall_of_proposals_by_hand():
+    there = [
+        np.float32([[0, 0, 10, 10], [20, 0, 30, 10]]),
+        np.zeros((0, 4)),
+        np.float32([[0, 0, 4, 4]]),
+    ]
+    proposals = [
+        np.float32([[50, 50, 60, 60], [0, 0, 10, 5], [20, 0, 30, 4]]),  # 0, exactly 0.5, 0.4
+        np.float32([[0, 0, 4, 4]]),
+        np.zeros((0, 4), np.float32),
+    ]
+    assert proposal_recall(proposals, there, (1, 2, 3)) == {
+        1: 0,
+        2: pytest.approx(1 / 3),
+        3: pytest.approx(1 / 3),
+    }
+    assert proposal_recall(proposals, there, (3,), 0.4)[3] == pytest.approx(2 / 3)
+    assert np.isnan(proposal_recall([], [], (1,))[1])
