@@ -65,7 +65,7 @@ def read(weights: str, name: str) -> Weights:
 
 def create(
     name: str,
-    weights: str = "default",
+    weights: str | Weights = "default",
     num_classes: int | None = None,
     image_size: tuple[int, ...] | None = None,
     channels: int | None = None,
@@ -76,7 +76,7 @@ def create(
 
     Args:
       name: of the network, see `models.names()`.
-      weights: see `read`.
+      weights: see `read`; or what was read.
       num_classes: other than the file's: the classifier is then a fresh one; 0 takes it off.
       image_size: (height, width) to resample positions for, or (depth, height, width) of volumes;
         by default that of the weights.
@@ -88,7 +88,7 @@ def create(
       UserError: no such network, option or weights, or weights that do not fit.
     """
     entry = models.variant(name)
-    found = read(weights, name)
+    found = read(weights, name) if isinstance(weights, str) else weights
     state, about = found.state, found.published
     if num_classes is None:
         num_classes = classes_in(entry, state) - (about.background if about else 0)

@@ -45,7 +45,7 @@ from jaxvision.progress import tracked
 from jaxvision.runs.stages import Record, Stages
 from jaxvision.tasks import base, configuration
 from jaxvision.tasks.detection.task import on_photograph
-from jaxvision.train import compilation, optimizer, schedule
+from jaxvision.train import compilation, optimizer, schedule, weights
 
 POOLS = ("crop", "spp")
 COUNTS = (10, 50, 100, 300, 1000, 2000)  # proposals whose recall is told
@@ -236,8 +236,9 @@ def _fresh(config: ConfigDict, settings: Mapping[str, Any], classes: int) -> Net
     """The network before fine-tuning, with a classifier of so many classes."""
     name, options, size = settings["network"], settings["network_options"], settings["crop"]
     if settings["weights"]:
+        found = weights.read(settings["weights"], name, "encoder")
         _, variables = pretrained.create(
-            name, settings["weights"], classes, (size, size), 3, config.seed, **options
+            name, found, classes, (size, size), 3, config.seed, **options
         )
     else:
         model = models.create(name, classes, **options)
