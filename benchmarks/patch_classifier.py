@@ -8,8 +8,6 @@ before they are timed. Needs no accelerator.
 """
 
 import argparse
-import statistics
-import time
 
 
 def main() -> None:
@@ -19,8 +17,7 @@ def main() -> None:
     args = parser.parse_args()
 
     import jax
-    import jax.numpy as jnp
-    import numpy as np
+    from forms import compare
 
     from jaxvision import models
     from jaxvision.models.segmentation.patch_classifier import (
@@ -28,8 +25,8 @@ def main() -> None:
         STRIDE,
         around,
         shift_and_stitch,
-        sliding_window,
     )
+    from jaxvision.ops.tiling import each_window
 
     dense, patches = (models.create("patch_classifier", 33, dense=d) for d in (True, False))
     image = jax.random.normal(jax.random.key(0), (1, args.size, args.size, 3))
@@ -39,28 +36,13 @@ def main() -> None:
         return patches.apply(variables, x)
 
     forms = {
-        "sliding window": lambda x: sliding_window(
+        "sliding window": lambda x: each_window(
             lambda p: of_patches(p)[:, 0, 0], around(x, PATCH), PATCH
         ),
         "shift and stitch": lambda x: shift_and_stitch(of_patches, around(x, PATCH), PATCH, STRIDE),
         "dense": lambda x: dense.apply(variables, x),
     }
-    runs = {name: jax.jit(form) for name, form in forms.items()}
-    expected = runs["dense"](image)
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for run in runs.values():
-        error = float(jnp.abs(run(image) - expected).max() / jnp.abs(expected).max())
-        np.testing.assert_array_less(error, 1e-4)
-    for _ in range(args.repeat):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            jax.block_until_ready(run(image))
-            times[name].append(time.perf_counter() - start)
-    base = statistics.median(times["dense"])
-    print(f"one image of {args.size}x{args.size}, {jax.default_backend()}")
-    for name, seconds in times.items():
-        median = statistics.median(seconds)
-        print(f"{name:18}{1e3 * median:10.1f} ms{median / base:8.1f} x the dense form")
+    compare(forms, image, args.repeat)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,25 @@ NETWORKS = {
     ),
     "fastrcnn": ("fastrcnn_resnet50", {**_REGIONS, "pool_size": 5}),
     "sppnet": ("sppnet_vgg16", {**_REGIONS, "pool_size": (5, 3, 2, 1)}),
+    # Windows of 15, 23 and 37 pixels.
+    "overfeat": (
+        "overfeat_fast",
+        {
+            "layers": ((32, 5, 2, 2, 2), (64, 3, 1, 1, 0), (96, 3, 1, 1, 0), (96, 3, 1, 1, 0)),
+            "kernel": 4,
+            **{"hidden": (64, 64), "box_hidden": (64, 64), "dropout": 0.0},
+            "scales": (1.0, 0.64, 0.4),
+        },
+    ),
+    # Of 16, 27 and 44 pixels.
+    "sliding_window": (
+        "sliding_window",
+        {
+            **{**_ONE_MAP, "encoder_options": {"depths": (1, 1, 1), "output_stride": 8}},
+            **{"stride": 8, "kernel": 2, "hidden": (128, 128), "dropout": 0.0},
+            "scales": (1.0, 0.6, 0.36),
+        },
+    ),
     "ssd": (
         "ssd300_vgg16",
         {

@@ -53,6 +53,7 @@ from jaxvision.models.detection import (
     fastestdet,
     fcos,
     localizer,
+    overfeat,
     retinanet,
     rfcn,
     ssd,
@@ -131,6 +132,7 @@ _FAMILIES = (
     patch_classifier,
     # Detection.
     localizer,
+    overfeat,
     fast_rcnn,
     faster_rcnn,
     rfcn,

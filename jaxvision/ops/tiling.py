@@ -6,14 +6,17 @@ needs to see is then mirrored at the edges of the image, as in Ronneberger et al
 """
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
+
+from jaxvision.errors import UserError
 
 
 class Tiling(NamedTuple):
@@ -106,3 +109,47 @@ def sliding_window(
     total, _ = lax.scan(add, empty, jnp.asarray(corners, jnp.int32))
     mean = total / jnp.asarray(counts, total.dtype)[..., None]
     return mean[(slice(None), *(slice(n) for n in size))]
+
+
+def each_window(
+    apply: Callable[[Array], Any],
+    image: Float[Array, "b h w c"],
+    window: int,
+    stride: int = 1,
+    batch: int = 256,
+) -> PyTree[Float[Array, "b i j ..."]]:
+    """What a network of windows gives at each place of an image: the windows are run one by one.
+
+    Args:
+      apply: from windows [n, window, window, c] to arrays [n, ...].
+      image: of at least one window.
+      window: its rows and columns.
+      stride: between the places.
+      batch: how many windows `apply` is given at once.
+
+    Raises:
+      UserError: the image has no place for a window.
+    """
+    rows, columns = ((side - window) // stride + 1 for side in image.shape[1:3])
+    if rows < 1 or columns < 1:
+        raise UserError(f"No window of {window}x{window} fits images of {image.shape[1:3]}.")
+    count = len(image) * rows * columns
+
+    def one(index: Array) -> Array:
+        number, place = index // (rows * columns), index % (rows * columns)
+        corner = (number, place // columns * stride, place % columns * stride, 0)
+        return lax.dynamic_slice(image, corner, (1, window, window, image.shape[3]))[0]
+
+    batch = min(batch, count)
+    starts = jnp.arange(math.ceil(count / batch)) * batch
+    found = lax.map(
+        # The last batch is filled up with the last window.
+        lambda start: apply(jax.vmap(one)(jnp.minimum(start + jnp.arange(batch), count - 1))),
+        starts,
+    )
+
+    def placed(x: Array) -> Array:
+        x = x.reshape(-1, *x.shape[2:])[:count]
+        return x.reshape(len(image), rows, columns, *x.shape[1:])
+
+    return jax.tree.map(placed, found)

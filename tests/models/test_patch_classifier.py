@@ -13,8 +13,8 @@ from jaxvision.models.segmentation.patch_classifier import (
     STRIDE,
     around,
     shift_and_stitch,
-    sliding_window,
 )
+from jaxvision.ops.tiling import each_window
 
 SMALL = {"widths": (4, 6, 8), "hidden": 10}
 
@@ -39,7 +39,7 @@ def test_sliding_windows_give_what_the_dense_network_gives(networks, image):
     expected = dense(image)
     assert expected.shape == (2, 13, 18, 5)
     assert float(jnp.std(expected)) > 0.1
-    slid = sliding_window(lambda x: patches(x)[:, 0, 0], around(image, PATCH), PATCH, batch=100)
+    slid = each_window(lambda x: patches(x)[:, 0, 0], around(image, PATCH), PATCH, batch=100)
     np.testing.assert_allclose(slid, expected, atol=1e-5)
     stitched = shift_and_stitch(patches, around(image, PATCH), PATCH, STRIDE)
     np.testing.assert_allclose(stitched, expected, atol=1e-5)
@@ -48,19 +48,19 @@ def test_sliding_windows_give_what_the_dense_network_gives(networks, image):
 def test_strides_of_the_patch_network_are_those_of_the_window(networks, image):
     _, patches = networks
     image = around(image, PATCH)
-    slid = sliding_window(lambda x: patches(x)[:, 0, 0], image, PATCH, STRIDE)
+    slid = each_window(lambda x: patches(x)[:, 0, 0], image, PATCH, STRIDE)
     assert slid.shape == (2, 4, 5, 5)
     np.testing.assert_allclose(patches(image), slid, atol=1e-5)
 
 
 def test_sliding_window_reads_each_patch_in_its_place():
     image = jnp.arange(2 * 5 * 6, dtype=jnp.float32).reshape(2, 5, 6, 1)
-    corners = sliding_window(lambda x: x[:, 0, 0, 0], image, 3, batch=4)
+    corners = each_window(lambda x: x[:, 0, 0, 0], image, 3, batch=4)
     np.testing.assert_array_equal(corners, image[:, :3, :4, 0])
-    ends = sliding_window(lambda x: x[:, -1, -1], image, 2, stride=3)
+    ends = each_window(lambda x: x[:, -1, -1], image, 2, stride=3)
     np.testing.assert_array_equal(ends, image[:, 1::3, 1::3])
-    with pytest.raises(UserError, match="No patch of 7x7 fits"):
-        sliding_window(lambda x: x, image, 7)
+    with pytest.raises(UserError, match="No window of 7x7 fits"):
+        each_window(lambda x: x, image, 7)
 
 
 @pytest.mark.parametrize("dense", [True, False])

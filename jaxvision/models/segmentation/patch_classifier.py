@@ -4,9 +4,9 @@ https://doi.org/10.1109/TPAMI.2012.231. The class of a pixel is that of the 46x4
 Deviates: one scale of the paper's three, no contrast normalisation, no superpixels. The reference,
 tests/parity/networks/patch_classifier.py, cuts out each patch.
 
-One set of parameters, four ways to label an image, that give the same:
-`sliding_window` runs the network once a patch; `dense=False` is the network as a convolution with
-the stride of its poolings, which `shift_and_stitch` runs on shifted images (Sermanet et al. 2014,
+One set of parameters, four ways to label an image, that give the same: `ops.tiling.each_window`
+runs the network once a patch; `dense=False` is the network as a convolution with the stride of its
+poolings, which `shift_and_stitch` runs on shifted images (Sermanet et al. 2014,
 https://arxiv.org/abs/1312.6229); `dense=True` has no strides but dilated kernels and poolings
 instead ("à trous": Giusti et al. 2013, https://arxiv.org/abs/1302.1700). The last computes nothing
 twice.
@@ -15,13 +15,10 @@ twice.
 import math
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import lax
 from jaxtyping import Array, Float
 
-from jaxvision.errors import UserError
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.images import check_size
 from jaxvision.models.variant import Variant
@@ -82,50 +79,10 @@ def around(image: Float[Array, "b h w c"], patch: int) -> Float[Array, "b i j c"
     return jnp.pad(image, ((0, 0), (before, after), (before, after), (0, 0)))
 
 
-def sliding_window(
-    apply: Callable[[Array], Array],
-    image: Float[Array, "b h w c"],
-    patch: int,
-    stride: int = 1,
-    batch: int = 256,
-) -> Float[Array, "b i j *k"]:
-    """What a network of patches gives at each place of an image: the patches are run one by one.
-
-    Args:
-      apply: from patches [n, patch, patch, c] to [n, ...].
-      image: of at least one patch; see `around`.
-      patch: rows and columns of the patches.
-      stride: between their places.
-      batch: how many patches `apply` is given at once.
-
-    Raises:
-      UserError: the image has no place for a patch.
-    """
-    rows, columns = ((side - patch) // stride + 1 for side in image.shape[1:3])
-    if rows < 1 or columns < 1:
-        raise UserError(f"No patch of {patch}x{patch} fits images of {image.shape[1:3]}.")
-    count = len(image) * rows * columns
-
-    def one(index: Array) -> Array:
-        number, place = index // (rows * columns), index % (rows * columns)
-        corner = (number, place // columns * stride, place % columns * stride, 0)
-        return lax.dynamic_slice(image, corner, (1, patch, patch, image.shape[3]))[0]
-
-    batch = min(batch, count)
-    starts = jnp.arange(math.ceil(count / batch)) * batch
-    found = lax.map(
-        # The last batch is filled up with the last patch.
-        lambda start: apply(jax.vmap(one)(jnp.minimum(start + jnp.arange(batch), count - 1))),
-        starts,
-    )
-    found = found.reshape(-1, *found.shape[2:])[:count]
-    return found.reshape(len(image), rows, columns, *found.shape[1:])
-
-
 def shift_and_stitch(
     apply: Callable[[Array], Array], image: Float[Array, "b h w c"], patch: int, stride: int
 ) -> Float[Array, "b i j k"]:
-    """The same as `sliding_window` at stride 1, of a network that gives each `stride`-th place.
+    """The same as `each_window` at stride 1, of a network that gives each `stride`-th place.
 
     Args:
       apply: from images to maps: a fully convolutional network.
