@@ -22,7 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="score or probability from which something is found (default: the run's)",
     )
     parser.add_argument(
-        "--tile", help="segment images at their own size by tiles: a side or HEIGHTxWIDTH"
+        "--tile",
+        help="segment images, or find objects, at their own size by tiles: a side or HEIGHTxWIDTH",
     )
     parser.add_argument("--overlap", type=float, default=0.25, help="of tiles (default 0.25)")
     parser.add_argument(

@@ -21,7 +21,7 @@ from jaxvision.data.sources import images_below, read_file
 from jaxvision.data.stream import settings_of
 from jaxvision.errors import UserError
 from jaxvision.runs.run import Run
-from jaxvision.runs.tiles import predict_tiled
+from jaxvision.runs.tiles import predict_joined, predict_tiled
 from jaxvision.train import compilation
 from jaxvision.train.step import SAMPLING, stream
 from jaxvision.train.writers import write_atomically
@@ -197,19 +197,23 @@ class _Batches:
             self._programs[shape] = compiled.call
         return self._programs[shape]
 
-    def _run(self, shape: tuple[int, ...]) -> None:
-        """Predicts the images of a shape that are waiting."""
-        places = self._waiting.pop(shape)
+    def of_one_shape(self, records: Sequence[dict[str, Any]]) -> list[dict[str, np.ndarray]]:
+        """The outputs of records, at most a batch, whose images have one shape."""
+        shape = records[0]["image"].shape
         size = self._batch_size(shape)
-        batch = {"valid": np.arange(size) < len(places)}
-        given = [key for key in self.run.task.needs if key in places[0].record]
+        batch = {"valid": np.arange(size) < len(records)}
+        given = [key for key in self.run.task.needs if key in records[0]]
         for key in ("image", *given):
-            rows = np.stack([place.record[key] for place in places])
+            rows = np.stack([record[key] for record in records])
             batch[key] = np.pad(rows, ((0, size - len(rows)), *[(0, 0)] * (rows.ndim - 1)))
         variables = self.run.variables_for(shape)
         outputs = jax.device_get(self._program(variables, batch)(variables, batch, self._key))
-        for row, place in enumerate(places):
-            own = {key: value[row] for key, value in outputs.items()}
+        return [{key: value[row] for key, value in outputs.items()} for row in range(len(records))]
+
+    def _run(self, shape: tuple[int, ...]) -> None:
+        """Predicts the images of a shape that are waiting."""
+        places = self._waiting.pop(shape)
+        for place, own in zip(places, self.of_one_shape([place.record for place in places])):
             seen, geometry = place.record["image"], place.record["geometry"]
             place.found = Prediction(place.image, seen, own, geometry, place.file)
 
@@ -297,9 +301,9 @@ def _tiled(
     """What predicts an image at its own size.
 
     Raises:
-      UserError: the task does not predict pixels, or tile or weights are wrong.
+      UserError: the task does not predict by tiles, or tile or weights are wrong.
     """
-    probabilities = tasks.require(run.task, "pixel_probabilities", "Prediction by tiles")
+    method = tasks.require(run.task, ("pixel_probabilities", "join_tiles"), "Prediction by tiles")
     axes = len(models.variant(run.config.model.name).input_shape) - 1
     tile = tile * axes if len(tile) == 1 else tile
     sides = "x".join(map(str, tile))
@@ -307,12 +311,30 @@ def _tiled(
         raise UserError(f"Tiles of {run.config.model.name} have {axes} sides, not {sides}.")
     if min(tile) < 1 or not 0 <= overlap < 1:
         raise UserError(f"Tiles of {sides} that overlap by {overlap} do not exist.")
+    if run.task.needs:
+        raise UserError(
+            f"{run.config.model.name} cannot predict by tiles, as it needs "
+            f"{' and '.join(run.task.needs)} of the whole image."
+        )
+    if hasattr(run.task, "join_tiles"):
+        apart = _one_by_one(run, compiling)
+        return lambda image: predict_joined(apart, method, image, tile, overlap)
     shape = (*tile, run.config.data.channels)
     variables = run.variables_for(shape)
     with compiling(f"Compiling for tiles of {sides}"):
         blank = jax.ShapeDtypeStruct((1, *shape), np.uint8)
-        compiled = compilation.compile_now(probabilities, variables, blank).call
+        compiled = compilation.compile_now(method, variables, blank).call
     return lambda image: predict_tiled(partial(compiled, variables), image, tile, overlap)
+
+
+def _one_by_one(run: Run, compiling: Waiting) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """What predicts an image as it is, without its batch axis."""
+    batches = _Batches(run, 1, 1, compiling)
+
+    def predict(image: np.ndarray) -> dict[str, np.ndarray]:
+        return batches.of_one_shape([{"image": image}])[0]
+
+    return predict
 
 
 def read_image(run: Run, file: Path) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""Label maps of photographs and volumes of any size, tile by tile, in little memory.
+"""What a network says of photographs and volumes of any size, tile by tile, in little memory.
 
-Tiles overlap and are blended by weights that fall towards their borders, so that no seams show.
-What is kept at a time are the probabilities of one band of tiles.
+Tiles overlap. Where pixels are predicted they are blended by weights that fall towards their
+borders, so that no seams show, and what is kept at a time are the probabilities of one band.
 """
 
 from collections.abc import Callable, Sequence
@@ -61,6 +61,32 @@ def predict_tiled(
             buffer[: height - done] = buffer[done:].copy()
             buffer[height - done :] = 0
     return {"segmentation": labels, "probability": probability}
+
+
+def predict_joined(
+    predict: Callable[[np.ndarray], dict[str, np.ndarray]],
+    join: Callable[..., dict[str, np.ndarray]],
+    image: np.ndarray,
+    tile: Sequence[int],
+    overlap: float = 0.25,
+) -> dict[str, np.ndarray]:
+    """What a task makes of the outputs of all tiles, each of which is predicted by itself.
+
+    Args:
+      predict: a tile uint8 [h, w, c] to its outputs.
+      join: (outputs, corners [t, 2], tile, size) to those of the image, see `Task.join_tiles`.
+      image: uint8 [h, w, c].
+      tile: its height and width; of an image that is smaller, that one's.
+      overlap: the part of a tile that the next covers again.
+    """
+    size = image.shape[:-1]
+    window = tuple(min(sides) for sides in zip(size, tile, strict=True))
+    corners = Tiling.of(size, window, window, overlap).corners()
+    parts = (
+        image[tuple(slice(start, start + side) for start, side in zip(corner, window))]
+        for corner in corners
+    )
+    return join([predict(part) for part in parts], corners, window, size)
 
 
 def _falling(output: Sequence[int]) -> np.ndarray:

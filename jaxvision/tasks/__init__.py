@@ -6,7 +6,7 @@ alone, and those import nothing heavy.
 """
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -188,24 +188,25 @@ def for_role(role: str) -> str:
     raise UserError(f"Networks for {role} have no task that works with published weights alone.")
 
 
-def require(task: Any, capability: str, what: str) -> Callable[..., Any]:
+def require(task: Any, capability: str | Sequence[str], what: str) -> Callable[..., Any]:
     """A method that only some tasks have.
 
     Args:
       task: a task, or its class.
-      capability: the method's name.
+      capability: the method's name; or names, of which the first one that it has is enough.
       what: what it is wanted for, named in the error, as in "Sampling".
 
     Raises:
       UserError: the task does not have it; names those that do.
     """
-    method = getattr(task, capability, None)
-    if method is None:
-        kind = task if isinstance(task, type) else type(task)
-        names = {entry.task(): name for name, entry in TASKS.items()}
-        able = [name for one, name in names.items() if hasattr(one, capability)]
-        raise UserError(
-            f"{what} is not for {names.get(kind, kind.__name__)}; it is for "
-            f"{', '.join(able) or 'no task'}."
-        )
-    return method
+    wanted = (capability,) if isinstance(capability, str) else capability
+    for name in wanted:
+        if (method := getattr(task, name, None)) is not None:
+            return method
+    kind = task if isinstance(task, type) else type(task)
+    names = {entry.task(): name for name, entry in TASKS.items()}
+    able = [name for one, name in names.items() if any(hasattr(one, each) for each in wanted)]
+    raise UserError(
+        f"{what} is not for {names.get(kind, kind.__name__)}; it is for "
+        f"{', '.join(able) or 'no task'}."
+    )

@@ -16,6 +16,7 @@ from jaxvision.metrics import Mean
 from jaxvision.metrics.detection import COCO_METRICS, Found, Truth, coco_scores, voc_scores
 from jaxvision.tasks import base
 from jaxvision.tasks.base import Batch, Metric, Sums, Variables
+from jaxvision.tasks.detection.tiles import joined
 from jaxvision.tasks.inputs import Inputs
 
 if TYPE_CHECKING:
@@ -119,6 +120,10 @@ class Detection(base.Task):
                 "data.train_transforms and data.eval_transforms."
             )
         return {name: batch[name] for name in self.needs}
+
+    def join_tiles(self, outputs: Any, corners: Any, tile: Any, size: Any) -> dict[str, np.ndarray]:
+        """The objects of a photograph from those of its tiles; see `tiles.joined`."""
+        return joined(outputs, corners, tile, size, getattr(self.model, "nms_threshold", 0.5))
 
     def parts(self, variables: Variables) -> dict[str, Variables]:
         place = getattr(type(self.model), "ENCODER", "encoder")
