@@ -5,6 +5,7 @@
 - `attention` [b, heads, n, n]: the weights of each layer of attention; rows are queries and sum to
   one. Of windows, b counts those of all images; where queries see other tokens than themselves
   (DETR) it is [b, heads, queries, n].
+- `self_attention` [b, heads, n, n]: the same of tokens that others attend to (DETR's encoder).
 
 Each is sown in a Flax collection of its own name, so that nobody pays for what only others ask for:
 weights of attention need another form of the product, tokens nothing. To have them beside the
@@ -25,7 +26,7 @@ from jaxtyping import Array, Float
 
 from jaxvision.errors import UserError
 
-NAMES = ("tokens", "attention")
+NAMES = ("tokens", "attention", "self_attention")
 
 
 def asked(module: nn.Module, name: str) -> bool:

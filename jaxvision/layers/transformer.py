@@ -55,26 +55,27 @@ def attend(
     bias: Float[Array, " windows #heads n m"] | None = None,
     dropout: float = 0.0,
     train: bool = False,
-    recorded: bool = True,
+    recorded: str = "attention",
 ) -> Float[Array, "b n heads d"]:
-    """`dot_product_attention`, with dropout on its weights, which may be recorded as `attention`.
+    """`dot_product_attention`, with dropout on its weights, which may be recorded.
 
     Args:
       module: that attends, inside its compact method.
       q, k, v, bias: see `dot_product_attention`.
       dropout: rate of dropout on the weights.
       train: whether dropout acts.
-      recorded: whether the weights are given to who asks for them; see `layers.intermediates`.
+      recorded: the name by which the weights are given to who asks, see `layers.intermediates`;
+        "" is none.
     """
-    recorded = recorded and asked(module, "attention")
-    if not recorded and not (train and dropout > 0):
+    wanted = bool(recorded) and asked(module, recorded)
+    if not wanted and not (train and dropout > 0):
         return dot_product_attention(q, k, v, bias)
     logits = jnp.einsum("bqhd,bkhd->bhqk", q, k).astype(jnp.float32) * q.shape[-1] ** -0.5
     if bias is not None:
         logits += jnp.tile(bias, (len(q) // len(bias), 1, 1, 1))
     weights = nn.softmax(logits).astype(q.dtype)
-    if recorded:
-        record(module, "attention", weights)
+    if wanted:
+        record(module, recorded, weights)
     weights = nn.Dropout(dropout, deterministic=not train)(weights)
     return jnp.einsum("bhqk,bkhd->bqhd", weights, v)
 
@@ -163,13 +164,13 @@ class CrossAttention(nn.Module):
 
     Attributes:
       num_heads: how many heads; they divide the channels of the queries among them.
-      recorded: whether the weights [b, heads, n, m] are recorded as `attention`.
+      recorded: the name by which the weights [b, heads, n, m] are recorded; "" is none.
       dtype: what is computed in; None is what input and parameters promote to.
       kernel_init: of the four kernels.
     """
 
     num_heads: int
-    recorded: bool = True
+    recorded: str = "attention"
     dtype: Any = None
     kernel_init: Initializer = nn.initializers.xavier_uniform()
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from PIL import Image, ImageDraw
 
+from jaxvision import tasks
 from jaxvision.commands.visualize.network import Network
 from jaxvision.data.codecs import CorruptImageError
 from jaxvision.errors import UserError, unknown
@@ -182,6 +184,60 @@ def rollout(options: argparse.Namespace, network: Network) -> Row:
         return _heats(network, image, weights[None], ["rollout"])
 
     return row
+
+
+@_in_rows
+def objects(options: argparse.Namespace, network: Network) -> Row:
+    """Where the queries of the best objects look, and where points do."""
+    task = network.run.task
+    attend = tasks.require(task, "object_attention", "A picture of objects' attention")
+    if options.count < 1:
+        raise UserError(f"--count={options.count} is at least 1.")
+    apply = jax.jit(lambda v, x: attend(v, x[None], options.count))
+
+    def row(image: np.ndarray) -> list[Tile]:
+        points = _points(options.points, image.shape)
+        found = {k: v[0] for k, v in jax.device_get(apply(network.variables, image)).items()}
+        tiles = []
+        for box, score, label, valid, weights in zip(
+            *(found[key] for key in ("boxes", "scores", "labels", "valid", "attention"))
+        ):
+            text = f"{task.class_names[label]} {score:.2f}" if valid else "no object"
+            picture = draw.heat(image, draw.stretched(weights))
+            x0, y0, x1, y1 = (round(float(side)) for side in box)
+            tiles.append((_framed(picture, x0, y0, x1, y1) if valid else picture, text))
+        rows, columns = found["places"].shape[:2]
+        for x, y in points:
+            weights = found["places"][y * rows // image.shape[0], x * columns // image.shape[1]]
+            tiles.append((draw.heat(image, draw.stretched(weights)), f"point {x},{y}"))
+        return tiles
+
+    return row
+
+
+def _framed(picture: np.ndarray, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
+    drawn = Image.fromarray(picture)
+    ImageDraw.Draw(drawn).rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline="white")
+    return np.asarray(drawn)
+
+
+def _points(text: str, shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """`X,Y,X,Y` as pairs.
+
+    Raises:
+      UserError: they are none, or outside an image of this shape.
+    """
+    parts = text.split(",") if text else []
+    if len(parts) % 2 or not all(part.isdigit() for part in parts):
+        raise UserError(f"--points is X,Y or X,Y,X,Y and so on, in pixels; not {text!r}.")
+    found = [(int(x), int(y)) for x, y in zip(parts[::2], parts[1::2])]
+    for x, y in found:
+        if x >= shape[1] or y >= shape[0]:
+            raise UserError(
+                f"--points: {x},{y} is outside the network's image, {shape[1]} pixels wide and "
+                f"{shape[0]} high."
+            )
+    return found
 
 
 def _attention_maps(network: Network) -> Callable[[Any, Any], list[jax.Array]]:

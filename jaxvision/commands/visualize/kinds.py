@@ -98,6 +98,15 @@ KINDS: Registry[Kind] = Registry(
             "images:rollout",
             (_INPUTS,),
         ),
+        "objects": Kind(
+            "what the queries of the best objects, or points, attend to in images (DETR, YOLOS)",
+            "images:objects",
+            (
+                _INPUTS,
+                _argument("--count", type=int, default=4, help="objects (default 4)"),
+                _argument("--points", default="", metavar="X,Y,...", help="in the network's image"),
+            ),
+        ),
         "patches": Kind(
             "the patches of a split that excite channels most",
             "splits:patches",

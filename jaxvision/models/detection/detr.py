@@ -21,6 +21,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from jaxvision.layers.convolution import Conv2d
+from jaxvision.layers.intermediates import intermediates
 from jaxvision.layers.linear import Dense
 from jaxvision.layers.normalization import LayerNorm
 from jaxvision.layers.positions import sine_positions
@@ -50,7 +51,7 @@ class _Layer(nn.Module):
     dropout: float = 0.0
     dtype: Any = None
 
-    def attention(self, name: str, recorded: bool = False) -> CrossAttention:
+    def attention(self, name: str, recorded: str = "") -> CrossAttention:
         return CrossAttention(self.num_heads, recorded, self.dtype, name=name)
 
     def add(self, x: Array, branch: Array, train: bool, norm: str) -> Array:
@@ -70,7 +71,7 @@ class EncoderLayer(_Layer):
         self, x: Float[Array, "b n c"], places: Float[Array, "n c"], train: bool
     ) -> Float[Array, "b n c"]:
         placed = x + places
-        y = self.attention("self_attn")(placed, placed, x)
+        y = self.attention("self_attn", "self_attention")(placed, placed, x)
         return self.add_mlp(self.add(x, y, train, "self_attn_layer_norm"), train)
 
 
@@ -89,7 +90,7 @@ class DecoderLayer(_Layer):
         placed = x + queries
         y = self.attention("self_attn")(placed, placed, x)
         x = self.add(x, y, train, "self_attn_layer_norm")
-        attention = self.attention("encoder_attn", recorded=True)
+        attention = self.attention("encoder_attn", "attention")
         y = attention(x + queries, memory + places, memory)
         return self.add_mlp(self.add(x, y, train, "encoder_attn_layer_norm"), train)
 
@@ -155,6 +156,9 @@ class SetDetector(nn.Module):
     """A detector whose queries each see one object or none; it is trained by the set loss.
 
     It has a method `heads`, see `Detr.heads`; docs/detection.md says what it is given and gives.
+    What its last layer attends to, the mean over the heads, are the methods `query_attention`, of
+    each query over the places of the map [b, q, i, j], and `place_attention`, of each place over
+    all of them [b, i, j, i, j]. They are functions of variables and normalised images.
 
     Attributes:
       no_object: weight of queries without an object in the loss of the classes.
@@ -193,7 +197,8 @@ class Detr(SetDetector):
     """The detector.
 
     As `attention` each layer of the decoder records what its queries attend to on the encoder's
-    last map, [b, heads, queries, rows * columns].
+    last map, [b, heads, queries, rows * columns]; those of the transformer's encoder record what
+    places attend to, as `self_attention`.
 
     Attributes, beside those of `SetDetector`:
       encoder: the backbone; its last map is used.
@@ -241,6 +246,41 @@ class Detr(SetDetector):
         classifier = Dense(self.num_classes + 1, dtype=self.dtype, name="class_labels_classifier")
         locate = Predictor(4, dtype=self.dtype, name="bbox_predictor")
         return classifier(x).astype(jnp.float32), jax.nn.sigmoid(locate(x).astype(jnp.float32))
+
+    def query_attention(self, variables: Any, image: Array) -> Float[Array, "b q i j"]:
+        found = intermediates(self, variables, image, ("attention",))["attention"][-1].mean(1)
+        return found.reshape(*found.shape[:2], *self._map_size(variables, image))
+
+    def place_attention(self, variables: Any, image: Array) -> Float[Array, "b i j i j"]:
+        name, size = "self_attention", self._map_size(variables, image)
+        found = intermediates(self, variables, image, (name,))[name][-1].mean(1)
+        return found.reshape(len(found), *size, *size)
+
+    def _map_size(self, variables: Any, image: Array) -> tuple[int, int]:
+        def last(network: Detr, image: Array) -> Array:
+            return network.encoder(image, False)[-1]
+
+        features = jax.eval_shape(lambda: self.apply(variables, image, method=last))
+        return features.shape[1], features.shape[2]
+
+
+def of_best_objects(
+    network: SetDetector, variables: Any, image: Float[Array, "b h w c"], count: int
+) -> dict[str, Array]:
+    """What the network finds, at most `count` objects, and as `attention` [b, n, i, j] where their
+    queries look."""
+    logits, boxes = network.apply(variables, image, False, method="heads")
+    number = min(count, network.max_detections, logits.shape[2])
+    found = best(
+        logits[-1],
+        boxes[-1],
+        image.shape[1:3],
+        score_threshold=network.score_threshold,
+        max_detections=number,
+    )
+    maps = network.query_attention(variables, image)
+    _, order = jax.lax.top_k(jax.nn.softmax(logits[-1])[..., :-1].max(-1), number)
+    return {**found, "attention": jnp.take_along_axis(maps, order[..., None, None], 1)}
 
 
 def _sides(size: Sequence[int]) -> Float[Array, " 4"]:

@@ -223,7 +223,7 @@ class OverFeat(nn.Module):
                 coded.append(flat(accumulable(locate(x, train)), 4 * boxes))
             places = _places(scores.shape[1:3], self.apart, self.window)
             down, across = image.shape[1] / size[0], image.shape[2] / size[1]
-            windows.append(places * np.float32([across, down] * 2))
+            windows.append(places * np.array([across, down] * 2, np.float32))
         scores = jnp.concatenate(logits, 1)
         found = jnp.concatenate(coded, 1) if self.regress else None
         return scores, found, jnp.asarray(np.concatenate(windows), scores.dtype)
@@ -360,7 +360,7 @@ def heads_by_windows(
     alone = network.clone(scales=(1.0,))
 
     def of_windows(windows: Array) -> dict[str, Array]:
-        found = alone.apply(variables, windows, method="heads")
+        found: Any = alone.apply(variables, windows, method="heads")
         return {name: value[:, 0] for name, value in found.items()}
 
     levels = [

@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from jaxvision.layers.blocks import drop_path_rates
+from jaxvision.layers.intermediates import intermediates
 from jaxvision.layers.normalization import LayerNorm
 from jaxvision.layers.parameters import parameter
 from jaxvision.layers.patches import patch_grid
@@ -113,6 +114,21 @@ class Yolos(SetDetector):
             for name, features in outputs
         )
         return logits, jax.nn.sigmoid(boxes)
+
+    def query_attention(self, variables: Any, image: Array) -> Float[Array, "b q i j"]:
+        """Tokens attend to each other as well, so that a query's sum is below one."""
+        found = self._attention(variables, image)[:, -self.queries :]
+        return found.reshape(*found.shape[:2], *patch_grid(image.shape, self.patch_size))
+
+    def place_attention(self, variables: Any, image: Array) -> Float[Array, "b i j i j"]:
+        grid = patch_grid(image.shape, self.patch_size)
+        found = self._attention(variables, image)[:, 1 : -self.queries]
+        return found.reshape(len(found), *grid, *grid)
+
+    def _attention(self, variables: Any, image: Array) -> Float[Array, "b n p"]:
+        """Of all tokens, over the patches."""
+        found = intermediates(self, variables, image, ("attention",))["attention"][-1]
+        return found.mean(1)[..., 1 : -self.queries]
 
 
 # To ours, in this order: names of transformers, then of the authors' code.

@@ -14,6 +14,7 @@ from jaxvision.errors import UserError
 from jaxvision.losses import Objective
 from jaxvision.metrics import Mean
 from jaxvision.metrics.detection import COCO_METRICS, Found, Truth, coco_scores, voc_scores
+from jaxvision.models.detection.detr import SetDetector, of_best_objects
 from jaxvision.tasks import base
 from jaxvision.tasks.base import Batch, Metric, Sums, Variables
 from jaxvision.tasks.detection.tiles import joined
@@ -124,6 +125,24 @@ class Detection(base.Task):
     def join_tiles(self, outputs: Any, corners: Any, tile: Any, size: Any) -> dict[str, np.ndarray]:
         """The objects of a photograph from those of its tiles; see `tiles.joined`."""
         return joined(outputs, corners, tile, size, getattr(self.model, "nms_threshold", 0.5))
+
+    def object_attention(
+        self, variables: Variables, image: jax.Array, count: int
+    ) -> dict[str, jax.Array]:
+        """What is found in uint8 images, at most `count` objects, and as `attention` [b, n, i, j]
+        where their queries look; as `places` [b, i, j, i, j] where each place of that map does.
+
+        Raises:
+          UserError: the network has no queries.
+        """
+        if not isinstance(self.model, SetDetector):
+            raise UserError(
+                f"{type(self.model).__name__} has no queries whose attention could be drawn; DETR "
+                "and YOLOS have."
+            )
+        image = self.inputs.evaluate(image)
+        places = self.model.place_attention(variables, image)
+        return {**of_best_objects(self.model, variables, image, count), "places": places}
 
     def parts(self, variables: Variables) -> dict[str, Variables]:
         place = getattr(type(self.model), "ENCODER", "encoder")
