@@ -269,7 +269,8 @@ def of_best_objects(
 ) -> dict[str, Array]:
     """What the network finds, at most `count` objects, and as `attention` [b, n, i, j] where their
     queries look."""
-    logits, boxes = network.apply(variables, image, False, method="heads")
+    heads: Any = network.apply(variables, image, False, method="heads")
+    logits, boxes = heads
     number = min(count, network.max_detections, logits.shape[2])
     found = best(
         logits[-1],
