@@ -75,7 +75,7 @@ def test_predictions_are_of_the_proposals_of_each_image(trained):
     np.testing.assert_allclose(both[1].outputs["boxes"], expected["boxes"][0], atol=1e-3)
 
 
-@pytest.mark.parametrize("variant", ["fastrcnn", "sppnet", "rfcn"])
+@pytest.mark.parametrize("variant", ["fastrcnn", "sppnet", "rfcn", "overfeat", "sliding_window"])
 def test_reduced_networks_fit_their_scenes(variant):
     config = configuration.load(f"{SHAPES}:{variant}")
     task = tasks.create(config, Facts(("a", "b", "c")))
