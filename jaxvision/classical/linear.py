@@ -65,6 +65,7 @@ def fit(
     tolerance: float = 1e-6,
     max_iterations: int = 1000,
     weights: Float[Array | np.ndarray, "n k"] | None = None,
+    start: Linear | None = None,
 ) -> Fit:
     """The linear classifier that minimises `|weight|^2 / 2 + c * sum(loss)`.
 
@@ -92,6 +93,7 @@ def fit(
       max_iterations: of L-BFGS, over all roundings together.
       weights: of each sample's loss in each class's SVM, by which the classes may have samples of
         their own; `squared_hinge` only.
+      start: a classifier near the one that is sought, such as that of fewer samples; 0 by default.
 
     Raises:
       UserError: unknown loss, labels out of range, c or intercept_scaling not positive, or weights
@@ -113,7 +115,11 @@ def fit(
         if not (value > 0 and math.isfinite(value)):
             raise UserError(f"{name} must be positive, got {value}.")
     x, labels = jnp.asarray(x, jnp.float32), jnp.asarray(labels, jnp.int32)
+    # The parameter of a penalised bias is so many times smaller.
+    unit = 1.0 if loss == "softmax" else intercept_scaling
     params = Linear(jnp.zeros((x.shape[1], num_classes)), jnp.zeros(num_classes))
+    if start is not None:
+        params = Linear(jnp.asarray(start.weight), jnp.asarray(start.bias) / unit)
     smooth = loss in ("softmax", "squared_hinge")
     roundings = (0.0,) if smooth else _ROUNDING
     iterations, converged = 0, True
@@ -124,8 +130,7 @@ def fit(
         )
         iterations += int(done)
     value = _objective(params, x, labels, weights, c, intercept_scaling, 0.0, loss) * c * len(x)
-    bias = params.bias if loss == "softmax" else params.bias * intercept_scaling
-    return Fit(Linear(params.weight, bias), float(value), iterations, bool(converged))
+    return Fit(Linear(params.weight, params.bias * unit), float(value), iterations, bool(converged))
 
 
 @partial(jax.jit, static_argnames="loss")

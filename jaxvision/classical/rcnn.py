@@ -216,6 +216,7 @@ def fit_svms(
     rounds: int = 3,
     first: int = 10,
     most: int = 50,
+    tolerance: float = 1e-3,
     seed: int = 0,
 ) -> Mining:
     """Linear SVMs of all classes, whose negatives are mined: those that the last ones got wrong.
@@ -232,6 +233,7 @@ def fit_svms(
       rounds: of mining, unless nothing more is found.
       first: negatives of an image to begin with.
       most: negatives of an image that a round adds, those of highest score.
+      tolerance: see `linear.fit`.
       seed: of what it begins with.
 
     Raises:
@@ -247,8 +249,9 @@ def fit_svms(
     if not any((one.truth >= 0).any() for one in windows):
         raise UserError("There is no object to learn from.")
     sizes, added = [], []
+    model = None
     for turn in range(rounds + 1):
-        model = _fit(features, windows, kept, c, scale)
+        model = _fit(features, windows, kept, c, scale, tolerance, model)
         sizes.append(sum(map(len, kept)))
         if turn == rounds:
             break
@@ -279,43 +282,32 @@ def _fit(
     kept: Sequence[set[int]],
     c: float,
     scale: float,
+    tolerance: float,
+    start: Linear | None,
 ) -> Linear:
     rows = [sorted(chosen) for chosen in kept]
-    x = np.concatenate([features(n)[chosen] for n, chosen in enumerate(rows)]).astype(np.float32)
     truth = np.concatenate([one.truth[chosen] for one, chosen in zip(windows, rows)])
     weights = np.concatenate([_weights(one)[chosen] for one, chosen in zip(windows, rows)])
-    x *= scale
-    z, back = _in_their_span(x) if len(x) < x.shape[1] else (x, None)
-    missing = (1 << max(8, (len(x) - 1).bit_length())) - len(x)  # so that few shapes are compiled
-    columns = 0 if back is None else len(x) + missing - z.shape[1]
+    missing = -len(truth) % (1 << max(8, len(truth).bit_length() - 2))  # so few shapes are compiled
+    x = np.zeros((len(truth) + missing, features(0).shape[1]), np.float32)
+    end = 0
+    for n, chosen in enumerate(rows):  # in place: it may take most of the memory
+        begin, end = end, end + len(chosen)
+        x[begin:end] = features(n)[chosen] * np.float32(scale)
+    if start is not None:
+        start = Linear(start.weight / scale, start.bias)
     found = linear.fit(
-        np.pad(z, ((0, missing), (0, columns))),
+        x,
         np.pad(truth, (0, missing), constant_values=-1),
         weights.shape[1],
         "squared_hinge",
         c=c,
         intercept_scaling=_BIAS,
-        tolerance=1e-4,
+        tolerance=tolerance,
         weights=np.pad(weights, ((0, missing), (0, 0))),
+        start=start,
     ).model
-    weight = np.asarray(found.weight)
-    if back is not None:
-        weight = back @ weight[: back.shape[1]]
-    return Linear(jnp.asarray(weight * scale), found.bias)
-
-
-def _in_their_span(
-    x: Float[np.ndarray, "n d"],
-) -> tuple[Float[np.ndarray, "n r"], Float[np.ndarray, "d r"]]:
-    """Samples in coordinates of their own span, and an orthonormal basis of it.
-
-    The best weights are in the span, so that nothing is lost, and it has no more dimensions than
-    there are samples.
-    """
-    values, vectors = np.linalg.eigh(x.astype(np.float64) @ x.T)
-    kept = values > values.max() * 1e-9
-    lengths, vectors = np.sqrt(values[kept]), vectors[:, kept]
-    return (vectors * lengths).astype(np.float32), (x.T @ (vectors / lengths)).astype(np.float32)
+    return Linear(found.weight * scale, found.bias)
 
 
 def unit_scale(features: Iterator[Float[np.ndarray, "_ d"]]) -> float:

@@ -67,8 +67,9 @@ class Stages:
             record = Record(*(stored[key] for key in ("config", "settings", "inputs", "notes")))
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{path} is damaged: {self._anew(stage)}.") from error
-        for key in sorted({*record.config, *self.config}):
-            before, now = (config.get(key) for config in (record.config, self.config))
+        # A key that one of them lacks came with another version: its default stood, or stands.
+        for key in sorted(record.config.keys() & self.config.keys()):
+            before, now = record.config[key], self.config[key]
             if before != now:
                 raise UserError(
                     f"{self.folder} holds stages of other data: {key} was {before!r} and is "

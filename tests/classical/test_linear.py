@@ -118,6 +118,20 @@ def test_weights_give_each_class_samples_of_its_own():
         linear.fit(x, np.abs(y), 2, weights=weights[:60])
 
 
+@pytest.mark.parametrize("loss", ["softmax", "squared_hinge"])
+def test_a_start_at_the_minimum_needs_no_steps(loss):
+    rng = np.random.default_rng(4)
+    y = rng.integers(0, 2, 40)
+    x = (rng.normal(size=(40, 3)) + y[:, None]).astype(np.float32)
+    options = {"c": 0.5, "intercept_scaling": 10.0, "tolerance": 1e-5}
+    found = linear.fit(x, y, 2, loss, **options)
+    again = linear.fit(x, y, 2, loss, start=found.model, **{**options, "tolerance": 1e-4})
+    assert found.iterations > 3
+    assert again.iterations <= 1
+    np.testing.assert_allclose(again.model.weight, found.model.weight, atol=1e-3)
+    np.testing.assert_allclose(again.model.bias, found.model.bias, atol=1e-2)
+
+
 def test_two_classes_and_constant_features():
     x = np.array([[0.0, 1], [1, 1], [2, 1], [3, 1]], np.float32)
     y = np.array([0, 0, 1, 1])

@@ -123,7 +123,9 @@ def scene():
 
 def test_the_svm_of_a_class_is_scikit_learns(scene):
     windows, features = scene
-    found = rcnn.fit_svms(features.__getitem__, windows, c=0.01, rounds=0, first=1000)
+    found = rcnn.fit_svms(
+        features.__getitem__, windows, c=0.01, rounds=0, first=1000, tolerance=1e-5
+    )
     assert found.sizes == (sum(map(len, features)),)
     x, scale = np.concatenate(features), rcnn.unit_scale(iter(features))
     assert np.linalg.norm(x * scale, axis=1).mean() == pytest.approx(20, rel=1e-5)
@@ -139,7 +141,9 @@ def test_the_svm_of_a_class_is_scikit_learns(scene):
 
 def test_mining_ends_where_all_negatives_have_been_seen(scene):
     windows, features = scene
-    everything = rcnn.fit_svms(features.__getitem__, windows, c=0.01, rounds=0, first=1000)
+    everything = rcnn.fit_svms(
+        features.__getitem__, windows, c=0.01, rounds=0, first=1000, tolerance=1e-5
+    )
     mined = rcnn.fit_svms(features.__getitem__, windows, c=0.01, rounds=10, first=2)
     assert mined.sizes[0] == 4 * (2 + 2)
     assert mined.added[0] > 0
@@ -149,21 +153,6 @@ def test_mining_ends_where_all_negatives_have_been_seen(scene):
     ours, other = (np.asarray(linear.scores(m.model, x)) for m in (mined, everything))
     np.testing.assert_allclose(ours, other, atol=0.25)
     assert mined.sizes[-1] < everything.sizes[0]
-
-
-def test_more_dimensions_than_samples_cost_no_accuracy(scene):
-    windows, features = scene
-    lift = np.random.default_rng(1).normal(size=(24, 700)).astype(np.float32)
-    high = [x @ lift for x in features]
-    found = rcnn.fit_svms(high.__getitem__, windows[:4], c=0.01, rounds=0, first=1000)
-    x, scale = np.concatenate(high), rcnn.unit_scale(iter(high))
-    used = np.concatenate([one.overlap[:, 0] for one in windows])
-    label = np.concatenate([one.truth for one in windows]) == 0
-    used = label | (used < 0.3)
-    peer = LinearSVC(C=0.01, intercept_scaling=10, dual=True, tol=1e-6, max_iter=100_000)
-    peer.fit(x[used] * scale, label[used])
-    ours = linear.scores(found.model, x)[:, 0]
-    np.testing.assert_allclose(ours, peer.decision_function(x * scale), atol=5e-3)
 
 
 def test_nothing_to_learn_from_is_refused(scene):

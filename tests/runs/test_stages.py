@@ -52,6 +52,11 @@ def test_what_was_made_of_other_data_is_refused(stages, tmp_path):
         other.done("first", {}, (), again=False)
 
 
+def test_keys_of_other_versions_are_not_compared(stages, tmp_path):
+    later = stages_in(tmp_path, **{"data.new": 3})
+    assert later.require("second").fingerprint == stages.require("second").fingerprint
+
+
 def test_what_was_made_of_an_earlier_first_stage_is_refused(stages):
     stages.write("first", {"x": np.arange(4)}, {"size": 16}, (), {})
     with pytest.raises(UserError, match=r"second .* were made of other first"):
