@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from steps import COMPILE, EAGER, LEARNING_RATE, MOMENTUM, TORCH, Side, work
+from steps import (
+    COMPILE,
+    EAGER,
+    LEARNING_RATE,
+    MOMENTUM,
+    TORCH,
+    Side,
+    compiled_run,
+    jax_variables,
+    work,
+)
 
 OBJECTS, SHOWN = 8, 100
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -87,28 +97,19 @@ def jax_side(
     detector: Detector, batch: int, size: int, dtype: str, train: bool, weights: Path
 ) -> tuple[Callable[[], Any], dict[str, Any]]:
     """(a step that returns its loss, or the scores found, on the device; what compiling told)."""
-    import time
-
     import jax
     import jax.numpy as jnp
-    import optax
 
-    from jaxvision import inspect, models
-    from jaxvision.interop import torch_weights
-    from jaxvision.tasks.base import image_spec
+    from jaxvision import models
     from jaxvision.tasks.detection.task import Detection
     from jaxvision.tasks.inputs import Inputs
     from jaxvision.train.compilation import compiler_options
-    from jaxvision.train.step import Group, init_state, make_train_step
 
     more: dict[str, Any] = {} if dtype == "float32" else {"dtype": jnp.dtype(dtype)}
     if detector.model.startswith("detr"):
         more["dropout"] = 0.0
     model = models.create(detector.model, detector.classes, **more)
     task = Detection(model, tuple(map(str, range(detector.classes))), Inputs(MEAN, STD))
-    like = jax.eval_shape(lambda: task.init(jax.random.key(0), image_spec((size, size, 3))))
-    loaded = torch_weights.load(weights, like, models.variant(detector.model).convert)
-    variables = jax.tree.map(jnp.asarray, loaded)
     given = arrays(batch, size)
     there = jnp.ones((batch, OBJECTS), bool)
     background = COCO - detector.classes
@@ -120,37 +121,12 @@ def jax_side(
         "box_crowd": ~there,
         "valid": jnp.ones(batch, bool),
     }
-    options, start = compiler_options(), time.perf_counter()
-    if train:
-        groups = {"main": Group(optax.sgd(LEARNING_RATE, MOMENTUM))}
-        state = init_state(variables, groups)
-        step = jax.jit(
-            make_train_step(task, groups, seed=0), donate_argnums=0, compiler_options=options
-        )
-        compiled = step.lower(state, data).compile()
-        holder = [state]
 
-        def run() -> Any:
-            holder[0], metrics = compiled(holder[0], data)
-            return metrics["loss"].total
+    def scores(variables: Any, data: Any) -> Any:
+        return task.predict(variables, data, jax.random.key(0))["scores"][:, :SHOWN]
 
-    else:
-        key = jax.random.key(0)
-        detect = jax.jit(task.predict, compiler_options=options).lower(variables, data, key)
-        detect = detect.compile()
-
-        def run() -> Any:
-            return detect(variables, data, key)["scores"][:, :SHOWN]
-
-    seconds = time.perf_counter() - start
-    counted = inspect.totals(inspect.layers(model, (size, size, 3))).multiply_adds
-    found = {
-        "compile_seconds": seconds,
-        "flops_per_image": 2 * (3 if train else 1) * counted,
-        "device": jax.devices()[0].device_kind,
-        "versions": {"jax": jax.__version__},
-    }
-    return run, found
+    variables = jax_variables(detector, task, size, weights)
+    return compiled_run(task, variables, data, None if train else scores, compiler_options())
 
 
 # -- PyTorch --------------------------------------------------------------------------------------

@@ -9,9 +9,11 @@ same weights, images and labels and train by SGD with momentum. Ours keeps freed
 ml_collections.
 """
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +56,8 @@ def jax_task(network: Network, dtype: str) -> Any:
     return (Segmentation if network.pixels else Classification)(model, names, inputs)
 
 
-def jax_variables(network: Network, task: Any, size: int, weights: Path) -> Any:
-    """Those of the weights file, which is written if it is not there."""
+def jax_variables(network: Any, task: Any, size: int, weights: Path) -> Any:
+    """Those of the weights file of a network (its `model`), which is written if it is not there."""
     import jax
     from safetensors.numpy import save_file
 
@@ -77,32 +79,56 @@ def jax_side(
     side: str, network: Network, batch: int, size: int, dtype: str, train: bool, weights: Path
 ) -> tuple[Callable[[], Any], dict[str, Any]]:
     """(a step that returns its loss or logits on the device, what compiling told)."""
-    import contextlib
-
-    import jax
     import jax.numpy as jnp
-    import optax
     from plain_flax import plain_layers
 
-    from jaxvision import inspect
     from jaxvision.train.compilation import compiler_options
-    from jaxvision.train.step import Group, init_state, make_train_step
 
     task = jax_task(network, dtype)
     variables = jax_variables(network, task, size, weights)
     image, label = (jnp.asarray(array) for array in arrays(network, batch, size))
     annotation = "segmentation" if network.pixels else "label"
     data = {"image": image, annotation: label.astype(jnp.int32), "valid": jnp.ones(batch, bool)}
-    options = compiler_options() if side == OURS else None
-    layers = plain_layers() if side == FLAX else contextlib.nullcontext()
+    return compiled_run(
+        task,
+        variables,
+        data,
+        None if train else lambda variables, data: task.logits(variables, data["image"]),
+        options=compiler_options() if side == OURS else None,
+        layers=plain_layers() if side == FLAX else None,
+    )
+
+
+def compiled_run(
+    task: Any,
+    variables: Any,
+    data: dict[str, Any],
+    infer: Callable[[Any, Any], Any] | None,
+    options: dict[str, Any] | None,
+    layers: AbstractContextManager[Any] | None = None,
+) -> tuple[Callable[[], Any], dict[str, Any]]:
+    """(a step on the device, what compiling told).
+
+    Args:
+      task, variables, data: a batch of `data` is learnt or looked at.
+      infer: (variables, data) to what a step returns; None: the step trains, and returns its loss.
+      options: of the compiler.
+      layers: within which it is compiled.
+    """
+    import jax
+    import optax
+
+    from jaxvision import inspect
+    from jaxvision.train.step import Group, init_state, make_train_step
+
     start = time.perf_counter()
-    if train:
+    if infer is None:
         groups = {"main": Group(optax.sgd(LEARNING_RATE, MOMENTUM))}
         state = init_state(variables, groups)
         step = jax.jit(
             make_train_step(task, groups, seed=0), donate_argnums=0, compiler_options=options
         )
-        with layers:
+        with layers or contextlib.nullcontext():
             compiled = step.lower(state, data).compile()
         holder = [state]
 
@@ -111,16 +137,15 @@ def jax_side(
             return metrics["loss"].total
 
     else:
-        predict = jax.jit(task.logits, compiler_options=options)
-        with layers:
-            compiled = predict.lower(variables, image).compile()
+        with layers or contextlib.nullcontext():
+            program = jax.jit(infer, compiler_options=options).lower(variables, data).compile()
 
         def run() -> Any:
-            return compiled(variables, image)
+            return program(variables, data)
 
     seconds = time.perf_counter() - start
-    counted = inspect.totals(inspect.layers(task.model, (size, size, 3))).multiply_adds
-    passes = 3 if train else 1  # a backward pass is twice the work of a forward pass
+    counted = inspect.totals(inspect.layers(task.model, data["image"].shape[1:])).multiply_adds
+    passes = 3 if infer is None else 1  # a backward pass is twice the work of a forward pass
     found = {
         "compile_seconds": seconds,
         "flops_per_image": 2 * passes * counted,

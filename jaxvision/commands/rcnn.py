@@ -78,14 +78,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
+    from jaxvision import tasks
     from jaxvision.runs import rcnn
     from jaxvision.tasks import configuration
     from jaxvision.train import compilation, workdir
 
     _check(options)
     config = configuration.load(options.config, overrides)
-    if config.task != "detection":
-        raise UserError(f"{options.config} is of task {config.task!r}; R-CNN detects.")
+    tasks.require(tasks.TASKS[config.task].task(), "object_rows", "R-CNN")
     compilation.use_cache(config.compilation_cache)
     folder = workdir.checked(options.workdir)
     pool = f" --pool {options.pool}" if getattr(options, "pool", "crop") != "crop" else ""

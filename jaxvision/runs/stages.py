@@ -130,18 +130,18 @@ class Stages:
     def write(
         self,
         stage: str,
-        arrays: Mapping[str, np.ndarray],
+        arrays: Mapping[str, Any],
         settings: Mapping[str, Any],
         inputs: Sequence[str],
         notes: Mapping[str, Any],
     ) -> Record:
-        """Keeps a stage. A stage of this name is replaced, whole or not at all."""
+        """Keeps a stage, arrays by name. One of its name is replaced, whole or not at all."""
         path = self.folder / f"{stage}.npz"
         temporary = path.with_name(path.name + ".tmp")
         record = Record(self.config, settings, self.fingerprints(inputs), notes)
         try:
             with temporary.open("wb") as file:
-                np.savez(file, **arrays)  # type: ignore[arg-type]
+                np.savez(file, **arrays)
             # Until its record is written the stage does not exist.
             (self.folder / f"{stage}.json").unlink(missing_ok=True)
             temporary.replace(path)

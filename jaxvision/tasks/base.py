@@ -12,6 +12,7 @@ the device. What only some tasks can do are further methods, for which commands 
 | `class_probabilities(variables, image)` | of each image, float32 [b, k] |
 | `pixel_probabilities(variables, image)` | of each pixel, float32 [b, h, w, k]; for tiles |
 | `join_tiles(outputs, corners, tile, size)` | `predict`'s of tiles as of the image, on the host |
+| `object_rows(batch, found)` | rows for `score`, of objects found by whatever it was |
 | `object_attention(variables, image, count)` | objects, and what is looked at for each |
 | `features(variables, image)` | a vector for each image, float32 [b, f] |
 | `confusion(variables, batch)` | `metrics.ConfusionMatrix` |

@@ -159,7 +159,7 @@ def test_bad_options(stage, options, message, made, tmp_path):
 
 def test_only_detection_is_evaluated(tmp_path):
     digits = str(ROOT / "configs" / "classification" / "digits.py")
-    with pytest.raises(UserError, match=r"is of task 'classification'; R-CNN detects"):
+    with pytest.raises(UserError, match="R-CNN is not for classification; it is for detection"):
         cli._dispatch(["rcnn", "svm", "--config", digits, "--workdir", str(tmp_path)])
 
 

@@ -9,6 +9,8 @@ import pytest
 from parity.roi_ops import CANONICAL, CASES, GOLDEN, SCALE, boxes, cotangent, maps
 
 from jaxvision.ops import roi
+from jaxvision.ops.roi.align import _grid
+from jaxvision.ops.roi.pool import cells_of
 
 FOUND = np.load(GOLDEN)
 SLOW = {"align, many samples", "position-sensitive align, adaptive", "pyramid, adaptive"}
@@ -88,7 +90,7 @@ def test_a_bin_over_many_tiles():
 def test_cells_of_bins_round_as_in_float32():
     low, high = jnp.zeros((1, 600)), jnp.arange(600.0)[None]
     for bins in (3, 6, 7, 14):
-        cells = jax.jit(partial(roi._cells, bins=bins, limit=9999, last=True))(low, high)
+        cells = jax.jit(partial(cells_of, bins=bins, limit=9999, last=True))(low, high)
         size = np.arange(1, 601, dtype=np.float32) / np.float32(bins)
         edges = np.arange(bins + 1, dtype=np.float32)
         np.testing.assert_array_equal(cells.first[0], np.floor(edges[:-1] * size[:, None]))
@@ -98,7 +100,7 @@ def test_cells_of_bins_round_as_in_float32():
 def test_samples_of_a_bin_follow_from_its_exact_size():
     high = jnp.arange(0.0, 900.0)[None]
     for bins in (3, 7, 14):
-        count = jax.jit(lambda h, n=bins: roi._grid(jnp.zeros_like(h), h, n, 0, None).samples)(high)
+        count = jax.jit(lambda h, n=bins: _grid(jnp.zeros_like(h), h, n, 0, None).samples)(high)
         np.testing.assert_array_equal(count[0], -(-np.arange(900) // bins))
 
 

@@ -5,19 +5,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxvision import tasks
 from jaxvision.classical import rcnn
 from jaxvision.classical.linear import Linear
-from jaxvision.data.geometry import Geometry
-from jaxvision.metrics.detection import Found, Truth, coco_scores, voc_scores
+from jaxvision.data.facts import Facts
 from jaxvision.progress import tracked
 from jaxvision.runs.rcnn.features import Features, filled_up
-from jaxvision.runs.rcnn.splits import Part, class_names, parts, windows_of
+from jaxvision.runs.rcnn.splits import class_names, parts, windows_of
 from jaxvision.runs.stages import Record, Stages
-from jaxvision.tasks.detection.task import on_photograph
 
 
 def _to_learn(config: ConfigDict, stages: Stages, pool: str) -> tuple[Features, list[rcnn.Windows]]:
@@ -101,29 +101,33 @@ def evaluate(config: ConfigDict, stages: Stages, pool: str, threshold: float) ->
     if stages.read(f"boxes_{pool}"):
         stages.require(f"boxes_{pool}")
         ways["boxes"] = rcnn.Regression(**stages.arrays(f"boxes_{pool}"))
-    found: dict[str, list[Any]] = {way: [] for way in ways}
+    rows_of = tasks.require(tasks.TASKS[config.task].task(), "object_rows", "R-CNN")
+    rows: dict[str, list[Any]] = {way: [] for way in ways}
     seconds, timed = 0.0, 0
     seen: set[tuple[tuple[int, ...], int]] = set()
     for index in tracked(range(len(part)), f"Evaluating {part.stream.spec}", len(part)):
-        size = part.image(index).shape[:2]
+        record, boxes = part.stream[index], part.proposals[index]
+        size = record["image"].shape[:2]
+        begin = time.perf_counter()
+        vectors = features(index)
+        described = time.perf_counter() - begin
         for way, regression in ways.items():
             begin = time.perf_counter()
-            vectors = features(index)
-            detections = _detected(
-                vectors, part.proposals[index], model, regression, size, threshold
-            )
-            if way == list(ways)[-1] and (size, len(filled_up(vectors))) in seen:
-                seconds, timed = seconds + time.perf_counter() - begin, timed + 1
-            found[way].append(detections)
-        seen.add((size, len(filled_up(vectors))))
-    record = stages.require("proposals")
+            found = _detected(vectors, boxes, model, regression, size, threshold)
+            taken = described + time.perf_counter() - begin  # at last of the last way
+            rows[way].append(rows_of(record, found._asdict()))
+        shape = size, len(filled_up(boxes))
+        if shape in seen:  # nothing was compiled
+            seconds, timed = seconds + taken, timed + 1
+        seen.add(shape)
     times = {
-        "proposals": float(record.notes["seconds_per_image"]),
+        "proposals": float(stages.require("proposals").notes["seconds_per_image"]),
         "features": float(stages.require(f"features_{pool}").notes["seconds_per_image"]),
         "scores and suppression": seconds / max(timed, 1),
     }
-    scores = {way: _scores(config, part, each, names) for way, each in found.items()}
-    return Evaluation(scores, times)
+    task = tasks.create(config, Facts(class_names=names))
+    score = {way: task.score(jax.tree.map(lambda *x: np.stack(x), *rows[way])) for way in ways}
+    return Evaluation(score, times)
 
 
 def _detected(
@@ -138,29 +142,7 @@ def _detected(
     valid = np.arange(len(filled)) < len(boxes)
     vectors = np.pad(vectors, ((0, len(filled) - len(vectors)), (0, 0)))
     sides = np.array(size, np.float32)
-    found = rcnn.detect(vectors, filled, valid, model, regression, sides, threshold)
-    return rcnn.Detections(*(np.asarray(each)[np.asarray(found.valid)] for each in found))
-
-
-def _scores(
-    config: ConfigDict, part: Part, found: Sequence[rcnn.Detections], names: tuple[str, ...]
-) -> dict[str, float]:
-    """COCO's numbers, and those of `detection.voc`, of boxes on the photographs."""
-    there, seen = [], []
-    for index in range(len(part)):
-        record, objects = part.stream[index], part.objects[index]
-        size = tuple(map(int, record["image_size"]))
-        way = Geometry.from_array(record["geometry"], size, size)
-        scale = abs(np.linalg.det(way.matrix))
-        there.append((np.full(len(objects.label), index), on_photograph(way, objects.boxes, True),
-                      objects.label, objects.crowd, part.area[index] / scale))  # fmt: skip
-        one = found[index]
-        seen.append((np.full(len(one.labels), index),
-                     on_photograph(way, np.asarray(one.boxes), config.detection.clip),
-                     one.labels, one.scores))  # fmt: skip
-    truth = Truth(*map(np.concatenate, zip(*there)))
-    all_found = Found(*map(np.concatenate, zip(*seen)))
-    scores = coco_scores(all_found, truth, range(len(part)), names)
-    for year in config.detection.voc:
-        scores |= voc_scores(all_found, truth, names, int(year))
-    return scores
+    found: rcnn.Detections = jax.device_get(
+        rcnn.detect(vectors, filled, valid, model, regression, sides, threshold)
+    )
+    return found

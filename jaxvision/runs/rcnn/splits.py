@@ -42,13 +42,11 @@ class Part:
       stream: of the images.
       proposals: of each image.
       objects: of each image.
-      area: of the objects of each image.
     """
 
     stream: Stream
     proposals: list[np.ndarray]
     objects: list[rcnn.Objects]
-    area: list[np.ndarray]
 
     def __len__(self) -> int:
         return len(self.proposals)
@@ -99,7 +97,7 @@ def parts(config: ConfigDict, stages: Stages) -> dict[str, Part]:
             rcnn.Objects(*each)
             for each in zip(split("object_boxes"), split("object_label"), split("object_crowd"))
         ]
-        found[part] = Part(stream, split("proposals"), objects, split("object_area"))
+        found[part] = Part(stream, split("proposals"), objects)
     return found
 
 
@@ -140,15 +138,11 @@ def make_proposals(config: ConfigDict, stages: Stages, settings: Mapping[str, An
             )  # fmt: skip
             seconds += time.perf_counter() - begin
             there = record["box_valid"]
-            area = record.get("box_area")
-            if area is None:
-                area = (record["boxes"][:, 2:] - record["boxes"][:, :2]).prod(-1)
-            rows.append((record["boxes"][there], record["box_label"][there],
-                         record["box_crowd"][there], area[there]))  # fmt: skip
+            rows.append([record[key][there] for key in ("boxes", "box_label", "box_crowd")])
         arrays |= joined(part, "proposals", boxes)
-        for name, each in zip(("boxes", "label", "crowd", "area"), zip(*rows)):
+        for name, each in zip(("boxes", "label", "crowd"), zip(*rows)):
             arrays |= joined(part, f"object_{name}", each)
-        real = [box[~crowd] for box, _, crowd, _ in rows]
+        real = [box[~crowd] for box, _, crowd in rows]
         recall[part], counts[part] = proposal_recall(boxes, real, COUNTS), count
     total = sum(counts.values())
     notes = {

@@ -152,11 +152,15 @@ class Detection(base.Task):
 
     def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> tuple[Sums, Any]:
         batch = _with_boxes(batch)
-        found = self.predict(variables, batch, key)
+        return {}, self.object_rows(batch, self.predict(variables, batch, key))
+
+    @staticmethod
+    def object_rows(batch: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+        """What `score` takes of a batch, or a record, and what was found there; see `predict`."""
         names = ("boxes", "box_label", "box_valid", "box_crowd", "box_area")
         rows = {f"true_{name}": batch[name] for name in names if name in batch}
         rows |= {f"found_{name}": found[name] for name in _FOUND}
-        return {}, {**rows, **{name: batch[name] for name in ("geometry", "image_size")}}
+        return {**rows, **{name: batch[name] for name in ("geometry", "image_size")}}
 
     def score(self, rows: Mapping[str, Any]) -> dict[str, float]:
         """COCO's numbers, and those of `detection.voc`, of boxes on the photographs."""

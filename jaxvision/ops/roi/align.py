@@ -1,10 +1,4 @@
-"""Regions of interest: what a feature map holds inside boxes, in grids of a fixed size.
-
-RoIPool: Girshick, "Fast R-CNN", 2015, https://arxiv.org/abs/1504.08083. RoIAlign: He et al., "Mask
-R-CNN", 2017, https://arxiv.org/abs/1703.06870. Position-sensitive pooling: Dai et al., "R-FCN",
-2016, https://arxiv.org/abs/1605.06409. Levels of a pyramid: Lin et al., "Feature Pyramid Networks
-for Object Detection", 2016, https://arxiv.org/abs/1612.03144, equation 1. Values and gradients are
-those of `torchvision.ops`; nothing flows back to the boxes.
+"""RoIAlign, on one map and on the levels of a pyramid; see `jaxvision.ops.roi` for its source.
 
 Bilinear samples on a regular grid, and means over whole cells, are separable: a bin is a weighted
 sum of rows of weighted sums of columns, `wy @ map @ wx.T`. So any number of samples in a bin is one
@@ -33,7 +27,7 @@ from jaxvision.ops.windows import Pair, pair
 Boxes = Float[Array, "b n 4"]
 Sizes = tuple[tuple[int, int], ...]
 _TILE = (8, 16)  # rows and columns; larger ones hold more that is outside the box
-_GATHERED = 3  # up to so many samples a side every corner is a gather of its own
+GATHERED = 3  # up to so many samples a side every corner is a gather of its own
 
 # -- weighted sums of rows and columns ------------------------------------------------------------
 
@@ -160,7 +154,7 @@ def _on_cpu(form: Callable, plain: Callable) -> Callable:
     return lambda static, *arrays: (plain if jax.device_count() > 1 else form)(static, *arrays)
 
 
-_separable = per_platform(cpu=_on_cpu(_tiles, _products), default=_products)
+separable = per_platform(cpu=_on_cpu(_tiles, _products), default=_products)
 
 # -- bilinear samples -----------------------------------------------------------------------------
 
@@ -243,7 +237,7 @@ def _adaptive_weights(grid: _Grid, size: int) -> Float[Array, "b n i size"]:
     return total / jnp.maximum(count, 1)
 
 
-def _weights(grid: _Grid, samples: int, size: int) -> Float[Array, "b n i size"]:
+def weights_of(grid: _Grid, samples: int, size: int) -> Float[Array, "b n i size"]:
     if samples:
         return _fixed_weights(grid.places(samples), size)
     return _adaptive_weights(grid, size)
@@ -288,7 +282,7 @@ _gathers_spread.defvjp(
 )
 
 
-_gathered = per_platform(cpu=_on_cpu(_gathers_spread, _gathers), default=_gathers)
+gathered = per_platform(cpu=_on_cpu(_gathers_spread, _gathers), default=_gathers)
 
 
 def _means(
@@ -296,18 +290,18 @@ def _means(
 ) -> Float[Array, "b n i j c"]:
     """The mean of the samples in each bin; of each box on the map of its level."""
     sizes = tuple(m.shape[1:3] for m in maps)
-    if 1 <= samples <= _GATHERED:
+    if 1 <= samples <= GATHERED:
         places = y.places(samples), x.places(samples)
-        return _gathered(sizes, level.astype(places[0].dtype), *places, *maps)
+        return gathered(sizes, level.astype(places[0].dtype), *places, *maps)
     total = jnp.zeros((), maps[0].dtype)
     for index, (height, width) in enumerate(sizes):
         mine = (level == index)[..., None, None]
-        wy = jnp.where(mine, _weights(y, samples, height), 0)
-        total += _separable(None, wy, _weights(x, samples, width), maps[index])
+        wy = jnp.where(mine, weights_of(y, samples, height), 0)
+        total += separable(None, wy, weights_of(x, samples, width), maps[index])
     return total
 
 
-def _prepared(
+def prepared(
     maps: Sequence[Array], boxes: Array, sampling_ratio: int = 0
 ) -> tuple[list[Array], Array]:
     """Maps in a precision to sum in, and boxes that no gradient flows to."""
@@ -341,14 +335,14 @@ def roi_align(
       ValueError: `sampling_ratio` is negative.
     """
     dtype = features.dtype
-    (x,), boxes = _prepared([features], boxes, sampling_ratio)
+    (x,), boxes = prepared([features], boxes, sampling_ratio)
     corners = boxes * spatial_scale - (0.5 if aligned else 0.0)
     level = jnp.zeros(boxes.shape[:2], jnp.int32)
-    grids = _grids(corners, pair(output_size), sampling_ratio, None if aligned else 1.0)
+    grids = grids_of(corners, pair(output_size), sampling_ratio, None if aligned else 1.0)
     return _means([x], level, *grids, sampling_ratio).astype(dtype)
 
 
-def _grids(
+def grids_of(
     corners: Array, output_size: tuple[int, int], samples: int, at_least: float | None
 ) -> tuple[_Grid, _Grid]:
     x0, y0, x1, y1 = jnp.moveaxis(corners, -1, 0)
@@ -400,227 +394,9 @@ def multiscale_roi_align(
     if list(strides) != [2 ** (finest + k) for k in range(len(levels))]:
         raise ValueError(f"The strides {strides} of {len(levels)} maps do not double.")
     dtype = levels[0].dtype
-    maps, boxes = _prepared(levels, boxes, sampling_ratio)
+    maps, boxes = prepared(levels, boxes, sampling_ratio)
     ends = (finest, finest + len(maps) - 1)
     level = pyramid_level(boxes, ends, canonical_size, canonical_level) - finest
     corners = boxes / (strides[0] * 2.0**level)[..., None].astype(boxes.dtype)
-    grids = _grids(corners, pair(output_size), sampling_ratio, 1.0)
+    grids = grids_of(corners, pair(output_size), sampling_ratio, 1.0)
     return _means(maps, level, *grids, sampling_ratio).astype(dtype)
-
-
-# -- whole cells ----------------------------------------------------------------------------------
-
-
-class _Cells(NamedTuple):
-    """The cells of one axis in each bin: from `first` on, those before `behind`."""
-
-    first: Int[Array, "b n i"]
-    behind: Int[Array, "b n i"]
-
-
-def _rounded(x: Array) -> Array:
-    """To the nearest whole number, halves away from 0, as `round` of C."""
-    return jnp.sign(x) * jnp.floor(jnp.abs(x) + 0.5)
-
-
-def _quotient(a: Int[Array, "*b"], b: int) -> Float[Array, "*b"]:
-    """`a / b` of whole numbers above 0 as float32 rounds it, which decides what cells a bin has.
-
-    XLA may multiply by the inverse instead. This is a division with 24 digits, rounded to even.
-    """
-    shift = jnp.clip(lax.clz(a) - 8 + (b.bit_length() - 1), 0)
-    shift += (a << shift) // b < 2**23
-    digits, rest = jnp.divmod(a << shift, b)
-    digits += (2 * rest > b) | ((2 * rest == b) & (digits % 2 == 1))
-    return jnp.ldexp(digits.astype(jnp.float32), -shift)
-
-
-def _cells(low: Array, high: Array, bins: int, limit: int, last: bool) -> _Cells:
-    """Args: `last` says whether the cell in which the box ends is in it; `limit` is the largest."""
-    start, end = _rounded(low), _rounded(high)
-    extent = jnp.maximum(end - start + last, 1)
-    size = _quotient(extent.astype(jnp.int32), bins)[..., None]
-    edges = jnp.arange(bins + 1, dtype=jnp.float32)
-    bounds = jnp.floor(edges[:-1] * size), jnp.ceil(edges[1:] * size)
-    return _Cells(*(jnp.clip(e + start[..., None], 0, limit).astype(jnp.int32) for e in bounds))
-
-
-def _column_maxima(x: Float[Array, "b h w c"]) -> tuple[Array, Array]:
-    """Of k = 0, 1, ... the maxima of 2^k columns from each on, and the first column that has it."""
-    width = x.shape[2]
-    values = [x]
-    columns = [jnp.broadcast_to(jnp.arange(width, dtype=jnp.int32)[:, None], x.shape)]
-    for k in range((width - 1).bit_length() if width > 1 else 0):
-        pads = ((0, 0), (0, 0), (0, 2**k), (0, 0))
-        other = jnp.pad(values[-1], pads, constant_values=-jnp.inf)[:, :, 2**k :]
-        where = jnp.pad(columns[-1], pads)[:, :, 2**k :]
-        better = other > values[-1]
-        values.append(jnp.where(better, other, values[-1]))
-        columns.append(jnp.where(better, where, columns[-1]))
-    return jnp.stack(values, 1), jnp.stack(columns, 1)
-
-
-def _first_maxima(x: Array, rows: _Cells, columns: _Cells) -> tuple[Array, Array]:
-    """The maximum of each bin, and where in the map its first one is, row by row; -1 of none."""
-    batch, height, width, channels = x.shape
-    values, places = (t.reshape(batch, -1, channels) for t in _column_maxima(x))
-    count = columns.behind - columns.first
-    powers = 2 ** np.arange(1, max(1, (width - 1).bit_length()))
-    power = jnp.sum(count[..., None] >= powers, -1)  # two ranges of 2^power cover the columns
-    pair_of_starts = columns.first, jnp.maximum(columns.behind - 2**power, 0)
-    take = jax.vmap(lambda table, at: table.at[at].get(mode="promise_in_bounds"))
-
-    def row(k: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        best, place = carry
-        y = rows.first + k
-        line = (power[..., None, :] * height + jnp.minimum(y, height - 1)[..., None]) * width
-        valid = (y < rows.behind)[..., None] & (count > 0)[..., None, :]
-        for start in pair_of_starts:
-            at = line + jnp.minimum(start, width - 1)[..., None, :]
-            value = take(values, at)
-            better = valid[..., None] & (value > best)
-            best = jnp.where(better, value, best)
-            column = take(places, at)
-            place = jnp.where(better, y[..., None, None] * width + column, place)
-        return best, place
-
-    shape = (*rows.first.shape, columns.first.shape[-1], channels)
-    initial = jnp.full(shape, -jnp.inf, x.dtype), jnp.full(shape, -1, jnp.int32)
-    return lax.fori_loop(0, jnp.max(rows.behind - rows.first), row, initial)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _bin_maxima(size: tuple[int, int], x: Array, rows: _Cells, columns: _Cells) -> Array:
-    return _bin_maxima_forward(size, x, rows, columns)[0]
-
-
-def _bin_maxima_forward(
-    size: tuple[int, int], x: Array, rows: _Cells, columns: _Cells
-) -> tuple[Array, Array]:
-    best, place = _first_maxima(x, rows, columns)
-    return jnp.where(place < 0, 0, best), place
-
-
-def _bin_maxima_backward(size: tuple[int, int], place: Array, g: Array) -> tuple[Array, None, None]:
-    def add(place: Array, g: Array) -> Array:
-        channels = g.shape[-1]
-        flat = jnp.zeros((size[0] * size[1], channels), g.dtype)
-        place = jnp.where(place < 0, flat.shape[0], place).reshape(-1, channels)
-        return flat.at[place, jnp.arange(channels)].add(g.reshape(-1, channels), mode="drop")
-
-    dx = jax.vmap(add)(place, g)
-    return dx.reshape(g.shape[0], *size, -1), None, None
-
-
-_bin_maxima.defvjp(_bin_maxima_forward, _bin_maxima_backward)
-
-
-def roi_pool(
-    features: Float[Array, "b h w c"],
-    boxes: Boxes,
-    output_size: Pair,
-    spatial_scale: float = 1.0,
-) -> Float[Array, "b n oh ow c"]:
-    """RoIPool: the maximum of the cells in each bin of each box, rounded to whole cells.
-
-    Neighbouring bins share a row or column where the sizes do not divide; a bin outside the map is
-    0. The first of equal maxima, row by row, takes the gradient.
-
-    Args: see `roi_align`.
-    """
-    dtype = features.dtype
-    (x,), boxes = _prepared([features], boxes)
-    x0, y0, x1, y1 = jnp.moveaxis(boxes * spatial_scale, -1, 0)
-    (height, width), (oh, ow) = x.shape[1:3], pair(output_size)
-    rows = _cells(y0, y1, oh, height, last=True)
-    columns = _cells(x0, x1, ow, width, last=True)
-    return _bin_maxima((height, width), x, rows, columns).astype(dtype)
-
-
-# -- one group of channels for each bin -----------------------------------------------------------
-
-
-def _bin_maps(x: Float[Array, "b h w c"], output_size: tuple[int, int]) -> Array:
-    """Each bin's own channels as a map: [b * i * j, h, w, c / (i * j)]."""
-    batch, height, width, channels = x.shape
-    rows, columns = output_size
-    if channels % (rows * columns):
-        raise ValueError(f"{channels} channels do not divide into {rows} x {columns} bins.")
-    parts = x.reshape(batch, height, width, -1, rows, columns)
-    return parts.transpose(0, 4, 5, 1, 2, 3).reshape(-1, height, width, parts.shape[3])
-
-
-def _of_each_bin(
-    value: Float[Array, "b n bins *s"], axis: int, output_size: tuple[int, int]
-) -> Float[Array, "m n 1 *s"]:
-    """What belongs to rows (`axis` 0) or columns (1) of bins, for `_bin_maps`."""
-    value = jnp.moveaxis(value, 2, 1)
-    value = jnp.expand_dims(value, 2 - axis)
-    shape = (value.shape[0], *output_size, *value.shape[3:])
-    return jnp.broadcast_to(value, shape).reshape(-1, *shape[3:])[:, :, None]
-
-
-def _bins_together(y: Float[Array, "m n 1 1 c"], output_size: tuple[int, int]) -> Array:
-    _, boxes, _, _, channels = y.shape
-    return jnp.moveaxis(y.reshape(-1, *output_size, boxes, channels), 3, 1)
-
-
-def ps_roi_align(
-    features: Float[Array, "b h w c"],
-    boxes: Boxes,
-    output_size: Pair,
-    spatial_scale: float = 1.0,
-    sampling_ratio: int = 0,
-) -> Float[Array, "b n oh ow d"]:
-    """Position-sensitive RoIAlign: bin (i, j) looks at channels of its own, `d * oh * ow` in all.
-
-    Channel `(d * oh + i) * ow + j` of the map is channel d of bin (i, j).
-
-    Args: see `roi_align`; boxes are aligned. Of one without a size torchvision's adaptive samples
-      have no mean (0 / 0), here it is 0.
-
-    Raises:
-      ValueError: the channels do not divide by the bins, or `sampling_ratio` is negative.
-    """
-    dtype, bins = features.dtype, pair(output_size)
-    (x,), boxes = _prepared([features], boxes, sampling_ratio)
-    grids = _grids(boxes * spatial_scale - 0.5, bins, sampling_ratio, None)
-    maps = _bin_maps(x, bins)
-    if 1 <= sampling_ratio <= _GATHERED:
-        places = [_of_each_bin(g.places(sampling_ratio), k, bins) for k, g in enumerate(grids)]
-        level = jnp.zeros(places[0].shape[:2], places[0].dtype)
-        y = _gathered((maps.shape[1:3],), level, *places, maps)
-    else:
-        sizes = x.shape[1:3]
-        weights = [_weights(g, sampling_ratio, n) for g, n in zip(grids, sizes, strict=True)]
-        weights = [_of_each_bin(w, k, bins) for k, w in enumerate(weights)]
-        y = _separable(None, *weights, maps)
-    return _bins_together(y, bins).astype(dtype)
-
-
-def ps_roi_pool(
-    features: Float[Array, "b h w c"],
-    boxes: Boxes,
-    output_size: Pair,
-    spatial_scale: float = 1.0,
-) -> Float[Array, "b n oh ow d"]:
-    """Position-sensitive RoIPool: the mean of the cells in each bin, of the bin's own channels.
-
-    Args, channels: see `ps_roi_align`. As in torchvision the map's last row and column belong to no
-      bin.
-
-    Raises:
-      ValueError: the channels do not divide by the bins.
-    """
-    dtype, bins = features.dtype, pair(output_size)
-    (x,), boxes = _prepared([features], boxes)
-    x0, y0, x1, y1 = jnp.moveaxis(boxes * spatial_scale, -1, 0)
-    weights = []
-    for axis, ends in enumerate(((y0, y1), (x0, x1))):
-        size = x.shape[1 + axis]
-        cells = _cells(*ends, bins[axis], size - 1, last=False)
-        place = jnp.arange(size)
-        inside = (cells.first[..., None] <= place) & (place < cells.behind[..., None])
-        count = jnp.maximum(cells.behind - cells.first, 1)[..., None]
-        weights.append(_of_each_bin(inside / count.astype(x.dtype), axis, bins))
-    return _bins_together(_separable(None, *weights, _bin_maps(x, bins)), bins).astype(dtype)
