@@ -238,6 +238,7 @@ def _adaptive_weights(grid: _Grid, size: int) -> Float[Array, "b n i size"]:
 
 
 def weights_of(grid: _Grid, samples: int, size: int) -> Float[Array, "b n i size"]:
+    """How much of each row (or column) of a map is in each bin."""
     if samples:
         return _fixed_weights(grid.places(samples), size)
     return _adaptive_weights(grid, size)
@@ -345,6 +346,7 @@ def roi_align(
 def grids_of(
     corners: Array, output_size: tuple[int, int], samples: int, at_least: float | None
 ) -> tuple[_Grid, _Grid]:
+    """Of rows and of columns, from the corners of boxes in cells of the map."""
     x0, y0, x1, y1 = jnp.moveaxis(corners, -1, 0)
     rows, columns = output_size
     return _grid(y0, y1, rows, samples, at_least), _grid(x0, x1, columns, samples, at_least)
