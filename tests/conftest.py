@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -49,6 +50,7 @@ gc.set_threshold(20_000, 10, 10)
 
 # Files that take longest, longest first: one that starts last would leave the other workers idle.
 LONGEST = (
+    "models/test_detectors.py",
     "test_configs.py",
     "models/test_parity.py",
     "train/test_step.py",
@@ -78,6 +80,18 @@ settings.load_profile("fixed")
 # A test that asks for a machine's whole memory fails by itself instead of taking others with it.
 if resource is not None:
     resource.setrlimit(resource.RLIMIT_DATA, (12 * 2**30, resource.RLIM_INFINITY))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten():
+    """What a file's tests have traced and compiled is not kept for those of the next.
+
+    Otherwise the garbage collector looks through ever more of it, for seconds each time.
+    """
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -88,11 +88,14 @@ def test_no_task_is_named_outside_its_folder():
     """Neither as a text nor in a comparison; commands and loop ask for capabilities."""
     found = []
     for path in sorted((ROOT / "jaxvision").rglob("*.py")):
-        place = path.relative_to(ROOT).as_posix()
+        place, nodes = (
+            path.relative_to(ROOT).as_posix(),
+            list(ast.walk(ast.parse(path.read_text()))),
+        )
         for name in tasks.TASKS:
             if place in ALLOWED or place.startswith(f"jaxvision/tasks/{name}/"):
                 continue
-            for node in ast.walk(ast.parse(path.read_text())):
+            for node in nodes:
                 named = isinstance(node, ast.Constant) and node.value == name
                 named &= not place.startswith("jaxvision/models/detection/")
                 asked = isinstance(node, ast.Compare) and "task" in ast.unparse(node.left)
