@@ -6,7 +6,7 @@ A run that is already in the folder of runs is resumed or, if it has ended, only
 `--ended` others are left out. Written to benchmarks/detectors.json, as they come, are the metrics
 of the test scenes, parameters, multiply-adds of an image, and images a second after compilation:
 of loss and gradients, and of boxes, in batches of 32. docs/images/detectors.png has a row for the
-truth and one for each network. The table is printed as Markdown.
+truth and one for each network of that file, in its order. The table is printed as Markdown.
 """
 
 import argparse
@@ -88,7 +88,7 @@ def result(workdir: Path) -> dict[str, Any]:
         "parameters": total.parameters,
         "multiply_adds": total.multiply_adds,
         **speed(trained, batch),
-        "scenes": [pair(task, batch, found, row) for row in range(SCENES)],
+        "scenes": [pair(task, batch, found, place) for place in range(SCENES)],
     }
 
 
@@ -104,19 +104,34 @@ def pair(task: Any, batch: Any, found: Any, row: int) -> tuple[np.ndarray, np.nd
     return truth, guess
 
 
-def draw(rows: Mapping[str, Sequence[np.ndarray]]) -> None:
-    """A row of scenes for each name."""
-    size = (MARGIN + SCENES * (SIDE + GAP), len(rows) * (SIDE + GAP))
-    canvas, font = Image.new("RGB", size, "white"), ImageFont.load_default(20)
-    pen = ImageDraw.Draw(canvas)
-    for y, (name, scenes) in enumerate(rows.items()):
-        top = y * (SIDE + GAP)
-        pen.text((6, top + SIDE // 2 - 10), name, fill="black", font=font)
-        for x, scene in enumerate(scenes):
-            tile = Image.fromarray(scene).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-            canvas.paste(tile, (MARGIN + x * (SIDE + GAP), top))
+def row(name: str, scenes: Sequence[np.ndarray]) -> Image.Image:
+    """A name and scenes beside it."""
+    strip = Image.new("RGB", (MARGIN + SCENES * (SIDE + GAP), SIDE + GAP), "white")
+    pen = ImageDraw.Draw(strip)
+    pen.text((6, SIDE // 2 - 10), name, fill="black", font=ImageFont.load_default(18))
+    for x, scene in enumerate(scenes):
+        tile = Image.fromarray(scene).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+        strip.paste(tile, (MARGIN + x * (SIDE + GAP), 0))
+    return strip
+
+
+def rows_before(names: Sequence[str]) -> dict[str, Image.Image]:
+    """The rows of the picture as it is: of the truth and of these networks."""
+    if not names:
+        return {}
+    picture, step = Image.open(PICTURE), SIDE + GAP
+    boxes = [(0, y * step, picture.width, (y + 1) * step) for y in range(len(names) + 1)]
+    assert picture.height == boxes[-1][3], f"{PICTURE} has other rows than {RESULTS}."
+    return {name: picture.crop(box) for name, box in zip(("truth", *names), boxes)}
+
+
+def draw(rows: Mapping[str, Image.Image]) -> None:
+    """All rows, one below the other."""
+    width, height = next(iter(rows.values())).size
+    canvas = Image.new("RGB", (width, height * len(rows)))
+    for y, strip in enumerate(rows.values()):
+        canvas.paste(strip, (0, y * height))
     canvas.save(PICTURE, optimize=True)
-    print(f"Wrote {PICTURE}")
 
 
 def markdown(results: dict[str, dict[str, Any]]) -> str:
@@ -146,7 +161,7 @@ def main() -> None:
     parser.add_argument("--ended", action="store_true", help="train none")
     options = parser.parse_args()
     results = json.loads(RESULTS.read_text())["networks"] if RESULTS.is_file() else {}
-    rows: dict[str, Sequence[np.ndarray]] = {}
+    rows = rows_before(list(results))
     for name in options.only or networks:
         workdir = options.runs / f"shapes_{name}"
         metrics = ended(workdir)
@@ -158,13 +173,13 @@ def main() -> None:
             assert metrics is not None
         one = result(workdir)
         truth, found = zip(*one.pop("scenes"))
-        rows = {"truth": truth, **rows, name: found}
+        rows = {**rows, "truth": row("truth", truth), name: row(name, found)}
         results[name] = {**{key: metrics[key] for key in ("step", *WATCHED)}, **one}
         content = {"machine": machine(), "networks": results}
         write_atomically(RESULTS, json.dumps(content, indent=1) + "\n")
+        draw({name: rows[name] for name in ("truth", *results)})
         jax.clear_caches()
         print(f"{name}: AP {metrics['ap']:.3f}, AP50 {metrics['ap50']:.3f}", flush=True)
-    draw(rows)
     print(markdown(results))
 
 
