@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jaxvision.errors import UserError
 from jaxvision.layers.parameters import parameter
@@ -81,6 +81,27 @@ def _batch_norm_backward(epsilon, axis_name, residuals, cotangents):
 _batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
 
 
+def batch_norm_of_rows(
+    x: Float[Array, "n *b c"],
+    scale: Float[Array, " c"],
+    bias: Float[Array, " c"],
+    epsilon: float,
+    rows: Bool[Array, " n"],
+) -> tuple[Float[Array, "n *b c"], Float[Array, " c"], Float[Array, " c"]]:
+    """`batch_norm`, whose statistics are those of some rows alone."""
+    counted = rows.reshape(-1, *(1,) * (x.ndim - 1))
+    axes, x32 = tuple(range(x.ndim - 1)), x.astype(jnp.float32)
+    count = jnp.maximum(rows.sum(), 1) * (x[0].size // x.shape[-1])
+
+    def mean_of(values: Array) -> Array:
+        return jnp.where(counted, values, 0).sum(axes) / count
+
+    mean = mean_of(x32)
+    variance = mean_of(jnp.square(x32 - mean))
+    y = (x32 - mean) * (lax.rsqrt(variance + epsilon) * scale) + bias
+    return y.astype(x.dtype), lax.stop_gradient(mean), lax.stop_gradient(variance)
+
+
 class BatchNorm(nn.Module):
     """Batch normalisation as in PyTorch; channels last.
 
@@ -115,7 +136,10 @@ class BatchNorm(nn.Module):
     bias_init: nn.initializers.Initializer = nn.initializers.zeros
 
     @nn.compact
-    def __call__(self, x: Float[Array, "*b c"], train: bool) -> Float[Array, "*b c"]:
+    def __call__(
+        self, x: Float[Array, "*b c"], train: bool, rows: Bool[Array, " n"] | None = None
+    ) -> Float[Array, "*b c"]:
+        """Normalises; in training by the statistics of all, or of some of the first axis."""
         shape = (x.shape[-1],)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
@@ -139,9 +163,14 @@ class BatchNorm(nn.Module):
                 "statistics of; in training it needs two or more. Take a larger batch (of which "
                 "optimizer.accumulate makes smaller ones) or larger images."
             )
-        y, mean, var = batch_norm(x, scale, bias, self.epsilon, axis_name)
+        if rows is None:
+            y, mean, var = batch_norm(x, scale, bias, self.epsilon, axis_name)
+            unbiased = var * (count / max(count - 1, 1))
+        else:
+            y, mean, var = batch_norm_of_rows(x, scale, bias, self.epsilon, rows)
+            counted = jnp.maximum(rows.sum(), 1) * (count // len(rows))
+            unbiased = var * (counted / jnp.maximum(counted - 1, 1))
         if not self.is_initializing():
-            unbiased = var * (count / (count - 1))
             keep = self.momentum
             running_mean.value = keep * running_mean.value + (1 - keep) * mean
             running_var.value = keep * running_var.value + (1 - keep) * unbiased

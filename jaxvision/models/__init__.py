@@ -63,6 +63,7 @@ from jaxvision.models.detection import (
     yolov3,
 )
 from jaxvision.models.generation import dcgan
+from jaxvision.models.instances import keypoint_rcnn, mask_rcnn
 from jaxvision.models.segmentation import (
     autoencoder,
     deconvnet,
@@ -146,6 +147,9 @@ _FAMILIES = (
     efficientdet,
     detr,
     yolos,
+    # Instances.
+    mask_rcnn,
+    keypoint_rcnn,
     # Generation.
     dcgan,
 )

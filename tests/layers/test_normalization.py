@@ -39,6 +39,28 @@ def test_running_statistics_match_pytorch():
     np.testing.assert_allclose(y.ravel(), [0.407619, 1.086983, 2.445713, 5.842536], 1e-5)
 
 
+def test_statistics_of_some_rows():
+    x, rows = normal(5, 3, 2), jnp.array([True, False, True, True, False])
+    variables = BatchNorm().init(jax.random.key(0), x, train=True)
+
+    def run(x, rows=None):
+        def loss(x):
+            y, state = BatchNorm().apply(variables, x, True, rows, mutable=["batch_stats"])
+            kept = y if rows is None else y[np.flatnonzero(rows)]
+            return jnp.sum(kept**3), (kept, state)
+
+        return jax.value_and_grad(loss, has_aux=True)(x)
+
+    (_, (y, state)), gradient = run(x, rows)
+    (_, (expected, expected_state)), expected_gradient = run(x[rows])
+    np.testing.assert_allclose(y, expected, atol=1e-6)
+    np.testing.assert_allclose(gradient[rows], expected_gradient, atol=1e-5)
+    assert not gradient[~rows].any()
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-6), state, expected_state)
+    none = BatchNorm().apply(variables, x, True, jnp.zeros(5, bool), mutable=["batch_stats"])
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(none))
+
+
 @pytest.mark.parametrize("shape", [(1, 6), (1, 1, 1, 6)])
 def test_one_value_a_channel_has_no_variance(shape):
     class Pooling(nn.Module):

@@ -146,9 +146,14 @@ def test_detections(name):
     kept = np.arange(found.case.detections) < count[:, None]
     number = found.case.detections
     np.testing.assert_array_equal(ours["valid"].sum(1), found.golden["detections/count"])
-    for key in ("labels", "scores", "boxes"):
-        expected = found.golden[f"detections/{key}"]
-        compare(ours[key][:, :number][kept], expected[kept])
+    for key in ("labels", "scores", "boxes", "keypoints"):
+        if key in ours:
+            expected = found.golden[f"detections/{key}"]
+            compare(ours[key][:, :number][kept], expected[kept])
+    if found.case.masks:
+        masks = np.where(kept[..., None, None], ours["masks"][:, :number], 0)
+        masks = np.stack([sample(image, OUTPUTS) for image in masks])
+        compare(masks, found.golden["detections/masks"])
     assert ours["boxes"].dtype == found.dtype
     assert not ours["scores"][~ours["valid"]].any()
 

@@ -36,13 +36,17 @@ def filled(network: torch.nn.Module, case: Case) -> torch.nn.Module:
 
 def objects(case: Case) -> list[dict[str, torch.Tensor]]:
     found = detectors.targets(case)
-    return [
-        {
-            "boxes": torch.from_numpy(found["boxes"][k, :count]).double(),
-            "labels": torch.from_numpy(found["box_label"][k, :count]).long(),
-        }
-        for k, count in enumerate(case.boxes)
-    ]
+    names = {"boxes": "boxes", "box_label": "labels", "keypoints": "keypoints"}
+    listed = []
+    for k, count in enumerate(case.boxes):
+        one = {v: torch.from_numpy(found[n][k, :count]) for n, v in names.items() if n in found}
+        one["boxes"], one["labels"] = one["boxes"].double(), one["labels"].long()
+        if case.masks:
+            bits = found["instance_masks"][k, :count]
+            mask = np.unpackbits(bits, axis=-1, count=case.image[3])
+            one["masks"] = torch.from_numpy(mask)
+        listed.append(one)
+    return listed
 
 
 def padded(values: list[torch.Tensor], count: int) -> np.ndarray:
@@ -68,9 +72,14 @@ def outcome(family: Any, name: str, case: Case) -> dict[str, np.ndarray]:
         found[f"heads/{key}"] = sample(value.numpy(), OUTPUTS)
         found[f"heads_shape/{key}"] = value.shape
     detected = family.detections(network, x)
-    for key in ("boxes", "scores", "labels"):
+    for key in ("boxes", "scores", "labels", "keypoints"):
+        if key not in detected[0]:
+            continue
         values = [one[key].numpy() for one in detected]
         found[f"detections/{key}"] = padded(values, case.detections)
+    if case.masks:  # many numbers: some of each image
+        masks = padded([one["masks"].numpy() for one in detected], case.detections)
+        found["detections/masks"] = np.stack([sample(image, OUTPUTS) for image in masks])
     found["detections/count"] = [len(one["scores"]) for one in detected]
     losses = family.losses(network, x, objects(case))
     for key, value in losses.items():

@@ -18,6 +18,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from jaxvision.models.detection.regions import (
+    CLASSIFIER,
     RegionDetector,
     convert_layers,
     export_layers,
@@ -92,20 +93,20 @@ class FastRCNN(RegionDetector):
         if valid is None:
             valid = jnp.ones(proposals.shape[:2], bool)
         maps = self._maps(image, train)
-        return second_stage(
+        made, _ = second_stage(
             self,
             Proposals(proposals, valid.astype(proposals.dtype), valid),
-            lambda boxes: self._classify(maps, boxes, train),
+            lambda boxes, valid: self._classify(maps, boxes, valid, train),
             size,
             learning,
             raw,
         )
+        return made
 
 
 _GIRSHICK = "Girshick 2015, https://arxiv.org/abs/1504.08083"
 _HE = "He et al. 2014, https://arxiv.org/abs/1406.4729"
 _INPUTS = ("image", "proposals", "proposal_valid")
-_CLASSIFIER = ("roi_heads.box_predictor.cls_score", "roi_heads.box_predictor.bbox_pred")
 _ONE_MAP = {"strides": (16,), "width": 0, "pool": "pool"}
 _SPP = {
     **_ONE_MAP,
@@ -125,7 +126,7 @@ def _of_layers(encoder: str, paper: str, options: dict[str, Any]) -> Variant:
         (608, 800, 3),
         paper,
         inputs=_INPUTS,
-        classifier=_CLASSIFIER,
+        classifier=CLASSIFIER,
         first="backbone.body.features.0",
         convert=convert_layers,
         export=export_layers,
@@ -140,7 +141,7 @@ def _of_resnet50(reference: str, options: dict[str, Any]) -> Variant:
         (800, 800, 3),
         _GIRSHICK,
         inputs=_INPUTS,
-        classifier=_CLASSIFIER,
+        classifier=CLASSIFIER,
         first="backbone.body.conv1",
     )
 

@@ -5,8 +5,7 @@ https://arxiv.org/abs/1612.03144), or on one map with RoIPool as in the paper (`
 References: torchvision's `fasterrcnn_resnet50_fpn` and `fasterrcnn_resnet50_fpn_v2` (Li et al.,
 Benchmarking Detection Transfer Learning with Vision Transformers, 2021,
 https://arxiv.org/abs/2111.11429), and its parts around VGG16. All shapes are fixed: where an image
-has fewer proposals than are drawn, others fill up, and count in nothing but the statistics of a
-head with batch normalisation.
+has fewer proposals than are drawn, others fill up, and count in nothing.
 """
 
 import re
@@ -15,13 +14,16 @@ from typing import Any
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from jaxvision.losses.objective import Ratio
 from jaxvision.models.detection.regions import (
+    CLASSIFIER,
+    Maps,
     RegionDetector,
     convert_layers,
     export_layers,
     learnt_by,
 )
-from jaxvision.models.detection.roi_heads import second_stage
+from jaxvision.models.detection.roi_heads import Samples, second_stage
 from jaxvision.models.detection.rpn import region_proposals
 from jaxvision.models.detection.targets import Targets
 from jaxvision.models.variant import Variant
@@ -88,15 +90,31 @@ class FasterRCNN(RegionDetector):
         maps = self._maps(image, train)
         of_regions, of_anchors = learnt_by(self, targets, train and not raw)
         found = region_proposals(self, maps, size, of_anchors)
-        made = second_stage(
+        made, samples = second_stage(
             self,
             found.proposals,
-            lambda boxes: self._classify(maps, boxes, train),
+            lambda boxes, valid: self._classify(maps, boxes, valid, train),
             size,
             of_regions,
             raw,
         )
-        return {**made, **(found.outputs if raw else found.losses)}
+        if samples is not None and targets is not None:
+            return {
+                **made,
+                **found.losses,
+                **self._more_losses(maps, samples, targets, size[1], train),
+            }
+        return {**made, **(found.outputs if raw else self._more_found(maps, made, train))}
+
+    def _more_losses(
+        self, maps: Maps, samples: Samples, targets: Targets, width: int, train: bool
+    ) -> dict[str, Ratio]:
+        """Of heads beside those of classes and boxes, in an image of a width in pixels."""
+        return {}
+
+    def _more_found(self, maps: Maps, found: dict[str, Array], train: bool) -> dict[str, Array]:
+        """What such heads find in the detections' boxes."""
+        return {}
 
 
 _EPSILON = 1e-5  # of batch normalisation
@@ -119,7 +137,6 @@ def convert(state: StateDict) -> StateDict:
 
 
 _REN = "Ren et al. 2015, https://arxiv.org/abs/1506.01497"
-_CLASSIFIER = ("roi_heads.box_predictor.cls_score", "roi_heads.box_predictor.bbox_pred")
 
 VARIANTS = {
     "fasterrcnn_resnet50_fpn": Variant(
@@ -128,7 +145,7 @@ VARIANTS = {
         "torchvision fasterrcnn_resnet50_fpn",
         (800, 800, 3),
         f"{_REN}; Lin et al. 2016, https://arxiv.org/abs/1612.03144",
-        classifier=_CLASSIFIER,
+        classifier=CLASSIFIER,
         first="backbone.body.conv1",
         convert=convert,
     ),
@@ -144,7 +161,7 @@ VARIANTS = {
         "torchvision fasterrcnn_resnet50_fpn_v2",
         (800, 800, 3),
         f"{_REN}; Li et al. 2021, https://arxiv.org/abs/2111.11429",
-        classifier=_CLASSIFIER,
+        classifier=CLASSIFIER,
         first="backbone.body.conv1",
     ),
     "fasterrcnn_vgg16": Variant(
@@ -160,7 +177,7 @@ VARIANTS = {
         "torchvision FasterRCNN(vgg16.features[:-1], roi_pool)",
         (608, 800, 3),
         _REN,
-        classifier=_CLASSIFIER,
+        classifier=CLASSIFIER,
         first="backbone.body.features.0",
         convert=convert_layers,
         export=export_layers,

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jaxvision.errors import UserError, unknown
 from jaxvision.layers.fpn import FeaturePyramid
@@ -19,6 +19,8 @@ from jaxvision.ops.roi import multiscale_roi_align, roi_pool
 from jaxvision.state_dict import StateDict
 
 Maps = Sequence[Float[Array, "b _ _ c"]]
+# Layers whose size depends on the number of classes.
+CLASSIFIER = ("roi_heads.box_predictor.cls_score", "roi_heads.box_predictor.bbox_pred")
 
 
 class RegionDetector(nn.Module):
@@ -77,7 +79,7 @@ class RegionDetector(nn.Module):
         return pyramid(maps, train)
 
     def _classify(
-        self, maps: Maps, boxes: Float[Array, "b n 4"], train: bool
+        self, maps: Maps, boxes: Float[Array, "b n 4"], valid: Bool[Array, "b n"], train: bool
     ) -> tuple[Float[Array, "b n k"], Float[Array, "b n k 4"]]:
         """Scores of the background and the classes of each region, and a box of each."""
         regions = self._pooled(maps, boxes)
@@ -89,9 +91,16 @@ class RegionDetector(nn.Module):
             dtype=self.dtype,
             name="roi_heads.box_head",
         )
-        x = head(regions.reshape(-1, *regions.shape[2:]), train)
+        x = head(regions.reshape(-1, *regions.shape[2:]), train, valid.reshape(-1))
         predict = BoxPredictor(self.num_classes, dtype=self.dtype, name="roi_heads.box_predictor")
         return predict(x.reshape(batch, count, -1))
+
+    def _aligned(
+        self, maps: Maps, boxes: Float[Array, "b n 4"], bins: int
+    ) -> Float[Array, "b n i j c"]:
+        return multiscale_roi_align(
+            maps[: len(self.strides)], boxes, bins, self.strides, sampling_ratio=2
+        )
 
     def _pooled(self, maps: Maps, boxes: Float[Array, "b n 4"]) -> Float[Array, "b n i j c"]:
         """Raises:
@@ -106,9 +115,7 @@ class RegionDetector(nn.Module):
                 "head without convolutions."
             )
         if self.pool == "align":
-            return multiscale_roi_align(
-                maps[: len(self.strides)], boxes, sizes[0], self.strides, sampling_ratio=2
-            )
+            return self._aligned(maps, boxes, sizes[0])
         scale = 1 / self.strides[0]
         levels = [roi_pool(maps[0], boxes, bins, scale) for bins in sizes]
         if len(levels) == 1:

@@ -98,10 +98,10 @@ class RFCN(nn.Module):
         def vote(maps: Array, boxes: Array) -> Array:
             return ps_roi_pool(maps, boxes, self.bins, 1 / self.stride).mean((2, 3))
 
-        made = second_stage(
+        made, _ = second_stage(
             self,
             found.proposals,
-            lambda boxes: (vote(scores, boxes), vote(shifts, boxes)[:, :, None]),
+            lambda boxes, _: (vote(scores, boxes), vote(shifts, boxes)[:, :, None]),
             size,
             of_regions,
             raw,

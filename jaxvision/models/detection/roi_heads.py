@@ -41,6 +41,13 @@ class Samples(NamedTuple):
     matches: Int[Array, "b n"]  # the object that each has
     valid: Bool[Array, "b n"]
 
+    def of_objects(self, count: int) -> "Samples":
+        """`count` of each image, those with an object first; only these are valid."""
+        positive = self.valid & (self.labels > 0)
+        valid, index = lax.top_k(positive.astype(jnp.int32), min(count, positive.shape[1]))
+        chosen = jax.tree.map(lambda x: jax.vmap(lambda x, at: x[at])(x, index), self)
+        return chosen._replace(valid=valid > 0)
+
 
 def draw(proposals: Proposals, truth: Boxes, sampling: Sampling, key: PRNGKeyArray) -> Samples:
     """Some proposals, the objects themselves among them, by how they overlap objects."""
@@ -85,10 +92,13 @@ class BoxHead(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n d"]:
+    def __call__(
+        self, x: Float[Array, "n h w c"], train: bool, rows: Bool[Array, " n"] | None = None
+    ) -> Float[Array, "n d"]:
+        """In training `rows` say which regions are no padding, and have statistics."""
         for index, width in enumerate(self.convs):
             x = Conv2d(width, use_bias=False, dtype=self.dtype, name=f"{index}_0")(x)
-            x = nn.relu(BatchNorm(dtype=self.dtype, name=f"{index}_1")(x, train))
+            x = nn.relu(BatchNorm(dtype=self.dtype, name=f"{index}_1")(x, train, rows))
         x = flatten(x)
         for index, width in enumerate(self.hidden):
             name = str(len(self.convs) + 1 + 2 * index) if self.convs else f"fc{6 + index}"
@@ -145,7 +155,11 @@ def box_losses(
     }
 
 
-Classify = Callable[[Float[Array, "b n 4"]], tuple[Float[Array, "b n k"], Float[Array, "b n j 4"]]]
+# (boxes, which are no padding) to what the heads put out.
+Classify = Callable[
+    [Float[Array, "b n 4"], Bool[Array, "b n"]],
+    tuple[Float[Array, "b n k"], Float[Array, "b n j 4"]],
+]
 
 
 def second_stage(
@@ -156,8 +170,8 @@ def second_stage(
     learning: Learning | None,
     raw: bool = False,
     hardest: int = 0,
-) -> dict[str, Any]:
-    """What is made of proposals: losses of some of them, or detections.
+) -> tuple[dict[str, Any], Samples | None]:
+    """What is made of proposals: losses of some of them, and these, or detections.
 
     Args:
       detector: has `box_sampling`, `score_threshold`, `nms_threshold` and `max_detections`, see
@@ -172,11 +186,12 @@ def second_stage(
     if learning is not None:
         sampling = Sampling(*detector.box_sampling)
         samples = draw(proposals, learning.truth, sampling, learning.key)
-        return dict(box_losses(*classify(samples.boxes), samples, hardest))
-    logits, deltas = classify(proposals.boxes)
+        outputs = classify(samples.boxes, samples.valid)
+        return dict(box_losses(*outputs, samples, hardest)), samples
+    logits, deltas = classify(proposals.boxes, proposals.valid)
     if raw:
-        return {"logits": logits, "deltas": deltas}
-    return detect(
+        return {"logits": logits, "deltas": deltas}, None
+    found = detect(
         logits,
         deltas,
         proposals,
@@ -185,6 +200,7 @@ def second_stage(
         detector.nms_threshold,
         detector.max_detections,
     )
+    return found, None
 
 
 def detect(

@@ -4,14 +4,19 @@ RoIPool: Girshick, "Fast R-CNN", 2015, https://arxiv.org/abs/1504.08083. RoIAlig
 R-CNN", 2017, https://arxiv.org/abs/1703.06870. Position-sensitive pooling: Dai et al., "R-FCN",
 2016, https://arxiv.org/abs/1605.06409. Levels of a pyramid: Lin et al., "Feature Pyramid Networks
 for Object Detection", 2016, https://arxiv.org/abs/1612.03144, equation 1. Values and gradients are
-those of `torchvision.ops`; nothing flows back to the boxes.
+those of `torchvision.ops`; nothing flows back to the boxes. Masks and key points in boxes: Mask
+R-CNN.
 """
 
 from jaxvision.ops.roi.align import multiscale_roi_align, pyramid_level, roi_align
+from jaxvision.ops.roi.masks import cells_of_keypoints, highest_places, masks_in_boxes
 from jaxvision.ops.roi.pool import roi_pool
 from jaxvision.ops.roi.position_sensitive import ps_roi_align, ps_roi_pool
 
 __all__ = [
+    "cells_of_keypoints",
+    "highest_places",
+    "masks_in_boxes",
     "multiscale_roi_align",
     "ps_roi_align",
     "ps_roi_pool",

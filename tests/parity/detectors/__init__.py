@@ -46,6 +46,8 @@ class Case:
       proposals: how many of `inputs` each image has, of a network that is given some.
       double: whether ours computes in float64: rounding decides which boxes survive, or slopes.
       detections: how many are compared of each image.
+      masks: whether objects have masks.
+      keypoints: how many each object has.
       saturated: whether so many scores are exactly 1 that the order of detections is open; what is
         found is then compared in another case of the family.
       background: whether something is learnt of a batch without objects.
@@ -64,6 +66,8 @@ class Case:
     detections: int = 20
     background: bool = True
     slow: bool = False
+    masks: bool = False
+    keypoints: int = 0
     saturated: bool = False
     smaller: Mapping[str, float] = field(default_factory=dict)
 
@@ -92,12 +96,29 @@ def _drawn(name: str, case: Case, count: int) -> np.ndarray:
 
 
 def targets(case: Case) -> dict[str, np.ndarray]:
-    """Objects of each image: `boxes` f32 [b, n, 4], `box_label`, ..., padded."""
+    """Objects of each image: `boxes` f32 [b, n, 4], `box_label`, ..., padded.
+
+    Masks are ellipses in the boxes; key points are in them or near, some of them hidden.
+    """
     batch, count = case.image[0], max(case.boxes)
     valid = np.arange(count) < np.array(case.boxes)[:, None]
     label = (_uniform(f"classes of {batch}", (batch, count)) + 1) / 2 * case.classes
+    boxes = _drawn("boxes", case, count)
+    more = {}
+    if case.masks:
+        y, x = np.mgrid[: case.image[2], : case.image[3]] + 0.5
+        x0, y0, x1, y1 = np.moveaxis(boxes[..., None, None], 2, 0)
+        inside = ((2 * x - x0 - x1) / (x1 - x0)) ** 2 + ((2 * y - y0 - y1) / (y1 - y0)) ** 2 < 1
+        more["instance_masks"] = np.packbits(inside & valid[..., None, None], axis=-1)
+    if case.keypoints:
+        drawn = _uniform(f"key points of {batch}", (batch, count, case.keypoints, 3))
+        sides = (boxes[..., 2:] - boxes[..., :2])[:, :, None]
+        place = boxes[:, :, None, :2] + (0.55 * drawn[..., :2] + 0.5) * sides
+        visible = np.where(drawn[..., 2:] > -0.5, 1, 0)
+        more["keypoints"] = np.concatenate([place, visible], -1).astype(np.float32)
     return {
-        "boxes": np.where(valid[..., None], _drawn("boxes", case, count), 0),
+        **more,
+        "boxes": np.where(valid[..., None], boxes, 0),
         "box_label": np.where(valid, label, 0).astype(np.int32),
         "box_valid": valid,
         "box_crowd": np.zeros_like(valid),

@@ -50,7 +50,6 @@ CASES = {
             "head_convs": (8, 6),
             "head_hidden": (12,),
         },
-        boxes=(2, 2),  # no proposal is padding: it would count in the statistics
         slow=True,
     ),
     "fasterrcnn_vgg16": Case(

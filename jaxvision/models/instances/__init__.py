@@ -1,0 +1,1 @@
+"""Networks that find objects with their masks or key points."""
