@@ -24,7 +24,7 @@ class Decode:
       channels: of the images.
       kinds: of annotations that are kept.
       settings: what they have to be.
-      unused: keys of records that are not looked at.
+      unused: keys of records that are not looked at, nor what is a form of them (`Kind.forms`).
     """
 
     channels: Literal[1, 3]
@@ -72,7 +72,12 @@ class Decode:
     def _used(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
         if not self.unused:
             return record
-        return {key: value for key, value in record.items() if key not in self.unused}
+        forms = {form: key for kind in self.kinds for form, key in kind.forms.items()}
+        return {
+            key: value
+            for key, value in record.items()
+            if key not in self.unused and forms.get(key) not in self.unused
+        }
 
 
 def _with_channels(images: np.ndarray, channels: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -19,6 +19,9 @@ class Facts:
       records: number of records by split, as in `{"train[:90%]": 900}`.
       keypoint_names: in order.
       keypoint_pairs: (left, right) indices, which mirroring exchanges.
+      skeleton: pairs of indices of key points between which a line is drawn.
+      things: indices of the classes whose objects are told apart; of the others, stuff, an image
+        has one segment each. Only sources of both say it.
       vocabulary: of the captions, as a tokenizer made it.
     """
 
@@ -27,6 +30,8 @@ class Facts:
     records: Mapping[str, int] = field(default_factory=dict)
     keypoint_names: tuple[str, ...] = ()
     keypoint_pairs: tuple[tuple[int, int], ...] = ()
+    skeleton: tuple[tuple[int, int], ...] = ()
+    things: tuple[int, ...] = ()
     vocabulary: Mapping[str, Any] | None = None
 
     @classmethod
@@ -73,9 +78,9 @@ class Facts:
                 category_ids=tuple(map(int, given.get("category_ids", ()))),
                 records={_text(split): int(n) for split, n in given.get("records", {}).items()},
                 keypoint_names=tuple(map(_text, given.get("keypoint_names", ()))),
-                keypoint_pairs=tuple(
-                    (int(left), int(right)) for left, right in given.get("keypoint_pairs", ())
-                ),
+                keypoint_pairs=_pairs(given.get("keypoint_pairs", ())),
+                skeleton=_pairs(given.get("skeleton", ())),
+                things=tuple(map(int, given.get("things", ()))),
                 vocabulary=given.get("vocabulary"),
             )
         except (TypeError, ValueError, AttributeError) as error:
@@ -93,6 +98,21 @@ class Facts:
 def facts_of(source: Any) -> Facts:
     """What a source says of itself beside its class names; sources may leave it out."""
     return getattr(source, "facts", Facts())
+
+
+def mirrored_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    """(left, right) of the key points that are called so: `left_eye`, `right_eye`; `l_`, `r_`."""
+    places = {name: index for index, name in enumerate(names)}
+    return tuple(
+        (index, places[other])
+        for name, index in places.items()
+        for left, right in (("left_", "right_"), ("l_", "r_"))
+        if name.startswith(left) and (other := right + name.removeprefix(left)) in places
+    )
+
+
+def _pairs(values: Iterable[Sequence[Any]]) -> tuple[tuple[int, int], ...]:
+    return tuple((int(first), int(second)) for first, second in values)
 
 
 def _text(value: Any) -> str:

@@ -200,6 +200,30 @@ class Geometry:
             part = resize_mask(plain, (rows.length, columns.length)).view(part.dtype)
         return self._placed(part, fill)
 
+    def crop_of_labels(
+        self, crop: Shaped[np.ndarray, "h w"], corner: tuple[int, int]
+    ) -> tuple[Shaped[np.ndarray, "_ _"], tuple[int, int]]:
+        """A part of a label map of the source, moved as `labels` moves the whole.
+
+        Args:
+          crop: outside of it the map is 0.
+          corner: (top, left) of it in the source.
+
+        Returns:
+          The part of the moved map that may be other than 0, and its corner.
+        """
+        (top, left), (height, width) = corner, crop.shape
+        if not crop.size:
+            return crop, (0, 0)
+        if self._taken is None:
+            return self._warped_crop(crop, top, left)
+        rows = np.flatnonzero((self._taken[0] >= top) & (self._taken[0] < top + height))
+        columns = np.flatnonzero((self._taken[1] >= left) & (self._taken[1] < left + width))
+        if not len(rows) or not len(columns):
+            return np.zeros((0, 0), crop.dtype), (0, 0)
+        places = self._taken[0][rows] - top, self._taken[1][columns] - left
+        return crop[np.ix_(*places)], (int(rows[0]), int(columns[0]))
+
     def image(
         self,
         image: Shaped[np.ndarray, "*size c"],
@@ -267,6 +291,41 @@ class Geometry:
         rows = _span(d, y, self.source[0], self.size[0])
         columns = _span(a, x, self.source[1], self.size[1])
         return None if rows is None or columns is None else (rows, columns)
+
+    @cached_property
+    def _taken(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """From which rows and columns of the source `labels` takes those of the output; -1: none.
+
+        None where an output's row is of several of the source.
+        """
+        if self._spans is not None:
+            rows, columns = map(_taken, self._spans, self.size)
+            return rows, columns
+        there = self.inverse
+        if there.affine[1] or there.affine[3]:
+            return None
+        (height, width), (rows, columns) = self.source, _places(there, (0, 0), self.size)
+        return (
+            np.where((rows >= 0) & (rows < height), rows, -1).ravel(),
+            np.where((columns >= 0) & (columns < width), columns, -1).ravel(),
+        )
+
+    def _warped_crop(
+        self, crop: np.ndarray, top: int, left: int
+    ) -> tuple[np.ndarray, tuple[int, int]]:
+        """`crop_of_labels` of a map that turns or shears."""
+        height, width = crop.shape
+        low, high = (left - _ROUNDING, top - _ROUNDING), (left + width, top + height)
+        corners = np.array([low, high, (low[0], high[1]), (high[0], low[1])])
+        hull = self.points(corners)[:, ::-1]
+        first = np.clip(np.floor(hull.min(0)) - 1, 0, self.size).astype(int)
+        last = np.clip(np.ceil(hull.max(0)) + 1, 0, self.size).astype(int)
+        row, column = _places(self.inverse, tuple(first), tuple(last))
+        row, column = row - top, column - left
+        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        moved = np.zeros(inside.shape, crop.dtype)
+        moved[inside] = crop[row[inside], column[inside]]
+        return moved, (int(first[0]), int(first[1]))
 
     def _placed(self, part: np.ndarray, fill: int | Sequence[int]) -> np.ndarray:
         """What is seen, in its place of the output."""
@@ -336,15 +395,35 @@ def _nearest(places: np.ndarray) -> np.ndarray:
     return np.floor(places + _TIE).astype(np.int64)
 
 
+def _taken(span: _Span, length: int) -> np.ndarray:
+    """The pixel of the source that each of the output's is of, along one axis; -1: none."""
+    places = np.arange(span.source.start, span.source.stop, dtype=np.int32)
+    if span.flipped:
+        places = places[::-1].copy()
+    if len(places) and len(places) != span.length:
+        places = resize_mask(places[None], (1, span.length))[0]
+    taken = np.full(length, -1, np.int32)
+    taken[span.output] = places
+    return taken
+
+
+def _places(
+    there: Geometry, first: tuple[int, ...], last: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(row, column) on which the centres of the pixels of `there.source` from `first` to `last`
+    fall, which broadcast to each other."""
+    a, b, x, c, d, y = there.affine
+    down = np.arange(first[0], last[0])[:, None] + 0.5
+    across = np.arange(first[1], last[1])[None, :] + 0.5
+    if not b and not c:
+        return _nearest(d * down + y), _nearest(a * across + x)
+    return _nearest(c * across + d * down + y), _nearest(a * across + b * down + x)
+
+
 def _sample(labels: np.ndarray, there: Geometry, fill: int) -> np.ndarray:
     """For every pixel of `there.source` the label on which its centre falls; `fill` outside."""
-    (height, width), (rows, columns) = there.source, labels.shape[:2]
-    a, b, x, c, d, y = there.affine
-    down, across = np.arange(height)[:, None] + 0.5, np.arange(width)[None, :] + 0.5
-    if not b and not c:
-        row, column = _nearest(d * down + y), _nearest(a * across + x)
-    else:
-        row, column = _nearest(c * across + d * down + y), _nearest(a * across + b * down + x)
+    rows, columns = labels.shape[:2]
+    row, column = _places(there, (0, 0), there.source)
     inside = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
     found = labels[np.clip(row, 0, rows - 1), np.clip(column, 0, columns - 1)]
     return np.where(inside, found, np.asarray(fill, labels.dtype))

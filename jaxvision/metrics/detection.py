@@ -60,28 +60,59 @@ def coco_scores(
       images: all that were looked at, with objects or without.
       class_names: of all classes; those without an object are left out of the means.
     """
+    evaluation = evaluated("bbox", _annotations(truth), _annotations(found), images, class_names)
+    return summarised(evaluation, COCO_METRICS, class_names)
+
+
+def evaluated(
+    kind: str,
+    there: list[dict[str, Any]],
+    seen: list[dict[str, Any]],
+    images: Sequence[int],
+    class_names: Sequence[str],
+    sigmas: Sequence[float] | None = None,
+) -> Any:
+    """pycocotools' `COCOeval` of annotations, summarised.
+
+    Args:
+      kind: "bbox", "segm" or "keypoints".
+      there: what is there, as the annotations of COCO's files; categories are class indices.
+      seen: what is found, with areas.
+      images: all that were looked at.
+      class_names: of all classes.
+      sigmas: of key points.
+    """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-        there, seen = COCO(), COCO()
-        categories = [{"id": number, "name": name} for number, name in enumerate(class_names)]
-        frame: dict[str, Any] = {
-            "images": [{"id": int(image)} for image in images],
-            "categories": categories,
+        sides = []
+        # It asks for the images' sizes, and needs them only to draw polygons.
+        frame = {
+            "images": [{"id": int(image), "height": 0, "width": 0} for image in images],
+            "categories": [{"id": place, "name": name} for place, name in enumerate(class_names)],
         }
-        there.dataset = {**frame, "annotations": _annotations(truth)}
-        seen.dataset = {**frame, "annotations": _annotations(found)}
-        there.createIndex()
-        seen.createIndex()
-        evaluation = COCOeval(there, seen, "bbox")
+        for annotations in (there, seen):
+            sides.append(COCO())
+            sides[-1].dataset = {**frame, "annotations": annotations}
+            sides[-1].createIndex()
+        evaluation = COCOeval(*sides, kind)
+        if sigmas is not None:
+            evaluation.params.kpt_oks_sigmas = np.asarray(sigmas, np.float64)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    scores = dict(zip(COCO_METRICS, evaluation.stats))
+    return evaluation
+
+
+def summarised(
+    evaluation: Any, names: Sequence[str], class_names: Sequence[str], prefix: str = ""
+) -> dict[str, float]:
+    """The numbers of `evaluated` by these names, and `<prefix>ap/<class>`; NaN of nothing."""
+    scores = dict(zip(names, evaluation.stats, strict=True))
     precision = evaluation.eval["precision"][..., 0, -1]  # [overlap, recall, class], of all sizes
     for number, name in enumerate(class_names):
-        scores[f"ap/{name}"] = precision[..., number].mean()
+        scores[f"{prefix}ap/{name}"] = precision[..., number].mean()
     return {name: float(value) if value > -1 else float("nan") for name, value in scores.items()}
 
 

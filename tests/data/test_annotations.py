@@ -13,7 +13,7 @@ from PIL import Image
 from jaxvision.data import transforms
 from jaxvision.data.annotations import KINDS, Kind, Settings, in_batch, named
 from jaxvision.data.annotations.caption import text_of
-from jaxvision.data.augment.geometric import random_affine
+from jaxvision.data.augment.geometric import flip_horizontal, random_affine
 from jaxvision.data.codecs import encode_png
 from jaxvision.data.decode import Decode
 from jaxvision.data.geometry import Geometry
@@ -73,6 +73,11 @@ def decoded(record, **settings):
     )
 
 
+def bits_of(row):
+    """How many pixels the masks of a batch's row have."""
+    return np.bitwise_count(row["instance_masks"]).sum((1, 2), dtype=int)
+
+
 # -- moving ---------------------------------------------------------------------------------------
 
 
@@ -98,7 +103,7 @@ def test_everything_follows_the_image_and_is_filtered_together(step, seed, overl
 
     expected = moved(record["segmentation"], 255)
     np.testing.assert_array_equal(out["segmentation"][firm], expected[firm])
-    masks = record.get("instance_masks")
+    masks = record["instance_masks"].stack() if overlapping else None
     if masks is None:
         masks = record["instances"] == np.arange(1, len(record["boxes"]) + 1)[:, None, None]
     masks = np.array([moved(mask, False) for mask in masks])
@@ -114,7 +119,9 @@ def test_everything_follows_the_image_and_is_filtered_together(step, seed, overl
     for key in ("box_label", "box_crowd"):
         np.testing.assert_array_equal(out[key], record[key][kept])
     if overlapping:
-        np.testing.assert_array_equal(out["instance_masks"][:, firm], masks[kept][:, firm])
+        crops = out["instance_masks"]
+        assert crops.size == (height, width)
+        np.testing.assert_array_equal(crops.stack()[:, firm], masks[kept][:, firm])
     else:
         for number, mask in enumerate(masks[kept], start=1):
             np.testing.assert_array_equal((out["instances"] == number)[firm], mask[firm])
@@ -172,7 +179,8 @@ def test_objects_that_leave_the_image_leave_together():
     np.testing.assert_array_equal(out["boxes"], [[5, 20, 25, 40], [15, 0, 35, 20]])
     row = KINDS["instances"].pad(out, "rec", Settings(max_instances=4))
     assert row["box_valid"].tolist() == [True, True, False, False]
-    assert row["instance_masks"].sum((1, 2)).tolist() == [20 * 25, 20 * 25, 0, 0]
+    assert bits_of(row).tolist() == [20 * 25, 20 * 25, 0, 0]
+    assert row["mask_valid"].tolist() == [True, True, False, False]
 
 
 def test_a_host_transform_may_not_mirror_key_points():
@@ -204,6 +212,7 @@ def test_encoded_annotations_are_decoded():
         "box_label": "int32",
         "box_crowd": "bool",
         "instances": "uint8",
+        "mask_valid": "bool",
         "keypoints": "float32",
         "labels": "int64",
         "proposals": "float32",
@@ -220,7 +229,15 @@ def test_encoded_annotations_are_decoded():
         ({"keypoints": np.zeros((1, 3))}, r"expected \[objects, any, 3\]"),
         ({"instances": np.full(SIZE, 2, np.uint8)}, "numbered from 2 to 2; .* 1 to 1"),
         ({"instances": np.zeros((3, 4), np.uint8)}, "rec: the image is 50x40 pixels, its mask 4x3"),
-        ({"instance_masks": np.zeros((1, 3, 4), bool)}, "its mask 4x3"),
+        ({"instance_masks": np.zeros((1, 3, 4), bool)}, "50x40 pixels, its masks 4x3"),
+        ({"instance_masks": np.zeros((2, *SIZE), bool)}, "1 boxes, but instance_masks of 2"),
+        ({"segmentations": []}, "1 boxes, but segmentations of 0"),
+        ({"segmentations": [[[1, 2, 3, 4]]]}, "rec: object 0 has a polygon of 4 numbers"),
+        ({"segmentations": ["annotation 7 is wrong"]}, "rec: annotation 7 is wrong"),
+        (
+            {"segmentations": [{"size": [3, 4], "counts": [12]}]},
+            "rec: object 0 has run lengths of 4x3 pixels, the image has 50x40",
+        ),
         ({"caption": b"\xff\xfe"}, "caption of rec is not UTF-8"),
         ({"caption": 3}, "expected text"),
     ],
@@ -284,13 +301,37 @@ def test_rows_have_the_shape_of_the_limit():
         "box_label": ((6,), "int32"),
         "box_valid": ((6,), "bool"),
         "box_crowd": ((6,), "bool"),
-        "instance_masks": ((6, *SIZE), "bool"),
+        "instance_masks": ((6, 40, 7), "uint8"),
+        "mask_valid": ((6,), "bool"),
         "keypoints": ((6, 2, 3), "float32"),
         "proposals": ((5, 4), "float32"),
         "proposal_valid": ((5,), "bool"),
         "labels": ((7,), "bool"),
         "caption": ((40,), "uint8"),
     }
+
+
+def test_objects_without_a_mask_stay_with_their_box():
+    square = [[20, 10, 30, 10, 30, 20, 20, 20]]
+    record = decoded({
+        "image": np.zeros((*SIZE, 3), np.uint8),
+        "boxes": np.float32([[0, 0, 10, 10], [20, 10, 30, 20], [40, 30, 50, 40]]),
+        "box_label": np.array([4, 5, 6]),
+        "segmentations": [None, square, []],
+    })  # fmt: skip
+    assert record["mask_valid"].tolist() == [False, True, False]
+    kinds = (KINDS["instances"],)
+    out = transforms.move(record, transforms.Drawn(Geometry.crop(SIZE, 0, 0, 40, 25)), kinds)
+    assert out["box_label"].tolist() == [4, 5]
+    row = kinds[0].pad(out, "rec", Settings(max_instances=3))
+    assert row["mask_valid"].tolist() == [False, True, False]
+    assert bits_of(row).tolist() == [0, 50, 0]
+    batch = {"image": jnp.zeros((1, 40, 25, 3))} | {k: jnp.asarray(v[None]) for k, v in row.items()}
+    motion = flip_horizontal(jax.random.key(0), (1, 40, 25, 3), probability=1.0)
+    moved = jax.jit(lambda batch: kinds[0].move_on_device(batch, motion))(batch)
+    assert moved["box_valid"].tolist() == [[True, True, False]]
+    mirrored = np.unpackbits(row["instance_masks"], axis=-1, count=25)[..., ::-1]
+    np.testing.assert_array_equal(moved["instance_masks"][0], np.packbits(mirrored, axis=-1))
 
 
 def test_limits_say_which_key_to_raise():
@@ -315,7 +356,8 @@ def test_of_too_many_objects_the_largest_stay_and_crowds_go_first():
     assert row["box_label"].tolist() == [1, 3]
     assert row["box_area"].tolist() == [2, 4]
     assert row["box_valid"].all()
-    np.testing.assert_array_equal(row["instance_masks"][1], record["instances"] == 4)
+    kept = np.packbits(record["instances"] == 4, axis=1)
+    np.testing.assert_array_equal(row["instance_masks"][1], kept)
     three = kind.pad(record, "rec", Settings(max_instances=3))
     assert three["box_label"].tolist() == [0, 1, 3]
     assert kind.left_out(record, Settings(max_instances=4)) == 0

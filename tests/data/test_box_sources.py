@@ -263,7 +263,10 @@ def test_images_of_another_size_than_annotated(coco_root):
     ):
         batch(coco_data(coco_root))
     options = {"annotations": "annotations.json", "images": "images", "check_sizes": False}
-    assert batch(coco_data(coco_root, options=options))["boxes"][0, 0, 2] == 8.5 * 16 / 80
+    with pytest.raises(UserError, match=r"object 0 has run lengths of 40x30 pixels, the image has"):
+        batch(coco_data(coco_root, options=options))
+    data = coco_data(coco_root, changed(["annotations", 1, "segmentation"], None), options=options)
+    assert batch(data)["boxes"][0, 0, 2] == 8.5 * 16 / 80
 
 
 def test_coco_of_real_data(shared_data):

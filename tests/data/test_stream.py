@@ -14,7 +14,7 @@ from jaxvision.data.augment import augment, register
 from jaxvision.data.augment.policy import AUGMENTATIONS
 from jaxvision.data.batches import put, stack
 from jaxvision.data.builders.drawing import draw
-from jaxvision.data.facts import Facts
+from jaxvision.data.facts import Facts, mirrored_pairs
 from jaxvision.data.geometry import Geometry
 from jaxvision.data.loader import Loader, Share, host_batches, open_stream
 from jaxvision.data.stream import INTERNAL
@@ -33,7 +33,8 @@ KEYS = {
     "box_label": ((4, 100), "int32"),
     "box_valid": ((4, 100), "bool"),
     "box_crowd": ((4, 100), "bool"),
-    "instance_masks": ((4, 100, 48, 48), "bool"),
+    "instance_masks": ((4, 100, 48, 6), "uint8"),
+    "mask_valid": ((4, 100), "bool"),
     "keypoints": ((4, 100, 4, 3), "float32"),
     "caption": ((4, 512), "uint8"),
     "image_id": ((4,), "int32"),
@@ -56,6 +57,11 @@ def stream_of(train=False, annotations=ALL, unused=(), **keys):
     split = "train" if train else "test"
     data = config(**keys)
     return open_stream(data, split, seed=0, train=train, annotations=annotations, unused=unused)
+
+
+def unpacked(masks):
+    """The masks of batches of 48x48 pixels."""
+    return np.unpackbits(np.asarray(masks), axis=-1, count=48).astype(bool)
 
 
 def host(stream, batch_size=4, stop=2):
@@ -89,7 +95,8 @@ def test_evaluation_batches_have_every_annotation(cache):
         np.testing.assert_allclose(boxes, drawn["boxes"] * scale + 4, atol=1e-4)
         points = first["keypoints"][row, :count]
         np.testing.assert_allclose(points[..., :2], drawn["keypoints"][..., :2] * scale + 4, 1e-4)
-        masks, classes = first["instance_masks"][row, :count], first["segmentation"][row]
+        masks, classes = unpacked(first["instance_masks"][row, :count]), first["segmentation"][row]
+        assert first["mask_valid"][row].sum() == count
         np.testing.assert_array_equal(masks.any(0), (classes != 0) & (classes != 255))
         assert masks.sum(0).max() == 1
         for mask, label in zip(masks, drawn["box_label"]):
@@ -116,7 +123,7 @@ def test_training_batches_have_every_annotation_and_no_way_back():
         assert shapes_of(batch) == KEYS
         for row in range(4):
             valid = batch["box_valid"][row]
-            masks = batch["instance_masks"][row]
+            masks = unpacked(batch["instance_masks"][row])
             np.testing.assert_array_equal(masks.any((1, 2)), valid)
             for mask, box in zip(masks[valid], batch["boxes"][row][valid]):
                 rows, columns = np.nonzero(mask)
@@ -139,10 +146,10 @@ def test_annotations_that_are_not_asked_for_are_left_out():
 
 @pytest.mark.parametrize("cache", [False, True])
 def test_parts_that_a_task_never_looks_at_are_left_out(cache):
-    unused = ("instances", "keypoints")
+    unused = ("instance_masks", "keypoints")
     stream = stream_of(annotations=("instances",), unused=unused, cache=cache)
     record = stream[0]
-    assert not {"instance_masks", "instances", "keypoints"} & set(record)
+    assert not {"instance_masks", "mask_valid", "instances", "keypoints"} & set(record)
     whole = stream_of(annotations=("instances",), cache=cache)[0]
     assert {"instance_masks", "keypoints"} <= set(whole)
     np.testing.assert_array_equal(record["boxes"], whole["boxes"])
@@ -208,7 +215,7 @@ def test_all_annotations_follow_augmentation(entry):
     batch = {k: v[:, :8] if v.shape[1:2] == (100,) else v for k, v in batch.items()}
     batch = {key: jnp.asarray(value) for key, value in batch.items()}
     out = jax.jit(lambda key, batch: augment(key, batch, [entry]))(jax.random.key(2), batch)
-    masks, valid = np.asarray(out["instance_masks"]), np.asarray(out["box_valid"])
+    masks, valid = unpacked(out["instance_masks"]), np.asarray(out["box_valid"])
     np.testing.assert_array_equal(masks.any((2, 3)), valid)
     segmentation = np.asarray(out["segmentation"])
     np.testing.assert_array_equal(masks.any(1), (segmentation != 0) & (segmentation != 255))
@@ -380,7 +387,7 @@ def test_annotations_follow_a_turn_of_the_users(own_parts):
     step = {"name": "turn", "degrees": 40.0}
     stream = stream_of(train=True, train_transforms=(step,))
     (batch, *_) = host(stream)
-    masks, valid = batch["instance_masks"], batch["box_valid"]
+    masks, valid = unpacked(batch["instance_masks"]), batch["box_valid"]
     np.testing.assert_array_equal(masks.any((2, 3)), valid)
     for row in range(4):
         for mask, box in zip(masks[row][valid[row]], batch["boxes"][row][valid[row]]):
@@ -419,10 +426,17 @@ def test_facts_of_shapes_are_stored_and_read_again():
     faces = Facts(
         keypoint_names=("nose", "left eye", "right eye"),
         keypoint_pairs=((1, 2),),
+        skeleton=((0, 1), (0, 2)),
+        things=(0, 2),
         vocabulary={"words": ["a", "b"]},
     )
     assert faces.keypoint_order == (0, 2, 1)
     assert Facts.from_json(faces.to_json()) == faces
+
+
+def test_pairs_follow_from_names():
+    names = ("nose", "right_eye", "left_eye", "l_ear", "r_ear", "left_hip", "left", "l_eye")
+    assert mirrored_pairs(names) == ((2, 1), (3, 4))
 
 
 @pytest.mark.parametrize(
@@ -436,6 +450,8 @@ def test_facts_of_shapes_are_stored_and_read_again():
         ('{"records": {"train": "many"}}', "damaged"),
         ('{"records": [1]}', "damaged"),
         ('{"keypoint_pairs": [[1]]}', "damaged"),
+        ('{"skeleton": [1]}', "damaged"),
+        ('{"things": "some"}', "damaged"),
         ('{"vocabulary": []}', "vocabulary is no table"),
     ],
 )

@@ -7,11 +7,11 @@ import pytest
 from flax import linen as nn
 
 from jaxvision.data.geometry import Geometry
-from jaxvision.ops import boxes
+from jaxvision.ops import bits, boxes
 from jaxvision.runs import Prediction
 from jaxvision.tasks import base
 from jaxvision.tasks.localization import report
-from jaxvision.tasks.localization.task import Localization, largest
+from jaxvision.tasks.localization.task import Localization, extent_of, largest
 
 KEY = jax.random.key(0)
 
@@ -46,7 +46,8 @@ def batch():
         ),
         "box_label": jnp.array([[0, 1], [0, 0], [0, 0]]),
         "box_valid": jnp.array([[True, True], [True, False], [False, False]]),
-        "instance_masks": jnp.asarray(masks),
+        "instance_masks": bits.pack(jnp.asarray(masks)),
+        "mask_valid": jnp.array([[True, True], [True, False], [False, False]]),
         "valid": jnp.array([True, True, False]),
     }
 
@@ -62,7 +63,8 @@ def test_overlaps_by_hand():
 
 def test_the_largest_is_that_of_the_most_visible_pixels():
     given = batch()
-    extent = given["instance_masks"].sum((2, 3)).astype(jnp.float32)
+    extent = extent_of(given)
+    assert extent.tolist() == [[4, 16], [8, 0], [0, 0]]
     label, box, found = largest(given["box_valid"], extent, given["box_label"], given["boxes"])
     assert label.tolist()[:2] == [1, 0]
     assert box.tolist()[:2] == [[0, 0, 4, 4], [4, 2, 8, 4]]

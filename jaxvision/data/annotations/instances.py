@@ -2,18 +2,21 @@
 
 A batch has `boxes` f32 [b, n, 4] (x0, y0, x1, y1 in pixels), `box_label` i32 [b, n], `box_valid`
 and `box_crowd` bool [b, n] and, where the data have them, `box_area` f32 [b, n] (what the
-annotation calls the object's area, in pixels of the network's input), `instance_masks` bool
-[b, n, h, w] and `keypoints` f32 [b, n, k, 3] (x, y, visible). n is `Settings.max_instances`; rows
-after a record's last object are zeros and not valid.
+annotation calls the object's area, in pixels of the network's input), `instance_masks` uint8
+[b, n, h, ceil(w / 8)] (the bits of each row, `jaxvision.ops.bits`) with `mask_valid` bool [b, n]
+(which objects have a mask at all), and `keypoints` f32 [b, n, k, 3] (x, y, visible). n is
+`Settings.max_instances`; rows after a record's last object are zeros and not valid.
 
 A source may give `relative_boxes`, in parts of the image's sides, instead of `boxes`, and
-`annotated_size`, the (height, width) of the image on which the boxes were drawn.
+`annotated_size`, the (height, width) of the image on which the boxes were drawn. It gives masks as
+a map `instances` [h, w] in which 0 is background and k the k-th object; where objects overlap, as
+`instance_masks` bool [n, h, w], or `jaxvision.data.masks.Crops`, perhaps with `mask_valid` [n]; or
+as `segmentations`, what a COCO file says of each (`jaxvision.data.masks.segmentation_of`).
 
-On the host masks stay a map `instances` [h, w] in which 0 is background and k the k-th object, or,
-where objects overlap, `instance_masks` bool [n, h, w].
+On the host masks are such a map, or else crops.
 
-**The rule.** Boxes are clipped to the image. An object of whose box no area is left, or whose mask
-has no pixel left, is taken away with all that belongs to it (on the device: marked as not valid).
+**The rule.** Boxes are clipped to the image. An object of whose box no area is left, or of whose
+mask no pixel, is taken away with all that belongs to it (on the device: marked as not valid).
 A key point outside of the image is not visible. `box_area` changes with the image's scale, and not
 with what a crop cuts off. Of more objects than fit a batch the largest boxes stay, crowds last.
 """
@@ -21,6 +24,7 @@ with what a crop cuts off. Of more objects than fit a batch the largest boxes st
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
@@ -29,15 +33,19 @@ from jaxvision.data.annotations.kind import Kind, Record, Settings
 from jaxvision.data.annotations.segmentation import check_turned, fitted, turned_alike
 from jaxvision.data.codecs import decode_mask
 from jaxvision.data.geometry import Geometry
+from jaxvision.data.masks import Crops, segmentation_of
 from jaxvision.data.motion import Joint, Motion
+from jaxvision.data.segment_maps import SegmentMap
 from jaxvision.errors import UserError
+from jaxvision.ops import bits
 from jaxvision.ops import boxes as box_ops
 from jaxvision.ops import geometry as affine
 
-# One row an object.
+# Arrays of one row an object, and what else has one entry an object.
 _ROWS = (
-    "boxes", "relative_boxes", "box_label", "box_crowd", "box_area", "instance_masks", "keypoints"
+    "boxes", "relative_boxes", "box_label", "box_crowd", "box_area", "mask_valid", "keypoints"
 )  # fmt: skip
+_PARTS = ("instance_masks", "segmentations", *_ROWS)
 
 
 class Instances(Kind):
@@ -45,11 +53,13 @@ class Instances(Kind):
 
     record_keys = (
         "boxes", "relative_boxes", "annotated_size", "box_label", "box_crowd", "box_area",
-        "instances", "instance_masks", "keypoints",
+        "instances", "instance_masks", "segmentations", "mask_valid", "keypoints",
     )  # fmt: skip
     batch_keys = (
-        "boxes", "box_label", "box_valid", "box_crowd", "box_area", "instance_masks", "keypoints"
+        "boxes", "box_label", "box_valid", "box_crowd", "box_area", "instance_masks", "mask_valid",
+        "keypoints",
     )  # fmt: skip
+    forms = dict.fromkeys(("instances", "segmentations", "mask_valid"), "instance_masks")
     placed = joins = True
 
     def present(self, record: Record) -> bool:
@@ -73,14 +83,8 @@ class Instances(Kind):
             found["box_area"] = _array(record, "box_area", np.float32, (), name)
         if "keypoints" in record:
             found["keypoints"] = _array(record, "keypoints", np.float32, (None, 3), name)
-        if "instance_masks" in record:
-            masks = _array(record, "instance_masks", np.bool_, (None, None), name)
-            found["instance_masks"] = masks
-        elif "instances" in record:
-            found["instances"] = _index_map(
-                record["instances"], len(boxes), name, settings.max_image_pixels
-            )
-        for key in _ROWS:
+        found |= _masks(record, len(boxes), name, settings.max_image_pixels)
+        for key in _PARTS:
             if key in found and len(found[key]) != len(boxes):
                 raise UserError(f"{name} has {len(boxes)} boxes, but {key} of {len(found[key])}.")
         if "annotated_size" in record:
@@ -117,8 +121,11 @@ class Instances(Kind):
             )
         if "instances" in found:
             found["instances"] = fitted(found["instances"], size, name)
-        if "instance_masks" in found and found["instance_masks"].shape[1:] != size:
-            fitted(found["instance_masks"][0], size, name)
+        if "segmentations" in found:
+            masks = Crops.of_segmentations(found.pop("segmentations"), size, name)
+            found["instance_masks"] = masks
+        if "instance_masks" in found:
+            found["instance_masks"] = _fitted_masks(found["instance_masks"], size, name)
         limits = np.array([size[1], size[0], size[1], size[0]], np.float32)
         if "relative_boxes" in found:
             found["boxes"] = found.pop("relative_boxes") * limits
@@ -144,8 +151,7 @@ class Instances(Kind):
         if "instances" in moved:
             moved["instances"] = geometry.labels(moved["instances"], 0)
         if "instance_masks" in moved:
-            masks = [geometry.labels(mask, 0) for mask in moved["instance_masks"]]
-            moved["instance_masks"] = np.array(masks, bool).reshape(-1, *geometry.size)
+            moved["instance_masks"] = moved["instance_masks"].move(geometry)
         return _filtered(moved)
 
     def select(self, record: Record, kept: Bool[np.ndarray, " n"]) -> dict[str, Any]:
@@ -165,10 +171,11 @@ class Instances(Kind):
                 row[key] = np.zeros((limit, *record[key].shape[1:]), record[key].dtype)
                 row[key][:count] = record[key]
         if "instances" in record:
-            index = record["instances"]
-            row["instance_masks"] = np.zeros((limit, *index.shape), bool)
-            numbers = np.arange(1, count + 1, dtype=index.dtype)
-            np.equal(index, numbers[:, None, None], out=row["instance_masks"][:count])
+            masks = [np.packbits(record["instances"] == k + 1, axis=1) for k in range(count)]
+            row["instance_masks"] = _padded(masks, record["instances"].shape, limit)
+        if "instance_masks" in record:
+            crops = record["instance_masks"]
+            row["instance_masks"] = _padded(crops.bits(), crops.size, limit)
         row["box_valid"] = np.arange(limit) < count
         return row
 
@@ -184,9 +191,12 @@ class Instances(Kind):
         if "box_area" in batch:
             moved["box_area"] = batch["box_area"] * motion.area_scale[:, None]
         if "instance_masks" in batch:
-            masks = motion.labels(jnp.moveaxis(batch["instance_masks"], 1, -1), 0)
-            moved["instance_masks"] = jnp.moveaxis(masks, -1, 1)
-            left &= moved["instance_masks"].any((-2, -1))
+            # Nearest neighbours move a pixel with all its bits: those of eight objects.
+            planes = bits.planes(batch["instance_masks"], width)
+            planes = jax.vmap(lambda plane: motion.labels(plane, 0), 1, 1)(planes)
+            masks = bits.from_planes(planes, batch["instance_masks"].shape[1])
+            moved["instance_masks"] = masks
+            left &= masks.any((-2, -1)) | ~batch["mask_valid"]
         if "box_valid" in batch:
             moved["box_valid"] = batch["box_valid"] & left
         if "keypoints" in batch:
@@ -245,8 +255,63 @@ def _check_labels(labels: np.ndarray, name: str, num_classes: int) -> None:
         )
 
 
+def _masks(record: Record, count: int, name: str, max_pixels: int) -> dict[str, Any]:
+    """The masks of a source's record, of which polygons and run lengths are checked, not drawn.
+
+    Raises:
+      UserError: they are wrong.
+    """
+    found: dict[str, Any] = {}
+    there = np.ones(count, bool)
+    if "instance_masks" in record:
+        masks = record["instance_masks"]
+        if not isinstance(masks, Crops):
+            masks = Crops.of_stack(_array(record, "instance_masks", np.bool_, (None, None), name))
+        found["instance_masks"] = masks
+    elif "segmentations" in record:
+        found["segmentations"] = []
+        for number, given in enumerate(record["segmentations"]):
+            one = given if isinstance(given, str) else segmentation_of(given)
+            if isinstance(one, str):
+                raise UserError(f"{name}: {one if one is given else f'object {number} {one}'}.")
+            found["segmentations"].append(one)
+        there = np.array([one is not None for one in found["segmentations"]], bool)
+    elif "instances" in record:
+        found["instances"] = _index_map(record["instances"], count, name, max_pixels)
+    if found:
+        given = "mask_valid" in record
+        found["mask_valid"] = _array(record, "mask_valid", np.bool_, (), name) if given else there
+    return found
+
+
+def _fitted_masks(masks: Crops, size: tuple[int, ...], name: str) -> Crops:
+    """Raises:
+    UserError: they are of an image of another size.
+    """
+    height, width = size
+    if not len(masks):
+        return Crops.of((), (height, width))
+    if masks.size != size:
+        have = "x".join(map(str, masks.size[::-1]))
+        raise UserError(f"{name}: the image is {width}x{height} pixels, its masks {have}.")
+    return masks
+
+
+def _padded(
+    masks: Sequence[np.ndarray] | np.ndarray, size: tuple[int, int], limit: int
+) -> np.ndarray:
+    """Masks as bits, and empty ones behind them."""
+    height, width = size
+    rows = np.zeros((limit, height, -(-width // 8)), np.uint8)
+    for row, mask in zip(rows, masks):
+        row[:] = mask
+    return rows
+
+
 def _index_map(index: Any, count: int, name: str, max_pixels: int) -> np.ndarray:
     """uint8 [h, w], or int32 for more objects than 255; numbers up to `count`."""
+    if isinstance(index, SegmentMap):
+        index = index.decoded(name + " (instances)", max_pixels)
     if not isinstance(index, np.ndarray):
         index = decode_mask(index, name + " (instances)", max_pixels)
     if index.min(initial=0) < 0 or index.max(initial=0) > count:
@@ -269,9 +334,10 @@ def _filtered(found: dict[str, Any]) -> dict[str, Any]:
     boxes = found["boxes"]
     kept = (boxes[:, 2:] > boxes[:, :2]).all(-1)
     if "instances" in found:
-        kept &= np.bincount(found["instances"].ravel(), minlength=len(boxes) + 1)[1:] > 0
+        pixels = np.bincount(found["instances"].ravel(), minlength=len(boxes) + 1)[1:]
+        kept &= (pixels > 0) | ~found["mask_valid"]
     if "instance_masks" in found:
-        kept &= found["instance_masks"].any((1, 2))
+        kept &= found["instance_masks"].any() | ~found["mask_valid"]
     return found if kept.all() else _selected(found, kept)
 
 
@@ -287,6 +353,8 @@ def _largest(record: Record, count: int) -> Bool[np.ndarray, " n"]:
 def _selected(found: dict[str, Any], kept: Bool[np.ndarray, " n"]) -> dict[str, Any]:
     """The objects that are kept, with all that belongs to them."""
     out = {**found, **{key: found[key][kept] for key in _ROWS if key in found}}
+    if "instance_masks" in found:
+        out["instance_masks"] = found["instance_masks"].select(kept)
     if "instances" in found:
         numbers = np.concatenate([[0], np.where(kept, np.cumsum(kept), 0)])
         out["instances"] = numbers.astype(found["instances"].dtype)[found["instances"]]

@@ -46,12 +46,15 @@ class Kind(ABC):
     Attributes:
       record_keys: of a record on the host; the first is there if the annotation is.
       batch_keys: of a batch.
+      forms: keys of a source's record, and of what each is a form: it is not looked at where that
+        is left out.
       placed: whether it lies on the image and has to follow it.
       joins: whether `join_on_device` makes one of those of several images.
     """
 
     record_keys: tuple[str, ...]
     batch_keys: tuple[str, ...]
+    forms: Mapping[str, str] = {}
     placed = False
     joins = False
 

@@ -22,6 +22,7 @@ from jaxvision.data.codecs import (
 from jaxvision.data.geometry import Geometry
 from jaxvision.data.label_maps import WIDE_IGNORE, ignored, label_type
 from jaxvision.data.motion import Motion
+from jaxvision.data.segment_maps import SegmentMap
 from jaxvision.errors import UserError
 
 
@@ -109,7 +110,8 @@ def check_turned(
     Raises:
       UserError: it lies on the image as that was stored.
     """
-    if isinstance(mask, np.ndarray) or orientation_of(mask, name + " (mask)") == 1:
+    turns = not isinstance(mask, (np.ndarray, SegmentMap))
+    if not turns or orientation_of(mask, name + " (mask)") == 1:
         remedy = (
             "Turn the mask, or give it the same tag "
             "(exiftool -TagsFromFile PHOTO -Orientation MASK)."
@@ -160,6 +162,8 @@ def turned_alike(
 def _stored(record: Record, name: str, settings: Settings) -> np.ndarray:
     """The values of a source's mask, as they are stored; of colours, packed into one integer."""
     mask, name = record["segmentation"], name + " (mask)"
+    if isinstance(mask, SegmentMap):
+        return mask.decoded(name, settings.max_image_pixels)
     if isinstance(mask, np.ndarray):
         return packed_colours(mask, name) if settings.mask_colours else mask
     decode = decode_colours if settings.mask_colours else decode_mask

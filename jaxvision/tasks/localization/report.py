@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from jaxvision.tasks import pictures
-from jaxvision.tasks.localization.task import largest
+from jaxvision.tasks.localization.task import extent_of, largest
 
 _TRUE, _FOUND = "#2a9d2a", "#d02020"
 
@@ -28,8 +28,7 @@ def picture(task: Any, batch: Mapping[str, Any], outputs: Mapping[str, Any]) -> 
     guesses = np.asarray(outputs["probabilities"]).argmax(-1)
     truth = None
     if "boxes" in batch:
-        extent = np.asarray(batch["instance_masks"]).sum((2, 3)).astype(np.float32)
-        truth = largest(batch["box_valid"], extent, batch["box_label"], batch["boxes"])
+        truth = largest(batch["box_valid"], extent_of(batch), batch["box_label"], batch["boxes"])
     tiles, captions, wrong = [], [], []
     for row, image in enumerate(images):
         lines = [(found[row], _FOUND)]

@@ -4,6 +4,7 @@ The loss is softmax cross-entropy plus the squared error of the box, whose coord
 the image's sides (Sermanet et al., OverFeat, 2013, https://arxiv.org/abs/1312.6229).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -15,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxvision.errors import UserError
 from jaxvision.losses import Objective, cross_entropy, masked_ratio
 from jaxvision.metrics import Mean, TopK
-from jaxvision.ops import boxes
+from jaxvision.ops import bits, boxes
 from jaxvision.tasks import base
 from jaxvision.tasks.base import Batch, Metric, Sums, Variables
 from jaxvision.tasks.inputs import Inputs
@@ -41,6 +42,15 @@ def largest(
     chosen = jnp.where(valid, extent, -1.0).argmax(1)
     rows = jnp.arange(len(chosen))
     return label[rows, chosen], box[rows, chosen], valid.any(1)
+
+
+def extent_of(batch: Mapping[str, Any]) -> Float[Array, "b n"]:
+    """How large objects are: visible pixels, or the box's area of those without a mask."""
+    area = boxes.area(jnp.asarray(batch["boxes"]))
+    if "instance_masks" not in batch:
+        return area
+    pixels = bits.count(jnp.asarray(batch["instance_masks"])).astype(jnp.float32)
+    return jnp.where(jnp.asarray(batch["mask_valid"]), pixels, area)
 
 
 @dataclass(frozen=True)
@@ -82,9 +92,7 @@ class Localization(base.Task):
         """(class [b], box [b, 4] in parts of the sides, which rows count [b])."""
         if "boxes" not in batch:
             raise UserError("The data have no boxes; is this a data set for localisation?")
-        extent = boxes.area(batch["boxes"])
-        if "instance_masks" in batch:
-            extent = batch["instance_masks"].sum((2, 3)).astype(jnp.float32)
+        extent = extent_of(batch)
         label, box, found = largest(batch["box_valid"], extent, batch["box_label"], batch["boxes"])
         height, width = batch["image"].shape[1:3]
         sides = jnp.array([width, height, width, height], jnp.float32)

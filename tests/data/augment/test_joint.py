@@ -153,6 +153,6 @@ def test_probability_key_and_what_cannot_be_joined(name):
     for key, value in (("label", jnp.zeros(2, int)), ("segmentation", jnp.zeros((2, 40, 60), int))):
         with pytest.raises(UserError, match=f"makes one image of several.* with {key}"):
             augment(jax.random.key(0), {**batch, key: value}, [{"name": name}])
-    masks = jnp.zeros((2, 2, HEIGHT, WIDTH), bool)
+    masks = jnp.zeros((2, 2, HEIGHT, -(-WIDTH // 8)), jnp.uint8)
     with pytest.raises(UserError, match="does not carry along instance_masks"):
         augment(jax.random.key(0), {**batch, "instance_masks": masks}, [{"name": name}])

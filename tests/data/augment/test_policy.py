@@ -10,6 +10,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from jaxvision.data.augment import augment, names, normalize, policy, rand_augment, validate
 from jaxvision.data.augment.rand_augment import OPERATIONS, apply_operation, strengths
 from jaxvision.errors import UserError
+from jaxvision.ops import bits
 
 
 def apply(images, name, strength):
@@ -149,7 +150,8 @@ def placed(batch):
         "segmentation": jnp.asarray(masks),
         "boxes": jnp.asarray(boxes),
         "box_valid": jnp.asarray([[True, False]] * 3),
-        "instance_masks": jnp.asarray(instances),
+        "instance_masks": bits.pack(jnp.asarray(instances)),
+        "mask_valid": jnp.asarray([[True, False]] * 3),
         "keypoints": jnp.asarray(points),
     }
 
@@ -165,8 +167,9 @@ def placed(batch):
 def test_all_annotations_move_together(placed, entry):
     out = jax.jit(lambda k, b: augment(k, b, [entry]))(jax.random.key(1), placed)
     segmentation = np.asarray(out["segmentation"])
-    np.testing.assert_array_equal(np.asarray(out["instance_masks"])[:, 0], segmentation == 1)
-    assert not np.asarray(out["instance_masks"])[:, 1].any()
+    masks = np.unpackbits(np.asarray(out["instance_masks"]), axis=-1)
+    np.testing.assert_array_equal(masks[:, 0], segmentation == 1)
+    assert not masks[:, 1].any()
     np.testing.assert_array_equal(out["box_valid"], placed["box_valid"])
     for index in range(3):
         rows, columns = np.nonzero(segmentation[index] == 1)

@@ -1,0 +1,173 @@
+"""Panoptic quality against a loop written from the paper, panopticapi's numbers, and by hand."""
+
+import json
+
+import numpy as np
+import pytest
+from parity.deterministic import _uniform
+from PIL import Image
+
+from jaxvision.data.segment_maps import segment_numbers
+from jaxvision.errors import UserError
+from jaxvision.metrics.panoptic import Segments, panoptic_counts, panoptic_scores
+
+
+def by_loop(found, truth, num_classes):
+    """Section 4 of the paper, and section 4.2 on void and groups, segment by segment."""
+    counts = np.zeros((num_classes, 4))
+    void = truth.numbers == 0
+    matched_there, matched_seen = set(), set()
+    for i, label in zip(truth.ids, truth.label):
+        if truth.crowd[list(truth.ids).index(i)]:
+            continue
+        for j, other in zip(found.ids, found.label):
+            mine, theirs = truth.numbers == i, (found.numbers == j) & ~void
+            overlap = (mine & theirs).sum() / max((mine | theirs).sum(), 1)
+            if label == other and overlap > 0.5:
+                counts[label, :2] += overlap, 1
+                matched_there.add(i)
+                matched_seen.add(j)
+    for i, label, crowd in zip(truth.ids, truth.label, truth.crowd):
+        counts[label, 3] += i not in matched_there and not crowd
+    for j, label in zip(found.ids, found.label):
+        mine = found.numbers == j
+        groups = np.isin(truth.numbers, truth.ids[truth.crowd & (truth.label == label)])
+        ignored = (mine & (void | groups)).sum() > 0.5 * mine.sum()
+        counts[label, 2] += j not in matched_seen and not ignored
+    return counts
+
+
+def drawn(seed, size=(40, 50), classes=4):
+    """(found, truth): rectangles with void between; what is found is shifted, relabelled, cut."""
+    rng = np.random.default_rng(seed)
+    there, seen = np.zeros(size, int), np.zeros(size, int)
+    labels = {}
+    for number in rng.choice(10**6, 8, replace=False) + 1:
+        y, x = rng.integers(0, 30), rng.integers(0, 40)
+        h, w = rng.integers(4, 20, 2)
+        labels[int(number)] = int(rng.integers(classes))
+        there[y : y + h, x : x + w] = number
+        y, x = y + rng.integers(0, 3), x + rng.integers(0, 3)
+        seen[y : y + h, x : x + w] = number + 7
+    ids = np.unique(there[there > 0])
+    label = np.array([labels[one] for one in ids.tolist()])
+    crowd = np.zeros(len(ids), bool)
+    for one in range(0, classes, 2):  # at most one crowd of a class
+        crowd[np.flatnonzero(label == one)[:1]] = True
+    found_ids = np.unique(seen[seen > 0])
+    found_label = np.array([labels[one - 7] for one in found_ids.tolist()])
+    wrong = rng.random(len(found_ids)) < 0.2
+    found_label = np.where(wrong, (found_label + 1) % classes, found_label)
+    return Segments(seen, found_ids, found_label), Segments(there, ids, label, crowd)
+
+
+def test_counts_are_those_of_the_paper():
+    total = np.zeros((4, 4))
+    for seed in range(60):
+        found, truth = drawn(seed)
+        counts = panoptic_counts(found, truth, 4)
+        np.testing.assert_allclose(counts, by_loop(found, truth, 4), rtol=1e-12)
+        total += counts
+    assert (total > 15).all()  # everything has occurred
+
+
+def test_quality_by_hand():
+    there = np.zeros((4, 10), int)
+    there[:, :4], there[:, 4:8] = 5, 6
+    seen = np.zeros((4, 10), int)
+    seen[:, :3], seen[:, 4:5], seen[:, 8:] = 1, 2, 3
+    truth = Segments(there, np.array([5, 6]), np.array([0, 1]), np.array([False, False]))
+    found = Segments(seen, np.array([1, 2, 3]), np.array([0, 1, 1]))
+    counts = panoptic_counts(found, truth, 3)
+    # The first is found at 3/4; the second is missed, by a false one; the third lies in void.
+    np.testing.assert_array_equal(counts, [[0.75, 1, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0]])
+    scores = panoptic_scores(counts, ("a", "b", "c"), things=(0,))
+    assert scores["pq"] == 0.375
+    assert scores["sq"] == 0.375
+    assert scores["rq"] == 0.5
+    assert (scores["pq_things"], scores["sq_things"], scores["rq_things"]) == (0.75, 0.75, 1)
+    assert (scores["pq_stuff"], scores["rq_stuff"]) == (0, 0)
+    assert (scores["pq/a"], scores["pq/b"]) == (0.75, 0)
+    assert np.isnan(scores["pq/c"])
+    alone = panoptic_scores(counts, ("a", "b", "c"), things=(0, 1))
+    assert np.isnan(alone["pq_stuff"])
+    none = panoptic_scores(np.zeros((1, 4)), ("a",), ())
+    assert np.isnan(none["pq"])
+
+
+def test_maps_that_do_not_fit():
+    found, truth = drawn(0)
+    with pytest.raises(UserError, match=r"found is of \[2, 2\] pixels, that of what is there of"):
+        panoptic_counts(found._replace(numbers=np.zeros((2, 2), int)), truth, 4)
+    with pytest.raises(UserError, match=r"true map has a segment of number .*; listed are"):
+        panoptic_counts(found, truth._replace(ids=truth.ids + 1), 4)
+    more = found._replace(ids=np.append(found.ids, 3), label=np.append(found.label, 0))
+    with pytest.raises(UserError, match="found map has no pixel of the listed segment 3"):
+        panoptic_counts(more, truth, 4)
+
+
+# -- real data ------------------------------------------------------------------------------------
+
+
+def load(folder, annotation, classes):
+    numbers = segment_numbers(np.asarray(Image.open(folder / annotation["file_name"])))
+    segments = annotation["segments_info"]
+    return Segments(
+        numbers,
+        np.array([one["id"] for one in segments]),
+        np.array([classes.index(one["category_id"]) for one in segments]),
+        np.array([one["iscrowd"] for one in segments], bool),
+    )
+
+
+def perturbed(truth, seed, num_classes):
+    """A copy that is shifted, with segments that are of other classes, void, or split."""
+    chance = (_uniform(f"panoptic {seed}", (len(truth.ids), 4)) + 1) / 2
+    count = len(truth.ids)
+    numbers = np.zeros_like(truth.numbers)
+    for place, one in enumerate(truth.ids, start=1):
+        numbers[truth.numbers == one] = place
+    numbers = np.roll(numbers, (1 + seed % 5, 2 + seed % 7), (0, 1))
+    label = np.where(chance[:, 0] < 0.2, (num_classes * chance[:, 1]).astype(int), truth.label)
+    void, split = (np.flatnonzero(chance[:, k] < share) + 1 for k, share in ((2, 0.2), (3, 0.3)))
+    numbers[np.isin(numbers, void)] = 0
+    right = numbers[:, numbers.shape[1] // 2 :]
+    right[np.isin(right, split)] += count
+    ids = np.arange(1, 2 * count + 1)
+    there = np.isin(ids, numbers)
+    return Segments(numbers, ids[there], np.concatenate([label, label])[there])
+
+
+def real(shared_data, name, stem):
+    """(folder of the PNGs, JSON, ids of the categories, indices of things)."""
+    folder = shared_data / name
+    content = json.loads((folder / f"{stem}.json").read_text())
+    categories = sorted(content["categories"], key=lambda one: one["id"])
+    things = [place for place, one in enumerate(categories) if one["isthing"]]
+    return folder / stem, content["annotations"], [one["id"] for one in categories], things
+
+
+COCO128 = "panoptic_segmentation/annotations/panoptic_val2017"
+# What panopticapi (7bb4655) gives of the perturbed copies.
+PANOPTICAPI = {
+    "panoptic_sample": {},
+    "coco128_val": {},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "stem", "images"),
+    [("panoptic_sample", "panoptic_examples", 2), ("coco128_val", COCO128, 20)],
+)
+def test_real_files_give_the_numbers_of_panopticapi(shared_data, name, stem, images):
+    folder, annotations, ids, things = real(shared_data, name, stem)
+    counts = np.zeros((len(ids), 4))
+    for place, annotation in enumerate(annotations[:images]):
+        truth = load(folder, annotation, ids)
+        same = panoptic_counts(truth._replace(crowd=None), truth, len(ids))
+        np.testing.assert_array_equal(same[:, 0], same[:, 1])
+        assert not same[:, 2:].any()
+        counts += panoptic_counts(perturbed(truth, place, len(ids)), truth, len(ids))
+    scores = panoptic_scores(counts, list(map(str, ids)), things)
+    for key, value in PANOPTICAPI[name].items():
+        assert scores[key] == pytest.approx(value, rel=1e-12), key
