@@ -19,6 +19,7 @@ class Facts:
       records: number of records by split, as in `{"train[:90%]": 900}`.
       keypoint_names: in order.
       keypoint_pairs: (left, right) indices, which mirroring exchanges.
+      skeleton: pairs of key points, by index, that are drawn joined by a line.
       vocabulary: of the captions, as a tokenizer made it.
     """
 
@@ -27,6 +28,7 @@ class Facts:
     records: Mapping[str, int] = field(default_factory=dict)
     keypoint_names: tuple[str, ...] = ()
     keypoint_pairs: tuple[tuple[int, int], ...] = ()
+    skeleton: tuple[tuple[int, int], ...] = ()
     vocabulary: Mapping[str, Any] | None = None
 
     @classmethod
@@ -73,9 +75,8 @@ class Facts:
                 category_ids=tuple(map(int, given.get("category_ids", ()))),
                 records={_text(split): int(n) for split, n in given.get("records", {}).items()},
                 keypoint_names=tuple(map(_text, given.get("keypoint_names", ()))),
-                keypoint_pairs=tuple(
-                    (int(left), int(right)) for left, right in given.get("keypoint_pairs", ())
-                ),
+                keypoint_pairs=_pairs(given.get("keypoint_pairs", ())),
+                skeleton=_pairs(given.get("skeleton", ())),
                 vocabulary=given.get("vocabulary"),
             )
         except (TypeError, ValueError, AttributeError) as error:
@@ -99,3 +100,7 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no name")
     return value
+
+
+def _pairs(values: Any) -> tuple[tuple[int, int], ...]:
+    return tuple((int(first), int(second)) for first, second in values)

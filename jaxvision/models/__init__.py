@@ -63,6 +63,7 @@ from jaxvision.models.detection import (
     yolov3,
 )
 from jaxvision.models.generation import dcgan
+from jaxvision.models.pose import hourglass, simple_baseline
 from jaxvision.models.segmentation import (
     autoencoder,
     deconvnet,
@@ -148,6 +149,9 @@ _FAMILIES = (
     yolos,
     # Generation.
     dcgan,
+    # Pose.
+    hourglass,
+    simple_baseline,
 )
 _REGISTRY: Registry[Variant] = Registry(
     "model",
