@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from jaxvision.data.label_maps import IGNORE
-from jaxvision.data.resizing import OPENCV, resize_image, resize_mask
+from jaxvision.data.resizing import OPENCV, pair, resize_image, resize_mask
 from jaxvision.errors import UserError, unknown
 
 # What float32 leaves of a coordinate of some thousand pixels is exact to this.
@@ -287,7 +287,7 @@ class Geometry:
         there, size = self, abs(self.determinant)
         if antialias and 0 < size < 0.25:
             fewer = int(size**-0.5)
-            small = tuple(max(1, round(side / fewer)) for side in self.source)
+            small = pair([max(1, round(side / fewer)) for side in self.source])
             image = resize_image(image, small, "area")
             there = Geometry.resize(self.source, small).inverse.then(self)
         a, b, x, c, d, y = there.affine

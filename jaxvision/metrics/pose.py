@@ -55,7 +55,9 @@ def hits(
 
 
 def pck(
-    hit: Bool[np.ndarray, "n k"], counted: Bool[np.ndarray, "n k"], names: Sequence[str]
+    hit: Bool[Array | np.ndarray, "n k"],
+    counted: Bool[Array | np.ndarray, "n k"],
+    names: Sequence[str],
 ) -> dict[str, float]:
     """`pck`, of all key points that count, and `pck/<name>` of each; NaN where none does.
 

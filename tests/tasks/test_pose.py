@@ -292,8 +292,8 @@ def test_predictions_are_told_on_the_photograph(tmp_path):
 
 def test_evaluations_show_truth_and_prediction(tmp_path):
     task = make()
+    outputs = jax.device_get(task.predict(variables_of(task), batch(), KEY))
     host = jax.device_get(batch())
-    outputs = jax.device_get(task.predict(variables_of(task), host, KEY))
     picture = report.picture(task, host, outputs)
     tile = 192 + 2, 2 * 384 + 2
     assert picture.shape == (2 * tile[0], 2 * tile[1], 3)

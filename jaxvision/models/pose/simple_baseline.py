@@ -44,10 +44,11 @@ class SimpleBaseline(nn.Module):
         x = self.encoder(image, train)[-1]
         for index, width in enumerate(self.widths):
             place = 3 * index  # a convolution, a norm and a ReLU are entries of one Sequential
-            name, options = f"deconv_layers_{place}", {"dtype": self.dtype, "kernel_init": _small}
-            x = ConvTranspose2d(width, 4, 2, 1, use_bias=False, name=name, **options)(x)
+            deconv = ConvTranspose2d(
+                width, 4, 2, 1, 0, False, self.dtype, _small, name=f"deconv_layers_{place}"
+            )
             norm = BatchNorm(dtype=self.dtype, name=f"deconv_layers_{place + 1}")
-            x = nn.relu(norm(x, train))
+            x = nn.relu(norm(deconv(x), train))
         if not self.num_classes:
             return x
         score = Conv2d(

@@ -91,10 +91,10 @@ def figures(task: Any, rows: Mapping[str, np.ndarray], folder: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    measured = task.measured(rows)
+    found, truth, lengths = task.measured(rows)
     tolerances = np.linspace(0, max(0.5, 1.5 * task.tolerance), 61)
-    hit = np.array([hits(*measured, one)[0].sum(0) for one in tolerances])
-    counted = hits(*measured, 0.0)[1].sum(0)
+    hit = np.array([hits(found, truth, lengths, one)[0].sum(0) for one in tolerances])
+    counted = hits(found, truth, lengths, 0.0)[1].sum(0)
     figure = Figure(figsize=(7, 5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()

@@ -164,10 +164,8 @@ class Pose(base.Task):
         rows |= {name: batch[name] for name in ("geometry", "image_size")}
         return {"loss": Mean(error.total, error.weight)}, rows
 
-    def measured(
-        self, rows: Mapping[str, np.ndarray]
-    ) -> tuple[Float[np.ndarray, "n k 3"], Float[np.ndarray, "n k 3"], Float[np.ndarray, " n"]]:
-        """(key points found, true ones, reference lengths) in pixels of the photographs.
+    def measured(self, rows: Mapping[str, np.ndarray]) -> tuple[Any, Any, Any]:
+        """(key points found [n, k, 3], true ones, reference lengths [n]), in photographs' pixels.
 
         Args:
           rows: of `evaluate`, of all records.

@@ -4,10 +4,17 @@ from parity.case import Case
 
 CASES = {
     "simple_baseline_resnet50": Case(
-        (3, 3, 48, 33),
+        (2, 3, 64, 33),
         5,
         {"encoder_options": {"depths": (1, 1, 1, 1)}, "widths": (16, 12, 8)},
+    ),
+    # Few rectifiers, so that rounding decides no slope.
+    "simple_baseline_shallow": Case(
+        (3, 3, 16, 20),
+        5,
+        {"encoder": "resnet18", "encoder_options": {"depths": (1,)}, "widths": (12, 8)},
         gradients=True,
+        variant="simple_baseline_resnet50",
     ),
 }
 CLASSES = 17
@@ -24,5 +31,9 @@ def build(name, case):
 
     resnet = torchvision().models.resnet
     depths = case.options["encoder_options"]["depths"]
-    trunk = resnet.ResNet(resnet.Bottleneck, depths)
-    return PoseResNet(trunk, case.classes, case.options["widths"])
+    block = resnet.BasicBlock if name.endswith("shallow") else resnet.Bottleneck
+    trunk = resnet.ResNet(block, (*depths, *(1,) * (4 - len(depths))))
+    for stage in range(len(depths), 4):
+        delattr(trunk, f"layer{stage + 1}")
+    channels = 2 ** (5 + len(depths)) * block.expansion
+    return PoseResNet(trunk, channels, case.options["widths"], case.classes)
