@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from jaxvision.data.label_maps import IGNORE
-from jaxvision.data.resizing import OPENCV, resize_image, resize_mask
+from jaxvision.data.resizing import OPENCV, pair, resize_image, resize_mask
 from jaxvision.errors import UserError, unknown
 
 # What float32 leaves of a coordinate of some thousand pixels is exact to this.
@@ -235,7 +235,8 @@ class Geometry:
 
         Where whole pixels of the source become whole pixels of the output (crops, resizing, padding
         and flips), the part is cut out, resized and padded, each exactly; any other map, a rotation
-        for one, samples the source once, without antialiasing.
+        for one, samples the source once, between two of its pixels. With `antialias` a source that
+        becomes less than half as large is made smaller before, by a whole number.
 
         Args:
           image: uint8 [h, w, c]; a volume stays as it is.
@@ -246,7 +247,7 @@ class Geometry:
         if len(self.source) != 2:
             return image
         if self._spans is None:
-            return self._warped(image, interpolation, fill)
+            return self._warped(image, interpolation, antialias, fill)
         rows, columns = self._spans
         part = _cut(image, rows, columns)
         if part.size:
@@ -337,12 +338,18 @@ class Geometry:
         return whole
 
     def _warped(
-        self, image: np.ndarray, interpolation: str, fill: int | Sequence[int]
+        self, image: np.ndarray, interpolation: str, antialias: bool, fill: int | Sequence[int]
     ) -> np.ndarray:
         """Sampled anew; OpenCV counts from the centre of the first pixel."""
         if interpolation not in OPENCV:
             raise unknown("interpolation", interpolation, OPENCV)
-        a, b, x, c, d, y = self.affine
+        there, size = self, abs(self.determinant)
+        if antialias and 0 < size < 0.25:
+            fewer = int(size**-0.5)
+            small = pair([max(1, round(side / fewer)) for side in self.source])
+            image = resize_image(image, small, "area")
+            there = Geometry.resize(self.source, small).inverse.then(self)
+        a, b, x, c, d, y = there.affine
         matrix = np.array(
             [[a, b, x + (a + b) / 2 - 0.5], [c, d, y + (c + d) / 2 - 0.5]], np.float64
         )

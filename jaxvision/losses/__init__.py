@@ -26,6 +26,7 @@ from jaxvision.losses.detection import (
     smooth_l1,
 )
 from jaxvision.losses.objective import Objective, Ratio, masked_mean, masked_ratio
+from jaxvision.losses.pose import heatmap_loss
 from jaxvision.losses.segmentation import dice, focal, hard_examples, lovasz, soft_iou, tversky
 from jaxvision.registry import Registry
 
@@ -58,6 +59,7 @@ __all__ = [
     "giou_loss",
     "hard_examples",
     "hard_negative_mining",
+    "heatmap_loss",
     "lovasz",
     "margin_loss",
     "masked_mean",

@@ -64,6 +64,7 @@ from jaxvision.models.detection import (
 )
 from jaxvision.models.generation import dcgan
 from jaxvision.models.instances import keypoint_rcnn, mask_rcnn
+from jaxvision.models.pose import hourglass, simple_baseline
 from jaxvision.models.segmentation import (
     autoencoder,
     deconvnet,
@@ -152,6 +153,9 @@ _FAMILIES = (
     keypoint_rcnn,
     # Generation.
     dcgan,
+    # Pose.
+    hourglass,
+    simple_baseline,
 )
 _REGISTRY: Registry[Variant] = Registry(
     "model",

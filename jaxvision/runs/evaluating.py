@@ -9,11 +9,10 @@ import jax
 
 from jaxvision import tasks
 from jaxvision.data import notices
-from jaxvision.data.facts import Facts
 from jaxvision.errors import UserError
 from jaxvision.runs.run import Run
 from jaxvision.train import compilation, mesh
-from jaxvision.train.beginning import open_loader
+from jaxvision.train.beginning import facts_of, open_loader
 from jaxvision.train.evaluation import Evaluator
 
 logger = logging.getLogger(__name__)
@@ -45,9 +44,8 @@ def evaluate(
     devices = mesh.make(config)
     mesh.check_batch(config.eval.batch_size or config.train.batch_size, devices, "eval.batch_size")
     loader = open_loader(config, split, devices, train=False)
-    if not run.facts.class_names:
-        names = tuple(loader.stream.source.class_names)
-        run = dataclasses.replace(run, facts=Facts(class_names=names))
+    if run.folder is None or not run.facts.class_names:  # weights alone know nothing of the data
+        run = dataclasses.replace(run, facts=facts_of(config, loader))
     variables = run.variables_for(loader.stream[0]["image"].shape)
     variables = jax.device_put(variables, mesh.replicated(devices))
     evaluator = Evaluator(run.task, config.seed)

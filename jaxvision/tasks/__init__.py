@@ -93,6 +93,7 @@ TASKS: Registry[Any] = Registry(
         "multilabel": Entry("jaxvision.tasks.multilabel", "Multilabel"),
         "localization": Entry("jaxvision.tasks.localization", "Localization"),
         "detection": Entry("jaxvision.tasks.detection", "Detection", roles=("detection",)),
+        "pose": Entry("jaxvision.tasks.pose", "Pose", roles=("pose",)),
         "pretraining": Entry("jaxvision.tasks.pretraining", "Dino"),
         "generation": Entry("jaxvision.tasks.generation", "Dcgan"),
     },

@@ -69,11 +69,12 @@ def training_step(name):
     @jax.jit
     def step(params):
         def loss(params):
-            logits, new = network(name, **precision).apply(
+            output, new = network(name, **precision).apply(
                 {"params": params, **rest}, image, train=True, mutable=list(rest)
             )
-            nll = optax.softmax_cross_entropy_with_integer_labels(logits, truth)
-            return nll.mean(), new
+            heads = output.values() if isinstance(output, dict) else [output]
+            nll = optax.softmax_cross_entropy_with_integer_labels
+            return sum(nll(logits, truth).mean() for logits in heads), new
 
         return jax.value_and_grad(loss, has_aux=True)(params)
 
@@ -124,7 +125,7 @@ def test_running_statistics_of_a_training_step(name):
 
 def of_classes():
     """Networks whose output is scores of classes; others are in test_task_networks.py."""
-    roles = ("backbones", "segmentation")
+    roles = ("backbones", "segmentation", "pose")
     return [name for name in models.names() if models.variant(name).role in roles]
 
 

@@ -62,7 +62,7 @@ def test_outputs_and_gradients(name):
 
 
 def test_every_other_network_has_a_case():
-    roles = ("backbones", "segmentation")
+    roles = ("backbones", "segmentation", "pose")  # test_parity.py
     entries = [models.variant(name) for name in models.names()]
     others = {entry.module for entry in entries if entry.role not in roles}
     others = {module for module in others if not hasattr(module, "heads")}  # test_detectors.py

@@ -78,7 +78,9 @@ def prepared(name: str, case: Case) -> torch.nn.Module:
 
 
 def logits_of(output: Any) -> torch.Tensor:
-    """The logits among what a network returns."""
+    """The logits among what a network returns; of several heads in a row the last one's."""
+    if isinstance(output, list):
+        return output[-1]
     if isinstance(output, dict):
         return output["out"] if "out" in output else output["logits"]
     return output
@@ -132,7 +134,9 @@ def outcome(
     if not case.gradients:
         return found
     truth = torch.from_numpy(labels(tuple(logits.shape[:-1]), case.classes))
-    loss = torch.nn.functional.cross_entropy(logits_of(network.train()(x)), truth)
+    output = network.train()(x)
+    heads = output if isinstance(output, list) else [logits_of(output)]
+    loss = sum(torch.nn.functional.cross_entropy(head, truth) for head in heads)
     loss.backward()
     gradients = [p.grad.numpy() for p in parameters.values()]
     return found | {

@@ -41,7 +41,10 @@ class Shapes(DrawnBuilder):
     BUILDER_CONFIGS = [ShapesConfig()]
     # Mirroring exchanges other points in each class (those of a heart, none of an arrow, and a
     # square's three corners become others), so that there are no pairs for all of them.
-    FACTS = Facts(keypoint_names=("centre", "first", "second", "third"))
+    FACTS = Facts(
+        keypoint_names=("centre", "first", "second", "third"),
+        skeleton=((0, 1), (0, 2), (0, 3)),
+    )
 
     def _info(self) -> tfds.core.DatasetInfo:
         size = self.builder_config.size

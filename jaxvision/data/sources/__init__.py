@@ -26,6 +26,7 @@ from jaxvision.data.sources.files import (
     read_file,
 )
 from jaxvision.data.sources.idx import Arrays, idx, idx_files, read_idx
+from jaxvision.data.sources.lsp import lsp
 from jaxvision.data.sources.panoptic import panoptic
 from jaxvision.data.sources.splits import Selection, Source, base_splits, cut, image_id
 from jaxvision.data.sources.table import table
@@ -47,6 +48,7 @@ SOURCES: Registry[Callable[..., Callable[[str], Source]]] = Registry(
         "voc": voc,
         "yolo": yolo,
         "idx": idx,
+        "lsp": lsp,
     },
 )
 register = SOURCES.register

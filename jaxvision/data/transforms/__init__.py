@@ -9,7 +9,7 @@ belongs on the device: `jaxvision.data.augment`.
 Users add their own by `register`; one that is no geometry gives back a changed record instead.
 """
 
-from jaxvision.data.transforms import cropping, objects, proposals, resizing, several
+from jaxvision.data.transforms import cropping, objects, proposals, resizing, several, single
 from jaxvision.data.transforms.pipeline import (
     TRANSFORMS,
     Drawn,
@@ -39,4 +39,5 @@ __all__ = [
     "register",
     "resizing",
     "several",
+    "single",
 ]

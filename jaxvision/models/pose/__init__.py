@@ -1,0 +1,1 @@
+"""Networks that give each key point of one object a heat map."""

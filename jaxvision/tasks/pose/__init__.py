@@ -1,0 +1,1 @@
+"""Pose: where the key points of one object are."""

@@ -1,0 +1,114 @@
+"""What pose shows: left limbs orange, right ones blue, those of the middle green."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from jaxvision.metrics.pose import hits
+from jaxvision.tasks import pictures, skeletons
+from jaxvision.tasks.pose.task import moved
+
+
+def picture(task: Any, batch: Mapping[str, Any], outputs: Mapping[str, Any]) -> np.ndarray:
+    """Pairs of images: the true key points (if known) on the left, those found on the right.
+
+    Args:
+      task: a `Pose`.
+      batch: host arrays, with the annotation `instances` if it is known.
+      outputs: of `task.predict`.
+
+    Returns:
+      uint8 [h, w, 3].
+    """
+    tiles = []
+    for row, image in enumerate(np.asarray(batch["image"])):
+        sides = [_drawn(task, image, np.asarray(outputs["keypoints"])[row], least=192)]
+        if "keypoints" in batch:
+            truth = batch["keypoints"][row][int(np.argmax(batch["box_valid"][row]))]
+            shown = (truth[:, 2] > 0) & bool(batch["box_valid"][row].any())
+            sides.insert(0, _drawn(task, image, truth, shown, least=192))
+        tiles.append(np.concatenate(sides, 1))
+    return pictures.grid(np.stack(tiles), columns=2)
+
+
+def _drawn(
+    task: Any, image: np.ndarray, points: np.ndarray, shown: Any = None, least: int = 320
+) -> np.ndarray:
+    """An image with key points (x, y, score); those from the threshold on, unless it is said."""
+    shown = points[:, 2] >= task.threshold if shown is None else shown
+    return skeletons.drawn(
+        image, points[:, :2], shown, task.skeleton, task.keypoint_pairs, least=least
+    )
+
+
+def on_photograph(prediction: Any) -> np.ndarray:
+    """Key points [k, 3] in pixels of the photograph, and their scores."""
+    points = prediction.outputs["keypoints"].astype(np.float32)
+    return moved(points[None], [prediction.geometry.inverse])[0]
+
+
+def summary(task: Any, prediction: Any, top: int = 5) -> dict[str, Any]:
+    """JSON-able: `keypoints`, by name [x, y, score]."""
+    points = on_photograph(prediction)
+    return {
+        "keypoints": {
+            name: [round(float(x), 2), round(float(y), 2), round(float(score), 6)]
+            for name, (x, y, score) in zip(task.keypoint_names, points)
+        }
+    }
+
+
+def cell(task: Any, prediction: Any, top: int = 5) -> str:
+    """One line for the table of `predict`: how many key points, and how sure they are."""
+    scores = on_photograph(prediction)[:, 2]
+    sure = scores >= task.threshold
+    text = f"{sure.sum()} of {len(scores)} key points"
+    return f"{text}, mean score {scores[sure].mean():.2f}" if sure.any() else text
+
+
+# The ends of the names of what `write` writes for each image.
+ENDINGS = (".png",)
+
+
+def write(task: Any, prediction: Any, folder: Path, stem: str) -> None:
+    """The photograph with the key points found and the limbs between them, as `stem.png`."""
+    shown = _drawn(task, prediction.image, on_photograph(prediction))
+    Image.fromarray(shown).save(folder / f"{stem}.png")
+
+
+def figures(task: Any, rows: Mapping[str, np.ndarray], folder: Path) -> None:
+    """PCK over the tolerance, of all key points and of each, as a picture.
+
+    Args:
+      task: a `Pose`.
+      rows: of an evaluation.
+      folder: gets `pck.png`.
+    """
+    # Without pyplot there is no window and no figure that stays in memory.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    found, truth, lengths = task.measured(rows)
+    tolerances = np.linspace(0, max(0.5, 1.5 * task.tolerance), 61)
+    hit = np.array([hits(found, truth, lengths, one)[0].sum(0) for one in tolerances])
+    counted = hits(found, truth, lengths, 0.0)[1].sum(0)
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for index, name in enumerate(task.keypoint_names):
+        if counted[index]:
+            colour = np.array(pictures.class_colour(index)) / 255
+            axes.plot(tolerances, hit[:, index] / counted[index], color=colour, label=name, lw=1)
+    if counted.any():
+        axes.plot(tolerances, hit.sum(1) / counted.sum(), color="black", label="all", lw=2.5)
+    axes.axvline(task.tolerance, color="grey", lw=1, ls="--")
+    what = " - ".join(task.keypoint_names[i] for i in task.segment) or "longer side of the box"
+    axes.set(xlim=(0, tolerances[-1]), ylim=(0, 1.02), ylabel="found")
+    axes.set_xlabel(f"distance / {what}")
+    axes.grid(alpha=0.3)
+    if counted.any():
+        axes.legend(loc="lower right", fontsize=8)
+    figure.savefig(folder / "pck.png", dpi=120)
