@@ -127,6 +127,91 @@ def segment_shapes(config: ConfigDict, size: int = 32) -> None:
     config.checkpoint.every = "1 epoch"
 
 
+def coco_recipe(config: ConfigDict) -> None:
+    """COCO's objects, and torchvision's recipe for detectors on ResNet-50 with a pyramid.
+
+    Args:
+      config: changed in place; the learning rate is each network's own.
+    """
+    config.data.source, config.data.dir = "coco", "data/coco"
+    config.data.options = {
+        "images": "{split}2017",
+        "annotations": "annotations/instances_{split}2017.json",
+    }
+    config.data.test = "val"
+    config.data.classes = COCO_CLASSES
+    config.data.mean, config.data.std = IMAGENET_MEAN, IMAGENET_STD
+    config.data.train_transforms = config.data.eval_transforms = ({"name": "resize_shortest"},)
+    config.data.augment = ({"name": "flip_horizontal"},)
+    config.model.encoder_weights = "default"
+    config.optimizer.name = "sgd"
+    config.optimizer.weight_decay = 1e-4
+    config.optimizer.freeze = (r"body/(conv1|bn1|layer1)",)
+    config.optimizer.freeze_statistics = (r"body/",)
+    config.schedule.name = "step"
+    config.schedule.milestones = ("16 epochs", "22 epochs")
+    config.schedule.warmup = 1000
+    config.train.batch_size = 16
+    config.train.duration = "26 epochs"
+    config.eval.every = config.checkpoint.every = "1 epoch"
+
+
+def learn_shapes(config: ConfigDict) -> None:
+    """4,000 of the built-in scenes of 96 pixels, 500 for the test, and one recipe for objects.
+
+    Ten epochs of AdamW, in batches of 32: a quarter of an hour for a reduced network on two CPU
+    cores.
+
+    Args:
+      config: changed in place.
+    """
+    config.data.name = "shapes"
+    config.data.options = {"size": 96, "train": 4000, "test": 500}
+    config.data.cache = True
+    config.data.max_instances = 8
+    config.data.mean = (0.5, 0.5, 0.5)
+    config.data.std = (0.25, 0.25, 0.25)
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.weight_decay = 0.05
+    config.optimizer.clip_norm = 1.0
+    config.schedule.name = "cosine"
+    config.schedule.warmup = "8%"
+    config.train.batch_size = 32
+    config.train.duration = "10 epochs"
+    config.eval.every = "5 epochs"
+
+
+# A Faster R-CNN of a tenth of the work, for `learn_shapes`: no map of stride 4, few channels.
+REDUCED_FASTER_RCNN = {
+    "encoder": "resnet18",
+    "strides": (8, 16, 32),
+    "width": 64,
+    "anchor_sizes": ((16,), (32,), (64,), (128,)),
+    "candidates": (300, 300),
+    "proposals": (100, 100),
+    "anchor_sampling": (64, 0.5, 0.7, 0.3),
+    "box_sampling": (64, 0.25, 0.5, 0.5),
+    "head_hidden": (256, 256),
+}
+
+
+# One of a few steps, whose programs are soon compiled.
+TINY_FASTER_RCNN = {
+    "encoder": "resnet18",
+    "encoder_options": {"depths": (1, 1, 1)},
+    "strides": (8, 16),
+    "width": 16,
+    "anchor_sizes": ((16,), (32,), (64,)),
+    "candidates": (30, 30),
+    "proposals": (20, 20),
+    "anchor_sampling": (32, 0.5, 0.7, 0.3),
+    "box_sampling": (16, 0.25, 0.5, 0.5),
+    "head_hidden": (32,),
+    "max_detections": 10,
+}
+
+
 def detect_shapes(config: ConfigDict, size: int = 64) -> None:
     """A detection recipe for a few steps on the built-in `shapes`, whose images are of `size`."""
     reduce_to_shapes(config, size)

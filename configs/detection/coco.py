@@ -13,7 +13,7 @@ for 16 images a step.
 from ml_collections import ConfigDict
 
 from jaxvision.config import check_variant
-from jaxvision.presets import COCO_CLASSES, IMAGENET_MEAN, IMAGENET_STD, detect_shapes
+from jaxvision.presets import coco_recipe, detect_shapes
 from jaxvision.tasks import default_config
 
 # Network and learning rate.
@@ -27,30 +27,10 @@ NETWORKS = {
 def get_config(variant: str = "") -> ConfigDict:
     variant = check_variant(variant, (*NETWORKS, "smoke"))
     config = default_config("detection")
-    config.data.source, config.data.dir = "coco", "data/coco"
-    config.data.options = {
-        "images": "{split}2017",
-        "annotations": "annotations/instances_{split}2017.json",
-    }
-    config.data.test = "val"
-    config.data.classes = COCO_CLASSES
-    config.data.mean, config.data.std = IMAGENET_MEAN, IMAGENET_STD
-    config.data.train_transforms = config.data.eval_transforms = ({"name": "resize_shortest"},)
-    config.data.augment = ({"name": "flip_horizontal"},)
+    coco_recipe(config)
     name, rate = NETWORKS.get(variant, NETWORKS["retinanet"])
     config.model.name = name
-    config.model.encoder_weights = "default"
-    config.optimizer.name = "sgd"
     config.optimizer.learning_rate = rate
-    config.optimizer.weight_decay = 1e-4
-    config.optimizer.freeze = (r"body/(conv1|bn1|layer1)",)
-    config.optimizer.freeze_statistics = (r"body/",)
-    config.schedule.name = "step"
-    config.schedule.milestones = ("16 epochs", "22 epochs")
-    config.schedule.warmup = 1000
-    config.train.batch_size = 16
-    config.train.duration = "26 epochs"
-    config.eval.every = config.checkpoint.every = "1 epoch"
     if variant == "smoke":
         detect_shapes(config)
         config.schedule.milestones = ("50%",)

@@ -19,7 +19,7 @@ first epoch takes five minutes more. SPP-net's convolutions are not trained, so 
 from ml_collections import ConfigDict
 
 from jaxvision.config import check_variant
-from jaxvision.presets import detect_shapes
+from jaxvision.presets import REDUCED_FASTER_RCNN, detect_shapes, learn_shapes
 from jaxvision.tasks import default_config
 
 _PYRAMID = {"encoder": "resnet18", "width": 64, "depth": 2}
@@ -35,20 +35,7 @@ NETWORKS = {
         "retinanet_resnet50_fpn_v2",
         {**_PYRAMID, "extra": "last", "sizes": (16, 32, 64, 128, 256), "max_detections": 100},
     ),
-    "fasterrcnn": (
-        "fasterrcnn_resnet50_fpn",
-        {
-            "encoder": "resnet18",
-            "strides": (8, 16, 32),
-            "width": 64,
-            "anchor_sizes": ((16,), (32,), (64,), (128,)),
-            "candidates": (300, 300),
-            "proposals": (100, 100),
-            "anchor_sampling": (64, 0.5, 0.7, 0.3),
-            "box_sampling": (64, 0.25, 0.5, 0.5),
-            "head_hidden": (256, 256),
-        },
-    ),
+    "fasterrcnn": ("fasterrcnn_resnet50_fpn", REDUCED_FASTER_RCNN),
     "rfcn": (
         "rfcn_resnet50",
         {
@@ -156,12 +143,7 @@ EPOCHS = {"fastestdet": 50, "detr": 20, "yolos": 25}  # of the others 10
 def get_config(variant: str = "") -> ConfigDict:
     variant = check_variant(variant, (*NETWORKS, "smoke"))
     config = default_config("detection")
-    config.data.name = "shapes"
-    config.data.options = {"size": 96, "train": 4000, "test": 500}
-    config.data.cache = True
-    config.data.max_instances = 8
-    config.data.mean = (0.5, 0.5, 0.5)
-    config.data.std = (0.25, 0.25, 0.25)
+    learn_shapes(config)
     config.data.augment = ({"name": "flip_horizontal"},)
     config.model.name, config.model.options = NETWORKS.get(variant, NETWORKS["fcos"])
     if variant in _GIVEN:
@@ -170,15 +152,8 @@ def get_config(variant: str = "") -> ConfigDict:
         config.data.max_proposals = 128
     if variant == "sppnet":
         config.optimizer.freeze = ("backbone",)
-    config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 1e-3
-    config.optimizer.weight_decay = 0.05
-    config.optimizer.clip_norm = 1.0
-    config.schedule.name = "cosine"
-    config.schedule.warmup = "8%"
-    config.train.batch_size = 32
-    config.train.duration = f"{EPOCHS.get(variant, 10)} epochs"
-    config.eval.every = "5 epochs"
+    if variant in EPOCHS:
+        config.train.duration = f"{EPOCHS[variant]} epochs"
     if variant == "smoke":
         detect_shapes(config)
         config.model.name = "fastestdet"

@@ -119,7 +119,3 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no name")
     return value
-
-
-def _pairs(values: Any) -> tuple[tuple[int, int], ...]:
-    return tuple((int(first), int(second)) for first, second in values)

@@ -120,3 +120,23 @@ def hard_negative_mining(
     hardness = jnp.where(positive, -jnp.inf, lax.stop_gradient(losses))
     rank = jnp.argsort(jnp.argsort(-hardness, -1), -1)
     return ~positive & (rank < ratio * positive.sum(-1, keepdims=True))
+
+
+def gaussian_focal(
+    logits: Float[Array, "*b"], targets: Float[Array, "*b"], *, alpha: float = 2, gamma: float = 4
+) -> Float[Array, "*b"]:
+    """Focal loss of a heat map: where the target is 1 is an object, near it an error counts less.
+
+    Law and Deng, CornerNet, 2018, https://arxiv.org/abs/1808.01244, equation 1.
+
+    Args:
+      logits: of any shape.
+      targets: from 0 to 1.
+      alpha: how much what is sure already counts less.
+      gamma: how much what is near an object does.
+    """
+    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    likely = jax.nn.sigmoid(logits)
+    there = jax.nn.softplus(-logits) * (1 - likely) ** alpha
+    absent = jax.nn.softplus(logits) * likely**alpha * (1 - targets) ** gamma
+    return jnp.where(targets == 1, there, absent)

@@ -9,7 +9,7 @@ run on the host.
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,7 +50,12 @@ class Found(NamedTuple):
 
 
 def coco_scores(
-    found: Found, truth: Truth, images: Sequence[int], class_names: Sequence[str]
+    found: Found,
+    truth: Truth,
+    images: Sequence[int],
+    class_names: Sequence[str],
+    overlaps: Sequence[Float[np.ndarray, "_ _"]] | None = None,
+    areas: Float[np.ndarray, " m"] | None = None,
 ) -> dict[str, float]:
     """The twelve numbers of `COCO_METRICS`, and `ap/<class>`; NaN where there is nothing to find.
 
@@ -59,8 +64,15 @@ def coco_scores(
       truth: crowds may be found any number of times, and need not be.
       images: all that were looked at, with objects or without.
       class_names: of all classes; those without an object are left out of the means.
+      overlaps: of each image, of what is found there with what is there, each in the order of
+        `found` and `truth`; None: of the boxes.
+      areas: of what is found, in pixels; None: of the boxes.
     """
-    evaluation = evaluated("bbox", _annotations(truth), _annotations(found), images, class_names)
+    there, seen = _annotations(truth), _annotations(found)
+    if areas is not None:
+        for one, area in zip(seen, areas.tolist(), strict=True):
+            one["area"] = area
+    evaluation = evaluated("bbox", there, seen, images, class_names, overlaps=overlaps)
     return summarised(evaluation, COCO_METRICS, class_names)
 
 
@@ -71,6 +83,7 @@ def evaluated(
     images: Sequence[int],
     class_names: Sequence[str],
     sigmas: Sequence[float] | None = None,
+    overlaps: Sequence[Float[np.ndarray, "_ _"]] | None = None,
 ) -> Any:
     """pycocotools' `COCOeval` of annotations, summarised.
 
@@ -81,6 +94,7 @@ def evaluated(
       images: all that were looked at.
       class_names: of all classes.
       sigmas: of key points.
+      overlaps: of each image, see `coco_scores`.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -97,12 +111,33 @@ def evaluated(
             sides[-1].dataset = {**frame, "annotations": annotations}
             sides[-1].createIndex()
         evaluation = COCOeval(*sides, kind)
+        if overlaps is not None:
+            evaluation.computeIoU = _given(evaluation, dict(zip(images, overlaps, strict=True)))
         if sigmas is not None:
             evaluation.params.kpt_oks_sigmas = np.asarray(sigmas, np.float64)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     return evaluation
+
+
+def _given(evaluation: Any, overlaps: Mapping[int, np.ndarray]) -> Any:
+    """What takes the place of `COCOeval.computeIoU`: overlaps that are known already."""
+    place: dict[int, int] = {}  # of each annotation among those of its image
+    for side in (evaluation.cocoDt, evaluation.cocoGt):
+        for listed in side.imgToAnns.values():
+            for index, one in enumerate(listed):
+                place[id(one)] = index
+
+    def compute(image: Any, category: Any) -> Any:
+        there, seen = evaluation._gts[image, category], evaluation._dts[image, category]
+        if not there and not seen:
+            return []
+        order = np.argsort([-one["score"] for one in seen], kind="mergesort")
+        rows = [place[id(seen[k])] for k in order[: evaluation.params.maxDets[-1]]]
+        return overlaps[image][np.ix_(rows, [place[id(one)] for one in there])]
+
+    return compute
 
 
 def summarised(

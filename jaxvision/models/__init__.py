@@ -46,6 +46,7 @@ from jaxvision.models.backbones import (
     xception,
 )
 from jaxvision.models.detection import (
+    centernet,
     detr,
     efficientdet,
     fast_rcnn,
@@ -63,7 +64,7 @@ from jaxvision.models.detection import (
     yolov3,
 )
 from jaxvision.models.generation import dcgan
-from jaxvision.models.instances import keypoint_rcnn, mask_rcnn
+from jaxvision.models.instances import centernet_pose, keypoint_rcnn, mask_rcnn
 from jaxvision.models.pose import hourglass, simple_baseline
 from jaxvision.models.segmentation import (
     autoencoder,
@@ -146,11 +147,13 @@ _FAMILIES = (
     yolov2,
     yolov3,
     efficientdet,
+    centernet,
     detr,
     yolos,
     # Instances.
     mask_rcnn,
     keypoint_rcnn,
+    centernet_pose,
     # Generation.
     dcgan,
     # Pose.

@@ -94,6 +94,7 @@ TASKS: Registry[Any] = Registry(
         "localization": Entry("jaxvision.tasks.localization", "Localization"),
         "detection": Entry("jaxvision.tasks.detection", "Detection", roles=("detection",)),
         "pose": Entry("jaxvision.tasks.pose", "Pose", roles=("pose",)),
+        "instances": Entry("jaxvision.tasks.instances", "Instances", roles=("instances",)),
         "pretraining": Entry("jaxvision.tasks.pretraining", "Dino"),
         "generation": Entry("jaxvision.tasks.generation", "Dcgan"),
     },

@@ -13,6 +13,7 @@ the device. What only some tasks can do are further methods, for which commands 
 | `pixel_probabilities(variables, image)` | of each pixel, float32 [b, h, w, k]; for tiles |
 | `join_tiles(outputs, corners, tile, size)` | `predict`'s of tiles as of the image, on the host |
 | `object_rows(batch, found)` | rows for `score`, of objects found by whatever it was |
+| `stages(variables, image)` | maps, proposals and objects, as a detector comes to them |
 | `object_attention(variables, image, count)` | objects, and what is looked at for each |
 | `features(variables, image)` | a vector for each image, float32 [b, f] |
 | `confusion(variables, batch)` | `metrics.ConfusionMatrix` |
@@ -126,6 +127,11 @@ class Task(Protocol):
           UserError: what does not exist or does not fit.
         """
         raise NotImplementedError
+
+    @classmethod
+    def unused_by(cls, config: "ConfigDict") -> tuple[str, ...]:
+        """`unused`, of the configured network."""
+        return cls.unused
 
     def init(self, key: jax.Array, spec: Spec) -> Variables:
         """Fresh variables for batches of these shapes: `params` and other collections."""

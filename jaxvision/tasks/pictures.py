@@ -148,6 +148,32 @@ def labelled(
     return np.asarray(canvas)
 
 
+def masked(
+    image: np.ndarray,
+    crops: Sequence[np.ndarray],
+    corners: Sequence[Any],
+    colours: Sequence[tuple[int, int, int]],
+    opacity: float = 0.45,
+) -> np.ndarray:
+    """The image with masks laid over it, each with a rim; the first on top.
+
+    Args:
+      image: uint8 [h, w, 3].
+      crops: bool, where each mask has pixels.
+      corners: (top, left) of each crop in the image.
+      colours: of each.
+      opacity: of a mask; its rim is opaque.
+    """
+    mixed = image.copy()
+    for crop, (top, left), colour in reversed(list(zip(crops, corners, colours, strict=True))):
+        part = mixed[top : top + crop.shape[0], left : left + crop.shape[1]]
+        part[crop] = (part[crop] * (1 - opacity) + np.array(colour) * opacity).astype(np.uint8)
+        around = np.pad(crop, 1)
+        inner = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
+        part[crop & ~inner] = colour
+    return mixed
+
+
 def captioned_grid(
     images: np.ndarray, captions: Sequence[str], wrong: Sequence[bool], columns: int = 4
 ) -> np.ndarray:

@@ -38,7 +38,7 @@ def open_loader(config: ConfigDict, split: str, devices: Mesh, *, train: bool) -
         seed=config.seed,
         train=train,
         annotations=tasks.annotations(config.task),
-        unused=tasks.TASKS[config.task].task().unused,
+        unused=tasks.TASKS[config.task].task().unused_by(config),
     )
     size = config.train.batch_size if train else config.eval.batch_size or config.train.batch_size
     return Loader(

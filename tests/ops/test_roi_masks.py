@@ -9,14 +9,16 @@ from jaxvision.ops.resize import resize_matrix
 from jaxvision.ops.roi import cells_of_keypoints, highest_places, masks_in_boxes, roi_align
 
 
-def test_bits_are_those_of_numpy(rng=np.random.default_rng(0)):
+def test_bits_are_those_of_numpy():
+    rng = np.random.default_rng(0)
     mask = rng.random((2, 3, 13)) < 0.5
     packed = bits.pack(jnp.asarray(mask))
     np.testing.assert_array_equal(packed, np.packbits(mask, axis=-1))
     np.testing.assert_array_equal(bits.unpack(packed, 13), mask)
 
 
-def test_masks_in_boxes_are_what_roi_align_sees_of_them(rng=np.random.default_rng(1)):
+def test_masks_in_boxes_are_what_roi_align_sees_of_them():
+    rng = np.random.default_rng(1)
     masks = rng.random((2, 3, 20, 30)) < 0.6
     corner = rng.uniform(-2, 15, (2, 18, 2))
     boxes = np.concatenate([corner, corner + rng.uniform(0.5, 14, (2, 18, 2))], -1)
@@ -46,8 +48,9 @@ def test_cells_of_key_points():
     np.testing.assert_array_equal(cells.place[0], [0, 63, 63, 0, 0, 0])
 
 
-def test_the_highest_place_is_that_of_the_enlarged_map(rng=np.random.default_rng(2)):
+def test_the_highest_place_is_that_of_the_enlarged_map():
     """Boxes smaller than the map, and larger than several tiles."""
+    rng = np.random.default_rng(2)
     size, boxes = (
         14,
         np.float32([[0, 0, 5.3, 8], [3, 2, 133.5, 70.2], [7, 1, 20, 200], [1, 1, 9, 9]]),

@@ -215,6 +215,55 @@ def objects(options: argparse.Namespace, network: Network) -> Row:
     return row
 
 
+@_in_rows
+def stages(options: argparse.Namespace, network: Network) -> Row:
+    """What a detector sees on its way: its maps, the best proposals, the best objects."""
+    task = network.run.task
+    see = tasks.require(task, "stages", "A picture of stages")
+    for name, value in (("count", options.count), ("proposals", options.proposals)):
+        if value < 1:
+            raise UserError(f"--{name}={value} is at least 1.")
+    apply = jax.jit(lambda v, x: see(v, x[None]))
+
+    def row(image: np.ndarray) -> list[Tile]:
+        found = {k: v[0] for k, v in jax.device_get(apply(network.variables, image)).items()}
+        tiles = [
+            (draw.heat(image, value), name.removeprefix("heat/"))
+            for name, value in found.items()
+            if name.startswith("heat/")
+        ]
+        if "proposals" in found:
+            best = found["proposals"][found["proposal_valid"]][: options.proposals]
+            picture = pictures.as_colour(image)
+            for box in best[::-1]:
+                picture = _framed(picture, *(round(float(side)) for side in box))
+            tiles.append((picture, f"{len(best)} proposals"))
+        grids = found.get("masks", found.get("keypoint_heat"))
+        for number in range(min(options.count, len(found["boxes"]))):
+            if not found["valid"][number]:
+                tiles.append((pictures.as_colour(image), "no object"))
+                continue
+            box = [round(float(side)) for side in found["boxes"][number]]
+            picture = pictures.as_colour(image)
+            if grids is not None:
+                picture = draw.heat(image, _in_box(grids[number], box, image.shape[:2]))
+            text = f"{task.class_names[found['labels'][number]]} {found['scores'][number]:.2f}"
+            tiles.append((_framed(picture, *box), text))
+        return tiles
+
+    return row
+
+
+def _in_box(grid: np.ndarray, box: list[int], size: tuple[int, ...]) -> np.ndarray:
+    """Values of the cells of a box on an image of (height, width); 0 outside."""
+    canvas = Image.new("F", (size[1], size[0]))
+    x0, y0, x1, y1 = box
+    cells = Image.fromarray(np.asarray(grid, np.float32))
+    resample = Image.Resampling.BILINEAR
+    canvas.paste(cells.resize((max(1, x1 - x0), max(1, y1 - y0)), resample), (x0, y0))
+    return np.asarray(canvas)
+
+
 def _framed(picture: np.ndarray, x0: int, y0: int, x1: int, y1: int) -> np.ndarray:
     drawn = Image.fromarray(picture)
     ImageDraw.Draw(drawn).rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline="white")

@@ -107,6 +107,15 @@ KINDS: Registry[Kind] = Registry(
                 _argument("--points", default="", metavar="X,Y,...", help="in the network's image"),
             ),
         ),
+        "stages": Kind(
+            "maps, proposals and objects in images, as a detector comes to them",
+            "images:stages",
+            (
+                _INPUTS,
+                _argument("--count", type=int, default=4, help="objects (default 4)"),
+                _argument("--proposals", type=int, default=30, help="at most (default 30)"),
+            ),
+        ),
         "patches": Kind(
             "the patches of a split that excite channels most",
             "splits:patches",

@@ -82,6 +82,12 @@ class FasterRCNN(RegionDetector):
         """
         return self._run(image, train, raw=True)
 
+    def stages(self, image: Float[Array, "b h w c"]) -> dict[str, Array]:
+        """What is seen on the way: `heat/objectness 0` [b, i, j], ..., of the best anchor at each
+        place of each map, 0 to 1; `proposals`, see `heads`."""
+        raw = self.heads(image)
+        return {name: x for name, x in raw.items() if name.startswith(("heat/", "proposal"))}
+
     @nn.compact
     def _run(
         self, image: Array, train: bool, targets: Targets | None = None, raw: bool = False

@@ -82,6 +82,11 @@ class RFCN(nn.Module):
         """What `FasterRCNN.heads` gives; `deltas` are [b, n, 1, 4], one box for all classes."""
         return self._run(image, train, raw=True)
 
+    def stages(self, image: Float[Array, "b h w c"]) -> dict[str, Array]:
+        """As `FasterRCNN.stages`."""
+        raw = self.heads(image)
+        return {name: x for name, x in raw.items() if name.startswith(("heat/", "proposal"))}
+
     @nn.compact
     def _run(
         self, image: Array, train: bool, targets: Targets | None = None, raw: bool = False

@@ -178,6 +178,9 @@ def region_proposals(
         "rpn_deltas": jnp.concatenate(deltas, 1),
         **dict(zip(("proposals", "proposal_scores", "proposal_valid"), proposals, strict=True)),
     }
+    for index, (x, z) in enumerate(zip(maps, logits, strict=True)):
+        best = z.reshape(*x.shape[:3], count).max(-1)
+        outputs[f"heat/objectness {index}"] = jax.nn.sigmoid(best)
     losses = {}
     if learning is not None:
         losses = rpn_losses(

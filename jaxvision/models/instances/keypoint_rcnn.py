@@ -3,7 +3,7 @@
 Reference: torchvision's `keypointrcnn_resnet50_fpn`.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -65,8 +65,9 @@ class KeypointRCNN(FasterRCNN):
     """Faster R-CNN, and the key points of each object that it finds.
 
     Beside what `FasterRCNN` gives there are `keypoints` [b, d, k, 3]: x and y in pixels of the
-    image, and the height of the heat map there. Targets are `keypoints` [b, n, k, 3] too, (x, y,
-    visible).
+    image, and the height of the heat map there; and `keypoint_heat` [b, d, m, m], how likely some
+    key point is in each cell of a box, the likeliest as 1. Targets are `keypoints` [b, n, k, 3]
+    too, (x, y, visible).
 
     Attributes, beside those of `FasterRCNN`:
       keypoints: of an object.
@@ -74,6 +75,8 @@ class KeypointRCNN(FasterRCNN):
       keypoint_pool_size: cells a side of a region that the head sees; a heat map has four times as
         many.
     """
+
+    PARTS: ClassVar[tuple[str, ...]] = ("keypoints",)
 
     keypoints: int = 17
     keypoint_convs: tuple[int, ...] = (512,) * 8
@@ -109,7 +112,11 @@ class KeypointRCNN(FasterRCNN):
         heatmaps = self._heatmaps(maps, found["boxes"])
         flat = [x.reshape(-1, *x.shape[2:]) for x in (heatmaps, found["boxes"], found["valid"])]
         points = highest_places(*flat)
-        return {"keypoints": points.reshape(*found["valid"].shape, *points.shape[1:])}
+        likely = jnp.exp(heatmaps - heatmaps.max((2, 3), keepdims=True)).max(-1)
+        return {
+            "keypoints": points.reshape(*found["valid"].shape, *points.shape[1:]),
+            "keypoint_heat": likely,
+        }
 
 
 VARIANTS = {

@@ -6,7 +6,7 @@ https://arxiv.org/abs/2111.11429).
 """
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -89,6 +89,8 @@ class MaskRCNN(FasterRCNN):
       mask_pool_size: cells a side of a region that the head sees; a mask has twice as many.
       class_agnostic_masks: whether there is one mask for all classes.
     """
+
+    PARTS: ClassVar[tuple[str, ...]] = ("masks",)
 
     mask_convs: tuple[int, ...] = (256, 256, 256, 256)
     mask_norm: bool = False

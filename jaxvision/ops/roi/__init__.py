@@ -9,13 +9,21 @@ R-CNN.
 """
 
 from jaxvision.ops.roi.align import multiscale_roi_align, pyramid_level, roi_align
-from jaxvision.ops.roi.masks import cells_of_keypoints, highest_places, masks_in_boxes
+from jaxvision.ops.roi.masks import (
+    Overlaps,
+    cells_of_keypoints,
+    highest_places,
+    mask_overlaps,
+    masks_in_boxes,
+)
 from jaxvision.ops.roi.pool import roi_pool
 from jaxvision.ops.roi.position_sensitive import ps_roi_align, ps_roi_pool
 
 __all__ = [
+    "Overlaps",
     "cells_of_keypoints",
     "highest_places",
+    "mask_overlaps",
     "masks_in_boxes",
     "multiscale_roi_align",
     "ps_roi_align",

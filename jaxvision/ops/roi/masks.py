@@ -153,3 +153,76 @@ def _cubic_weights(
         row = jnp.clip(low + tap, 0, size - 1).astype(jnp.int32)
         total += weight[:, None] * jax.nn.one_hot(row, size, dtype=dtype)
     return total
+
+
+class Overlaps(NamedTuple):
+    """How many pixels of an image masks have, and have in common.
+
+    Attributes:
+      shared: of each that is found with each that is there.
+      found: of those that are found.
+      true: of those that are there.
+    """
+
+    shared: Float[Array, "d n"]
+    found: Float[Array, " d"]
+    true: Float[Array, " n"]
+
+
+def mask_overlaps(
+    masks: Float[Array, "d m m"],
+    boxes: Float[Array, "d 4"],
+    true: UInt8[Array, "n h p"],
+    width: int,
+) -> Overlaps:
+    """Of masks in boxes, brought to their image's pixels, and masks of it.
+
+    As torchvision's `paste_masks_in_image` with a threshold of one half: a mask is enlarged by
+    bilinear interpolation to whole pixels, with zeros around it. Rows are looked at in parts, so
+    that no mask is in memory as a whole.
+
+    Args:
+      masks: how likely each cell of a box is its object's, 0 to 1.
+      boxes: in pixels.
+      true: as bits, see `jaxvision.ops.bits`.
+      width: of the image, in pixels.
+    """
+    cells, height = masks.shape[1], true.shape[1]
+    padded = jnp.pad(masks, ((0, 0), (1, 1), (1, 1)))
+    middle, half = (boxes[:, 2:] + boxes[:, :2]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+    half *= (cells + 2) / cells
+    low, high = jnp.trunc(middle - half), jnp.trunc(middle + half)
+    wx = _linear_weights(jnp.arange(width), low[:, :1], high[:, :1], cells + 2)
+    rows = -(-height // _TILE) * _TILE
+    true = jnp.pad(true, ((0, 0), (0, rows - height), (0, 0)))
+
+    def add(part: Array, sums: Overlaps) -> Overlaps:
+        y = part * _TILE + jnp.arange(_TILE)
+        wy = _linear_weights(y, low[:, 1:], high[:, 1:], cells + 2) * (y < height)[:, None]
+        exact = lax.Precision.HIGHEST
+        likely = jnp.einsum("dyi,dij->dyj", wy, padded, precision=exact)
+        likely = jnp.einsum("dxj,dyj->dyx", wx, likely, precision=exact)
+        found = (likely > 0.5).astype(jnp.float32).reshape(len(masks), -1)
+        there = unpack(lax.dynamic_slice_in_dim(true, part * _TILE, _TILE, 1), width)
+        there = there.astype(jnp.float32).reshape(len(true), -1)
+        return Overlaps(
+            sums.shared + jnp.matmul(found, there.T, precision=exact),
+            sums.found + found.sum(1),
+            sums.true + there.sum(1),
+        )
+
+    nothing = Overlaps(*(jnp.zeros(s) for s in ((len(masks), len(true)), len(masks), len(true))))
+    nothing = Overlaps(*vary_alike(*nothing, masks, boxes, true)[:3])
+    return lax.fori_loop(0, rows // _TILE, add, nothing)
+
+
+def _linear_weights(
+    places: Int[Array, " y"], low: Float[Array, "d 1"], high: Float[Array, "d 1"], size: int
+) -> Float[Array, "d y size"]:
+    """How much each cell counts in each pixel, where cells are enlarged to [low, high]."""
+    extent = jnp.maximum(high - low + 1, 1)
+    centre = jnp.maximum((places - low + 0.5) * (size / extent) - 0.5, 0)[..., None]
+    cells = jnp.arange(size, dtype=centre.dtype)
+    weights = jnp.maximum(1 - jnp.abs(jnp.minimum(centre, size - 1) - cells), 0)
+    inside = (places >= low) & (places < low + extent)
+    return jnp.where(inside[..., None], weights, 0)

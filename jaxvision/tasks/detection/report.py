@@ -27,7 +27,7 @@ def picture(task: Any, batch: Mapping[str, Any], outputs: Mapping[str, Any]) -> 
     tiles = []
     for row, image in enumerate(np.asarray(batch["image"])):
         found = {name: np.asarray(value)[row] for name, value in outputs.items()}
-        sides = [_drawn(task, image, *_sure(task, found))]
+        sides = [_drawn(task, image, *_shown(found, sure(task, found)))]
         if "boxes" in batch:
             kept = np.asarray(batch["box_valid"][row])
             boxes, labels = batch["boxes"][row][kept], batch["box_label"][row][kept]
@@ -36,9 +36,13 @@ def picture(task: Any, batch: Mapping[str, Any], outputs: Mapping[str, Any]) -> 
     return pictures.grid(np.stack(tiles), columns=2)
 
 
-def _sure(task: Any, found: Mapping[str, np.ndarray]) -> tuple[np.ndarray, ...]:
-    """(boxes, labels, scores) of one image's objects from the threshold on."""
-    kept = found["valid"] & (found["scores"] >= task.threshold)
+def sure(task: Any, found: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Which objects of one image are shown: those from the threshold on."""
+    return found["valid"] & (found["scores"] >= task.threshold)
+
+
+def _shown(found: Mapping[str, np.ndarray], kept: np.ndarray) -> tuple[np.ndarray, ...]:
+    """(boxes, labels, scores) of the objects that are kept."""
     return found["boxes"][kept].astype(np.float32), found["labels"][kept], found["scores"][kept]
 
 
@@ -51,15 +55,15 @@ def _drawn(
     return pictures.labelled(image, boxes, texts, labels)
 
 
-def _on_photograph(task: Any, prediction: Any) -> tuple[np.ndarray, ...]:
+def shown_on_photograph(task: Any, prediction: Any) -> tuple[np.ndarray, ...]:
     """(boxes, labels, scores) from the threshold on, in pixels of the photograph."""
-    boxes, labels, scores = _sure(task, prediction.outputs)
+    boxes, labels, scores = _shown(prediction.outputs, sure(task, prediction.outputs))
     return on_photograph(prediction.geometry, boxes, task.clip), labels, scores
 
 
 def summary(task: Any, prediction: Any, top: int = 5) -> dict[str, Any]:
     """JSON-able: `boxes` (x0, y0, x1, y1), `scores`, `classes`, from the highest score on."""
-    boxes, labels, scores = _on_photograph(task, prediction)
+    boxes, labels, scores = shown_on_photograph(task, prediction)
     return {
         "boxes": [[round(float(side), 2) for side in box] for box in boxes],
         "scores": [round(float(score), 6) for score in scores],
@@ -81,7 +85,7 @@ ENDINGS = (".png",)
 
 def write(task: Any, prediction: Any, folder: Path, stem: str) -> None:
     """The photograph with the objects found, as `stem.png`."""
-    drawn = _drawn(task, prediction.image, *_on_photograph(task, prediction))
+    drawn = _drawn(task, prediction.image, *shown_on_photograph(task, prediction))
     Image.fromarray(drawn).save(folder / f"{stem}.png")
 
 

@@ -63,17 +63,20 @@ class Detection(base.Task):
 
     @classmethod
     def create(cls, config: "ConfigDict", facts: Any) -> Self:
-        own, names = config.detection, facts.class_names
+        names = facts.class_names
         if not names:
             raise UserError("The data have no classes; name them in data.classes.")
         return cls(
             model=base.create_network(config, len(names)),
             class_names=names,
             inputs=Inputs.create(config, facts),
-            voc=tuple(own.voc),
-            clip=own.clip,
-            threshold=own.threshold,
+            **cls.options(config[config.task], facts),
         )
+
+    @classmethod
+    def options(cls, own: "ConfigDict", facts: Any) -> dict[str, Any]:
+        """Attributes that the task's group of a configuration and the data decide."""
+        return {"voc": tuple(own.voc), "clip": own.clip, "threshold": own.threshold}
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -82,25 +85,28 @@ class Detection(base.Task):
     def loss(self, params: Any, model_state: Any, batch: Batch, key: jax.Array):
         augment_key, dropout_key = jax.random.split(key)
         batch = self.inputs.train(_with_boxes(batch), augment_key)
-        there = batch["box_valid"] & batch["valid"][:, None]
-        targets = {
-            "boxes": batch["boxes"],
-            "box_label": batch["box_label"],
-            "box_valid": there & ~batch["box_crowd"],
-            "box_crowd": there & batch["box_crowd"],
-            "valid": batch["valid"],
-        }
         means, updated = self.model.apply(
             {"params": params, **model_state},
             batch["image"],
             train=True,
-            targets=targets,
+            targets=self.targets(batch),
             **self._more(batch),
             mutable=list(model_state),
             rngs={"dropout": dropout_key},
         )
         sums = {f"loss/{name}": Mean(mean.total, mean.weight) for name, mean in means.items()}
         return Objective(means), ({**model_state, **updated}, sums)
+
+    def targets(self, batch: Batch) -> dict[str, jax.Array]:
+        """What the network learns of a batch."""
+        there = batch["box_valid"] & batch["valid"][:, None]
+        return {
+            "boxes": batch["boxes"],
+            "box_label": batch["box_label"],
+            "box_valid": there & ~batch["box_crowd"],
+            "box_crowd": there & batch["box_crowd"],
+            "valid": batch["valid"],
+        }
 
     def predict(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
         """`boxes` [b, n, 4] in pixels of the network's image; `scores`, `labels`, `valid`."""
@@ -125,6 +131,22 @@ class Detection(base.Task):
     def join_tiles(self, outputs: Any, corners: Any, tile: Any, size: Any) -> dict[str, np.ndarray]:
         """The objects of a photograph from those of its tiles; see `tiles.joined`."""
         return joined(outputs, corners, tile, size, getattr(self.model, "nms_threshold", 0.5))
+
+    def stages(self, variables: Variables, image: jax.Array) -> dict[str, jax.Array]:
+        """What the network sees on its way in uint8 images, `heat/NAME` [b, i, j] from 0 to 1 and
+        perhaps `proposals`, and what `predict` gives.
+
+        Raises:
+          UserError: the network shows nothing.
+        """
+        if not hasattr(self.model, "stages"):
+            raise UserError(
+                f"{type(self.model).__name__} has no stages that could be drawn; networks with "
+                "region proposals have, and CenterNet."
+            )
+        found = self.predict(variables, {"image": image}, jax.random.key(0))
+        seen: Any = self.model.apply(variables, self.inputs.evaluate(image), method="stages")
+        return {**seen, **found}
 
     def object_attention(
         self, variables: Variables, image: jax.Array, count: int

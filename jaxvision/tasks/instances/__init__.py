@@ -1,0 +1,1 @@
+"""Objects with their masks or key points."""
