@@ -1,20 +1,23 @@
-"""Key points of single shapes: top-down pose on the built-in scenes, a network a variant.
+"""Key points of shapes, of one that is cut out or of all in a scene, a network a variant.
 
     python train.py --config configs/pose/shapes.py:hourglass --workdir runs/shapes_hourglass
     jaxvision evaluate --workdir runs/shapes_hourglass --output evaluation
     jaxvision predict --workdir runs/shapes_hourglass photo.jpg --output predictions
 
-4,000 scenes, 500 for the test, where the largest shape of each is looked at; the network sees a
-square of 64 pixels around it and gives heat maps of 16x16 for its centre and three points of its
-own. Networks are reduced so that two CPU cores train them in a quarter of an hour. Mirroring
-exchanges other points in each class, and which point is the first depends on what is upright, so
-that scenes are neither mirrored nor turned. docs/pose.md says what they reach.
+`hourglass` and `simple_baseline`: 4,000 scenes, 500 for the test, where the largest shape of each
+is looked at; the network sees a square of 64 pixels around it and gives heat maps of 16x16 for its
+centre and three points of its own. `keypointrcnn` and `centernet` find all shapes with their points
+by the recipe of configs/detection/shapes.py, as `instances`. Networks are reduced so that two CPU
+cores train them in a quarter of an hour. Mirroring exchanges other points in each class, and which
+point is the first depends on what is upright, so that scenes are neither mirrored nor turned.
+docs/pose.md and docs/instances.md say what they reach.
 `:smoke` trains a small one for a few steps.
 """
 
 from ml_collections import ConfigDict
 
 from jaxvision.config import check_variant
+from jaxvision.presets import REDUCED_FASTER_RCNN, learn_shapes
 from jaxvision.tasks import default_config
 
 NETWORKS = {
@@ -25,9 +28,25 @@ NETWORKS = {
     ),
 }
 
+OF_SCENES = {
+    "keypointrcnn": (
+        "keypointrcnn_resnet50_fpn",
+        {**REDUCED_FASTER_RCNN, "keypoints": 4, "keypoint_convs": (64, 64, 64)},
+    ),
+    "centernet": (
+        "centernet_pose_resnet18",
+        {"upsampling": (128, 64, 64), "head_width": 64, "keypoints": 4},
+    ),
+}
+
 
 def get_config(variant: str = "") -> ConfigDict:
-    variant = check_variant(variant, (*NETWORKS, "smoke"))
+    variant = check_variant(variant, (*NETWORKS, *OF_SCENES, "smoke"))
+    if variant in OF_SCENES:
+        config = default_config("instances")
+        learn_shapes(config)
+        config.model.name, config.model.options = OF_SCENES[variant]
+        return config
     config = default_config("pose")
     config.data.name = "shapes"
     config.data.options = {"size": 96, "train": 4000, "test": 500}

@@ -103,11 +103,9 @@ def test_no_task_is_named_outside_its_folder():
                 asked = isinstance(node, ast.Compare) and "task" in ast.unparse(node.left)
                 if (named and name not in WORDS) or (asked and f"'{name}'" in ast.unparse(node)):
                     found.append(f"{place}:{node.lineno}: {ast.unparse(node)}")
+                module = getattr(node, "module", None) or ""
                 inherits = place.startswith(INHERITED.get(name, "no folder"))
-                imports = isinstance(node, ast.ImportFrom) and f"tasks.{name}" in (
-                    node.module or ""
-                )
-                if imports and not inherits:
+                if isinstance(node, ast.ImportFrom) and f"tasks.{name}" in module and not inherits:
                     found.append(f"{place}:{node.lineno}: imports {node.module}")
     assert found == []
 
