@@ -16,7 +16,6 @@ from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
 from jaxvision.data.geometry import Geometry
 from jaxvision.errors import UserError
-from jaxvision.ops.resize import resize_matrix
 
 Segmentation = list[np.ndarray] | dict[str, Any] | None
 _FARTHEST = 1e6  # coordinate of a polygon; the work of drawing it grows with its sides
@@ -273,8 +272,9 @@ def to_rle(
 
     (top, left), (height, width) = corner, size
     # Columns with a pixel outside above and below: each change is a border of a run.
-    columns = np.pad(crop.T, ((0, 0), (1, 1))).view(np.int8)
-    column, row = np.nonzero(np.diff(columns, axis=1))
+    columns = np.pad(crop.T, ((0, 0), (1, 1)))
+    changes = np.flatnonzero(columns[:, 1:] != columns[:, :-1])
+    column, row = np.divmod(changes, len(crop) + 1)
     borders = (left + column) * height + top + row
     # A run that goes on in the next column has no border there.
     joint = np.flatnonzero(borders[1:-1:2] == borders[2::2])
@@ -319,14 +319,26 @@ def paste(
         first, last = np.maximum(low, 0), np.minimum(high + 1, size[::-1])
         if (last <= first).any():
             return np.zeros((0, 0), bool), (0, 0)
-        across, down = (
-            # Of the border of zeros nothing is added.
-            resize_matrix(cells + 2, int(high[axis] - low[axis]) + 1, "bilinear")[
-                first[axis] - low[axis] : last[axis] - low[axis], 1:-1
-            ]
-            for axis in (0, 1)
-        )
-        return down @ grid @ across.T > threshold, (int(first[1]), int(first[0]))
+        sides = high - low + 1
+        # Rows, then columns; rows of an array are copied faster than columns.
+        for axis in (1, 0):
+            grid = _resized(grid, int(sides[axis]), first[axis] - low[axis], last[axis] - low[axis])
+            grid = np.ascontiguousarray(grid.T) if axis else grid.T
+        return grid > threshold, (int(first[1]), int(first[0]))
 
-    grids = np.asarray(probabilities, np.float32)
+    grids = np.pad(np.asarray(probabilities, np.float32), ((0, 0), (1, 1), (1, 1)))
     return Crops.of((pasted(*one) for one in zip(grids, low, high, strict=True)), size)
+
+
+def _resized(
+    rows: Float[np.ndarray, "m w"], size: int, first: int, last: int
+) -> Float[np.ndarray, "n w"]:
+    """The rows `first` to `last` of what bilinear interpolation makes of `rows` in `size` rows."""
+    places = np.maximum((np.arange(first, last) + 0.5) * (len(rows) / size) - 0.5, 0)
+    upper = places.astype(np.int64)
+    share = (places - upper).astype(np.float32)[:, None]
+    found, lower = rows[upper], rows[np.minimum(upper + 1, len(rows) - 1)]
+    found *= 1 - share
+    lower *= share
+    found += lower
+    return found

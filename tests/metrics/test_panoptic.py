@@ -1,10 +1,11 @@
 """Panoptic quality against a loop written from the paper, panopticapi's numbers, and by hand."""
 
+import itertools
 import json
 
 import numpy as np
 import pytest
-from parity.deterministic import _uniform
+from parity.panoptic import DATA, GOLDEN, perturbed
 from PIL import Image
 
 from jaxvision.data.segment_maps import segment_numbers
@@ -109,65 +110,34 @@ def test_maps_that_do_not_fit():
 # -- real data ------------------------------------------------------------------------------------
 
 
-def load(folder, annotation, classes):
-    numbers = segment_numbers(np.asarray(Image.open(folder / annotation["file_name"])))
-    segments = annotation["segments_info"]
-    return Segments(
-        numbers,
-        np.array([one["id"] for one in segments]),
-        np.array([classes.index(one["category_id"]) for one in segments]),
-        np.array([one["iscrowd"] for one in segments], bool),
-    )
-
-
-def perturbed(truth, seed, num_classes):
-    """A copy that is shifted, with segments that are of other classes, void, or split."""
-    chance = (_uniform(f"panoptic {seed}", (len(truth.ids), 4)) + 1) / 2
-    count = len(truth.ids)
-    numbers = np.zeros_like(truth.numbers)
-    for place, one in enumerate(truth.ids, start=1):
-        numbers[truth.numbers == one] = place
-    numbers = np.roll(numbers, (1 + seed % 5, 2 + seed % 7), (0, 1))
-    label = np.where(chance[:, 0] < 0.2, (num_classes * chance[:, 1]).astype(int), truth.label)
-    void, split = (np.flatnonzero(chance[:, k] < share) + 1 for k, share in ((2, 0.2), (3, 0.3)))
-    numbers[np.isin(numbers, void)] = 0
-    right = numbers[:, numbers.shape[1] // 2 :]
-    right[np.isin(right, split)] += count
-    ids = np.arange(1, 2 * count + 1)
-    there = np.isin(ids, numbers)
-    return Segments(numbers, ids[there], np.concatenate([label, label])[there])
-
-
-def real(shared_data, name, stem):
-    """(folder of the PNGs, JSON, ids of the categories, indices of things)."""
-    folder = shared_data / name
-    content = json.loads((folder / f"{stem}.json").read_text())
+@pytest.mark.parametrize("name", DATA)
+def test_real_files_give_the_numbers_of_panopticapi(shared_data, name):
+    stem, images = DATA[name]
+    folder = shared_data / stem
+    content = json.loads(folder.with_suffix(".json").read_text())
     categories = sorted(content["categories"], key=lambda one: one["id"])
+    ids = [one["id"] for one in categories]
     things = [place for place, one in enumerate(categories) if one["isthing"]]
-    return folder / stem, content["annotations"], [one["id"] for one in categories], things
-
-
-COCO128 = "panoptic_segmentation/annotations/panoptic_val2017"
-# What panopticapi (7bb4655) gives of the perturbed copies.
-PANOPTICAPI = {
-    "panoptic_sample": {},
-    "coco128_val": {},
-}
-
-
-@pytest.mark.parametrize(
-    ("name", "stem", "images"),
-    [("panoptic_sample", "panoptic_examples", 2), ("coco128_val", COCO128, 20)],
-)
-def test_real_files_give_the_numbers_of_panopticapi(shared_data, name, stem, images):
-    folder, annotations, ids, things = real(shared_data, name, stem)
     counts = np.zeros((len(ids), 4))
-    for place, annotation in enumerate(annotations[:images]):
-        truth = load(folder, annotation, ids)
-        same = panoptic_counts(truth._replace(crowd=None), truth, len(ids))
+    for seed, annotation in enumerate(content["annotations"][:images]):
+        numbers = segment_numbers(np.asarray(Image.open(folder / annotation["file_name"])))
+        segments = annotation["segments_info"]
+        truth = Segments(
+            numbers,
+            np.array([one["id"] for one in segments]),
+            np.array([ids.index(one["category_id"]) for one in segments]),
+            np.array([one["iscrowd"] for one in segments], bool),
+        )
+        same = panoptic_counts(truth, truth, len(ids))
         np.testing.assert_array_equal(same[:, 0], same[:, 1])
         assert not same[:, 2:].any()
-        counts += panoptic_counts(perturbed(truth, place, len(ids)), truth, len(ids))
+        copy, category = perturbed(numbers, segments, seed, ids)
+        label = np.array([ids.index(one) for one in category.values()])
+        counts += panoptic_counts(Segments(copy, np.array(list(category)), label), truth, len(ids))
     scores = panoptic_scores(counts, list(map(str, ids)), things)
-    for key, value in PANOPTICAPI[name].items():
-        assert scores[key] == pytest.approx(value, rel=1e-12), key
+    expected = json.loads(GOLDEN.read_text())[name]
+    for part, key in itertools.product(("", "_things", "_stuff"), ("pq", "sq", "rq")):
+        assert scores[key + part] == pytest.approx(expected[part][key], rel=1e-12)
+    for number, key in itertools.product(map(str, ids), ("pq", "sq", "rq")):
+        value = expected["classes"].get(number, {key: np.nan})[key]
+        assert scores[f"{key}/{number}"] == pytest.approx(value, rel=1e-12, nan_ok=True)
