@@ -1,7 +1,7 @@
 """A trained network with what it needs: configuration, facts of its data, task, variables."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from jaxvision import models, pretrained, tasks
 from jaxvision.data import transforms
-from jaxvision.data.facts import Facts
+from jaxvision.data.facts import COCO_PERSON, Facts
 from jaxvision.errors import UserError
 from jaxvision.tasks import configuration
 from jaxvision.tasks.base import Task, image_spec
@@ -233,4 +233,5 @@ def published(
     for key, value in (overrides or {}).items():
         configuration.override(config, key, value)
     configuration.validate(config)
-    return with_weights(config, weights)
+    known = COCO_PERSON if about.labels == "coco_person" else Facts()
+    return Run(config, replace(known, class_names=tuple(config.data.classes)), weights=weights)

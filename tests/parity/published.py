@@ -114,8 +114,11 @@ def of_torchvision(name: str) -> dict[str, dict]:
     modules = package.models, package.models.segmentation, package.models.detection
     known = {other for module in modules for other in package.models.list_models(module)}
     for other in sorted(names & known - set(_OTHERS)):
-        for weights in package.models.get_model_weights(other):
-            if models.variant(name).role == "detection":
+        choices = package.models.get_model_weights(other)
+        if models.variant(name).role == "instances":  # the default first
+            choices = sorted(choices, key=lambda one: one is not choices.DEFAULT)
+        for weights in choices:
+            if models.variant(name).role in ("detection", "instances"):
                 found[weights.name] = _of_detector(other, weights)
                 continue
             prepare = weights.transforms()
@@ -153,9 +156,10 @@ def _of_detector(name: str, weights: Any) -> dict[str, Any]:
     if inside.fixed_size:
         size: dict[str, Any] = {"size": inside.fixed_size[0], "square": True}
     else:
-        size = {"size": inside.min_size[0], "longest": inside.max_size}
+        size = {"size": inside.min_size[-1], "longest": inside.max_size}
     # Of these two the background is a class of the file and of the network.
     ids = name.startswith(("fcos", "retinanet"))
+    persons = name.startswith("keypoint")
     return {
         "url": weights.url,
         **size,
@@ -164,8 +168,8 @@ def _of_detector(name: str, weights: Any) -> dict[str, Any]:
         "antialias": False,
         "mean": inside.image_mean,
         "std": inside.image_std,
-        "classes": 91 if ids else 90,
-        "labels": "coco_ids" if ids else "coco",
+        "classes": 1 if persons else 91 if ids else 90,
+        "labels": "coco_person" if persons else "coco_ids" if ids else "coco",
     }
 
 
