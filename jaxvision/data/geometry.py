@@ -221,8 +221,8 @@ class Geometry:
         columns = np.flatnonzero((self._taken[1] >= left) & (self._taken[1] < left + width))
         if not len(rows) or not len(columns):
             return np.zeros((0, 0), crop.dtype), (0, 0)
-        places = self._taken[0][rows] - top, self._taken[1][columns] - left
-        return crop[np.ix_(*places)], (int(rows[0]), int(columns[0]))
+        down, across = self._taken[0][rows] - top, self._taken[1][columns] - left
+        return crop[down].take(across, axis=1), (int(rows[0]), int(columns[0]))
 
     def image(
         self,
@@ -300,7 +300,7 @@ class Geometry:
         None where an output's row is of several of the source.
         """
         if self._spans is not None:
-            rows, columns = map(_taken, self._spans, self.size)
+            rows, columns = map(_taken_along, self._spans, self.size)
             return rows, columns
         there = self.inverse
         if there.affine[1] or there.affine[3]:
@@ -402,7 +402,7 @@ def _nearest(places: np.ndarray) -> np.ndarray:
     return np.floor(places + _TIE).astype(np.int64)
 
 
-def _taken(span: _Span, length: int) -> np.ndarray:
+def _taken_along(span: _Span, length: int) -> np.ndarray:
     """The pixel of the source that each of the output's is of, along one axis; -1: none."""
     places = np.arange(span.source.start, span.source.stop, dtype=np.int32)
     if span.flipped:

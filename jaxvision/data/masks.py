@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from jaxvision.data.geometry import Geometry
 from jaxvision.errors import UserError
 
-Segmentation = list[np.ndarray] | dict[str, Any] | None
+Segmentation = list[array] | dict[str, Any] | None
 _FARTHEST = 1e6  # coordinate of a polygon; the work of drawing it grows with its sides
 _MOST_DIGITS = 12  # of a compressed run length, of 5 bits each
 
@@ -137,7 +137,7 @@ def segmentation_of(given: Any) -> Segmentation | str:
             return None
         case {"counts": counts, "size": [int(height), int(width)]} if min(height, width) > 0:
             return _checked_runs(counts, height, width)
-        case list() if all(isinstance(one, (list, np.ndarray)) for one in given):
+        case list() if all(isinstance(one, (list, array, np.ndarray)) for one in given):
             polygons = []
             for one in given:
                 polygon = _polygon(one)
@@ -151,16 +151,17 @@ def segmentation_of(given: Any) -> Segmentation | str:
     )
 
 
-def _polygon(given: Any) -> np.ndarray | str:
+def _polygon(given: Any) -> array | str:
     """The coordinates of a polygon, or what is wrong with it."""
     if len(given) < 6 or len(given) % 2:
         return f"has a polygon of {len(given)} numbers; expected x and y of 3 points or more"
     try:
-        polygon = np.frombuffer(array("d", given))
+        polygon = array("d", given)
     except (TypeError, OverflowError):
         return f"has the polygon {reprlib.repr(given)}; expected numbers"
-    if not np.abs(polygon).max() < _FARTHEST:
-        worst = polygon[~(np.abs(polygon) < _FARTHEST)][0]
+    near = np.abs(polygon) < _FARTHEST
+    if not near.all():
+        worst = polygon[int(near.argmin())]
         return f"has a polygon with the coordinate {worst:g}; expected pixels of the image"
     return polygon
 
@@ -169,14 +170,15 @@ def _checked_runs(counts: Any, height: int, width: int) -> dict[str, Any] | str:
     """Run lengths of an image of this size, or what is wrong with them."""
     found: np.ndarray | None
     if isinstance(counts, (str, bytes)):
-        counts = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
+        counts = counts.encode("utf-8", "surrogatepass") if isinstance(counts, str) else counts
         found = _decompressed(counts)
     else:
         found = counts = _whole(counts)
     if found is None:
         return "has run lengths that are damaged: no whole numbers, and no compressed ones"
-    if found.min(initial=0) < 0:
-        return f"has a run length of {found.min()} pixels"
+    wrong = found[(found < 0) | (found > height * width)]
+    if len(wrong):
+        return f"has a run length of {wrong[0]} pixels; its image has {width}x{height}"
     if found.sum() != height * width:
         return f"has run lengths of {found.sum()} pixels in all; expected {width}x{height}"
     return {"size": [height, width], "counts": counts}

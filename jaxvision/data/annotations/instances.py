@@ -278,10 +278,9 @@ def _masks(record: Record, count: int, name: str, max_pixels: int) -> dict[str, 
         there = np.array([one is not None for one in found["segmentations"]], bool)
     elif "instances" in record:
         found["instances"] = _index_map(record["instances"], count, name, max_pixels)
-    if found:
-        given = "mask_valid" in record
-        found["mask_valid"] = _array(record, "mask_valid", np.bool_, (), name) if given else there
-    return found
+    if found and "mask_valid" in record:
+        there = _array(record, "mask_valid", np.bool_, (), name)
+    return {**found, "mask_valid": there} if found else {}
 
 
 def _fitted_masks(masks: Crops, size: tuple[int, ...], name: str) -> Crops:
