@@ -92,11 +92,11 @@ class FastRCNN(RegionDetector):
             proposals = jnp.broadcast_to(whole, (image.shape[0], 1, 4))
         if valid is None:
             valid = jnp.ones(proposals.shape[:2], bool)
-        maps = self._maps(image, train)
+        seen = self._seen(image, train)
         made, _ = second_stage(
             self,
             Proposals(proposals, valid.astype(proposals.dtype), valid),
-            lambda boxes, valid: self._classify(maps, boxes, valid, train),
+            lambda boxes, valid: self._classify(seen, boxes, valid, train),
             size,
             learning,
             raw,

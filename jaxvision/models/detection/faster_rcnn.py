@@ -17,8 +17,8 @@ from jaxtyping import Array, Float
 from jaxvision.losses.objective import Ratio
 from jaxvision.models.detection.regions import (
     CLASSIFIER,
-    Maps,
     RegionDetector,
+    Seen,
     convert_layers,
     export_layers,
     learnt_by,
@@ -93,13 +93,13 @@ class FasterRCNN(RegionDetector):
         self, image: Array, train: bool, targets: Targets | None = None, raw: bool = False
     ) -> dict[str, Any]:
         size: tuple[int, int] = (image.shape[1], image.shape[2])
-        maps = self._maps(image, train)
+        seen = self._seen(image, train)
         of_regions, of_anchors = learnt_by(self, targets, train and not raw)
-        found = region_proposals(self, maps, size, of_anchors)
+        found = region_proposals(self, seen.maps, size, of_anchors)
         made, samples = second_stage(
             self,
             found.proposals,
-            lambda boxes, valid: self._classify(maps, boxes, valid, train),
+            lambda boxes, valid: self._classify(seen, boxes, valid, train),
             size,
             of_regions,
             raw,
@@ -108,17 +108,17 @@ class FasterRCNN(RegionDetector):
             return {
                 **made,
                 **found.losses,
-                **self._more_losses(maps, samples, targets, size[1], train),
+                **self._more_losses(seen, samples, targets, size[1], train),
             }
-        return {**made, **(found.outputs if raw else self._more_found(maps, made, train))}
+        return {**made, **(found.outputs if raw else self._more_found(seen, made, train))}
 
     def _more_losses(
-        self, maps: Maps, samples: Samples, targets: Targets, width: int, train: bool
+        self, seen: Seen, samples: Samples, targets: Targets, width: int, train: bool
     ) -> dict[str, Ratio]:
         """Of heads beside those of classes and boxes, in an image of a width in pixels."""
         return {}
 
-    def _more_found(self, maps: Maps, found: dict[str, Array], train: bool) -> dict[str, Array]:
+    def _more_found(self, seen: Seen, found: dict[str, Array], train: bool) -> dict[str, Array]:
         """What such heads find in the detections' boxes."""
         return {}
 

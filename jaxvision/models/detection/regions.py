@@ -1,8 +1,8 @@
 """Detectors that classify regions of feature maps: what Fast and Faster R-CNN have in common."""
 
 import re
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,15 +12,45 @@ from jaxtyping import Array, Bool, Float
 from jaxvision.errors import UserError, unknown
 from jaxvision.layers.fpn import FeaturePyramid
 from jaxvision.layers.pyramid import by_stride, required
+from jaxvision.models.backbones.resnet import ResidualBlock
 from jaxvision.models.detection.roi_heads import BoxHead, BoxPredictor
 from jaxvision.models.detection.rpn import Learning
 from jaxvision.models.detection.targets import Targets, learnable
+from jaxvision.ops.pooling import global_average_pool
 from jaxvision.ops.roi import multiscale_roi_align, roi_pool
 from jaxvision.state_dict import StateDict
 
 Maps = Sequence[Float[Array, "b _ _ c"]]
 # Layers whose size depends on the number of classes.
 CLASSIFIER = ("roi_heads.box_predictor.cls_score", "roi_heads.box_predictor.bbox_pred")
+
+
+class Seen(NamedTuple):
+    """What heads look at.
+
+    Attributes:
+      maps: of an encoder or a pyramid.
+      stage: makes of regions of a map what the heads see, if they do not see them as they are.
+    """
+
+    maps: Maps
+    stage: Callable[[Float[Array, "n h w c"]], Float[Array, "n i j d"]] | None = None
+
+
+class LastStage(nn.Module):
+    """The bottlenecks of a ResNet's last stage, which halve rows and columns of regions."""
+
+    blocks: int = 3
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n i j d"]:
+        for index in range(self.blocks):
+            first = index == 0
+            x = ResidualBlock(
+                512, 2 if first else 1, project=first, dtype=self.dtype, name=str(index)
+            )(x, train)
+        return x
 
 
 class RegionDetector(nn.Module):
@@ -37,6 +67,8 @@ class RegionDetector(nn.Module):
       pool: "align" or "pool", as the papers.
       pool_size: bins of a region, in rows and columns; several are a spatial pyramid, for "pool".
       head_convs, head_hidden, dropout: see `BoxHead`; a spatial pyramid has no convolutions.
+      head_blocks: in their place so many bottlenecks of a ResNet's last stage, and the mean of what
+        they give; for an encoder that ends with the stage before. All heads share them.
       box_sampling: which proposals are learnt from: see `Sampling`.
       score_threshold, nms_threshold, max_detections: see `select`.
       dtype: what is computed in; boxes and losses are in float32.
@@ -58,40 +90,48 @@ class RegionDetector(nn.Module):
     head_convs: tuple[int, ...] = ()
     head_hidden: tuple[int, ...] = (1024, 1024)
     dropout: float = 0.0
+    head_blocks: int = 0
     box_sampling: tuple[float, ...] = (512, 0.25, 0.5, 0.5)
     score_threshold: float = 0.05
     nms_threshold: float = 0.5
     max_detections: int = 100
     dtype: Any = None
 
-    def _maps(self, image: Array, train: bool) -> Maps:
-        """Of the strides, and with a pyramid one more."""
+    def _seen(self, image: Array, train: bool) -> Seen:
+        """Maps of the strides, and with a pyramid one more."""
         frozen = self.frozen_statistics or self.frozen_encoder
         found = self.encoder(image, train and not frozen)
         if self.frozen_encoder:
             found = jax.lax.stop_gradient(found)
         maps = required(by_stride(self.encoder, image, found), self.strides, type(self).__name__)
+        if self.head_blocks:
+            stage = LastStage(self.head_blocks, self.dtype, name="roi_heads.res5")
+            return Seen(maps, lambda regions: stage(regions, train and not frozen))
         if not self.width:
-            return maps
+            return Seen(maps)
         pyramid = FeaturePyramid(
             self.width, "pool", norm=self.pyramid_norm, dtype=self.dtype, name="backbone.fpn"
         )
-        return pyramid(maps, train)
+        return Seen(pyramid(maps, train))
 
     def _classify(
-        self, maps: Maps, boxes: Float[Array, "b n 4"], valid: Bool[Array, "b n"], train: bool
+        self, seen: Seen, boxes: Float[Array, "b n 4"], valid: Bool[Array, "b n"], train: bool
     ) -> tuple[Float[Array, "b n k"], Float[Array, "b n k 4"]]:
         """Scores of the background and the classes of each region, and a box of each."""
-        regions = self._pooled(maps, boxes)
+        regions = self._pooled(seen.maps, boxes)
         batch, count = regions.shape[:2]
-        head = BoxHead(
-            self.head_hidden,
-            self.head_convs,
-            self.dropout,
-            dtype=self.dtype,
-            name="roi_heads.box_head",
-        )
-        x = head(regions.reshape(-1, *regions.shape[2:]), train, valid.reshape(-1))
+        regions = regions.reshape(-1, *regions.shape[2:])
+        if seen.stage is not None:
+            x = global_average_pool(seen.stage(regions))
+        else:
+            head = BoxHead(
+                self.head_hidden,
+                self.head_convs,
+                self.dropout,
+                dtype=self.dtype,
+                name="roi_heads.box_head",
+            )
+            x = head(regions, train, valid.reshape(-1))
         predict = BoxPredictor(self.num_classes, dtype=self.dtype, name="roi_heads.box_predictor")
         return predict(x.reshape(batch, count, -1))
 

@@ -14,7 +14,7 @@ from jaxvision.layers.convolution import Conv2d, ConvTranspose2d
 from jaxvision.losses.instances import keypoint_loss
 from jaxvision.losses.objective import Ratio
 from jaxvision.models.detection.faster_rcnn import FasterRCNN, convert
-from jaxvision.models.detection.regions import CLASSIFIER, Maps
+from jaxvision.models.detection.regions import CLASSIFIER, Seen
 from jaxvision.models.detection.roi_heads import Samples
 from jaxvision.models.detection.targets import Targets
 from jaxvision.models.variant import Variant
@@ -82,8 +82,8 @@ class KeypointRCNN(FasterRCNN):
     keypoint_convs: tuple[int, ...] = (512,) * 8
     keypoint_pool_size: int = 14
 
-    def _heatmaps(self, maps: Maps, boxes: Float[Array, "b n 4"]) -> Float[Array, "b n h w k"]:
-        regions = self._aligned(maps, boxes, self.keypoint_pool_size)
+    def _heatmaps(self, seen: Seen, boxes: Float[Array, "b n 4"]) -> Float[Array, "b n h w k"]:
+        regions = self._aligned(seen.maps, boxes, self.keypoint_pool_size)
         batch, count = regions.shape[:2]
         head = KeypointHead(self.keypoint_convs, self.dtype, name="roi_heads.keypoint_head")
         predict = KeypointPredictor(self.keypoints, self.dtype, name="roi_heads.keypoint_predictor")
@@ -91,7 +91,7 @@ class KeypointRCNN(FasterRCNN):
         return x.reshape(batch, count, *x.shape[1:])
 
     def _more_losses(
-        self, maps: Maps, samples: Samples, targets: Targets, width: int, train: bool
+        self, seen: Seen, samples: Samples, targets: Targets, width: int, train: bool
     ) -> dict[str, Ratio]:
         points = targets.get("keypoints")
         if points is None or points.shape[2] != self.keypoints:
@@ -102,14 +102,14 @@ class KeypointRCNN(FasterRCNN):
             )
         number, share, *_ = self.box_sampling
         learnt = samples.of_objects(int(number * share))
-        heatmaps = self._heatmaps(maps, learnt.boxes)
+        heatmaps = self._heatmaps(seen, learnt.boxes)
         own = jnp.take_along_axis(points, learnt.matches[..., None, None], 1)
         cells = cells_of_keypoints(own, learnt.boxes, heatmaps.shape[2])
         valid = cells.valid & learnt.valid[..., None]
         return {"loss_keypoint": keypoint_loss(heatmaps, cells.place, valid)}
 
-    def _more_found(self, maps: Maps, found: dict[str, Array], train: bool) -> dict[str, Array]:
-        heatmaps = self._heatmaps(maps, found["boxes"])
+    def _more_found(self, seen: Seen, found: dict[str, Array], train: bool) -> dict[str, Array]:
+        heatmaps = self._heatmaps(seen, found["boxes"])
         flat = [x.reshape(-1, *x.shape[2:]) for x in (heatmaps, found["boxes"], found["valid"])]
         points = highest_places(*flat)
         likely = jnp.exp(heatmaps - heatmaps.max((2, 3), keepdims=True)).max(-1)

@@ -19,7 +19,7 @@ from jaxvision.layers.normalization import BatchNorm
 from jaxvision.losses.instances import mask_loss
 from jaxvision.losses.objective import Ratio
 from jaxvision.models.detection.faster_rcnn import FasterRCNN, convert
-from jaxvision.models.detection.regions import CLASSIFIER, Maps
+from jaxvision.models.detection.regions import CLASSIFIER, Seen
 from jaxvision.models.detection.roi_heads import Samples
 from jaxvision.models.detection.targets import Targets
 from jaxvision.models.variant import Variant
@@ -83,7 +83,7 @@ class MaskRCNN(FasterRCNN):
     others teach boxes alone.
 
     Attributes, beside those of `FasterRCNN`:
-      mask_convs: channels of the head's convolutions.
+      mask_convs: channels of the head's convolutions; with `head_blocks` there are none.
       mask_norm: whether they are batch-normalised.
       mask_width: channels of the transposed convolution after them.
       mask_pool_size: cells a side of a region that the head sees; a mask has twice as many.
@@ -99,21 +99,26 @@ class MaskRCNN(FasterRCNN):
     class_agnostic_masks: bool = False
 
     def _mask_logits(
-        self, maps: Maps, boxes: Float[Array, "b n 4"], valid: Bool[Array, "b n"], train: bool
+        self, seen: Seen, boxes: Float[Array, "b n 4"], valid: Bool[Array, "b n"], train: bool
     ) -> Float[Array, "b n h w k"]:
-        regions = self._aligned(maps, boxes, self.mask_pool_size)
+        regions = self._aligned(seen.maps, boxes, self.mask_pool_size)
         batch, count = regions.shape[:2]
+        regions = regions.reshape(-1, *regions.shape[2:])
         # The first is the background's, which learns nothing, as in the reference.
         classes = 1 if self.class_agnostic_masks else self.num_classes + 1
-        head = MaskHead(self.mask_convs, self.mask_norm, self.dtype, name="roi_heads.mask_head")
+        if seen.stage is not None:
+            x = seen.stage(regions)
+        else:
+            head = MaskHead(self.mask_convs, self.mask_norm, self.dtype, name="roi_heads.mask_head")
+            x = head(regions, train, valid.reshape(-1))
         predict = MaskPredictor(
             classes, self.mask_width, self.dtype, name="roi_heads.mask_predictor"
         )
-        x = predict(head(regions.reshape(-1, *regions.shape[2:]), train, valid.reshape(-1)))
+        x = predict(x)
         return x.reshape(batch, count, *x.shape[1:])
 
     def _more_losses(
-        self, maps: Maps, samples: Samples, targets: Targets, width: int, train: bool
+        self, seen: Seen, samples: Samples, targets: Targets, width: int, train: bool
     ) -> dict[str, Ratio]:
         if "instance_masks" not in targets:
             raise UserError(
@@ -125,14 +130,14 @@ class MaskRCNN(FasterRCNN):
         valid = learnt.valid
         if "mask_valid" in targets:
             valid &= jnp.take_along_axis(targets["mask_valid"], learnt.matches, 1)
-        logits = self._mask_logits(maps, learnt.boxes, learnt.valid, train)
+        logits = self._mask_logits(seen, learnt.boxes, learnt.valid, train)
         wanted = masks_in_boxes(
             targets["instance_masks"], learnt.boxes, learnt.matches, logits.shape[2], width
         )
         return {"loss_mask": mask_loss(logits, wanted, learnt.labels, valid)}
 
-    def _more_found(self, maps: Maps, found: dict[str, Array], train: bool) -> dict[str, Array]:
-        logits = self._mask_logits(maps, found["boxes"], found["valid"], train)
+    def _more_found(self, seen: Seen, found: dict[str, Array], train: bool) -> dict[str, Array]:
+        logits = self._mask_logits(seen, found["boxes"], found["valid"], train)
         if not self.class_agnostic_masks:
             label = found["labels"][..., None, None, None] + 1
             logits = jnp.take_along_axis(logits, label, -1)
@@ -162,6 +167,24 @@ VARIANTS = {
         classifier=_CLASSIFIER,
         first="backbone.body.conv1",
         convert=_convert,
+    ),
+    "maskrcnn_resnet50_c4": Variant(
+        MaskRCNN,
+        {
+            "encoder": "resnet50",
+            "encoder_options": {"depths": (3, 4, 6)},
+            "strides": (16,),
+            "width": 0,
+            "anchor_sizes": ((32, 64, 128, 256, 512),),
+            "pool_size": 14,
+            "head_blocks": 3,
+            "frozen_statistics": True,
+        },
+        "torchvision's parts, put together as Detectron2's mask_rcnn_R_50_C4",
+        (800, 800, 3),
+        _HE,
+        classifier=_CLASSIFIER,
+        first="backbone.body.conv1",
     ),
     "maskrcnn_resnet50_fpn_v2": Variant(
         MaskRCNN,
