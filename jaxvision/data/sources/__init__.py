@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from jaxvision.data import options
 from jaxvision.data.sources.boxes import BoxFiles, DataError
+from jaxvision.data.sources.cityscapes import cityscapes
 from jaxvision.data.sources.coco import coco
 from jaxvision.data.sources.files import (
     Files,
@@ -45,6 +46,7 @@ SOURCES: Registry[Callable[..., Callable[[str], Source]]] = Registry(
         "masks": masks,
         "coco": coco,
         "panoptic": panoptic,
+        "cityscapes": cityscapes,
         "voc": voc,
         "yolo": yolo,
         "idx": idx,
