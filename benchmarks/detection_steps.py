@@ -5,7 +5,8 @@
 As benchmarks/steps.py. Images are uint8 for ours, which normalises them in the step, and of unit
 range for PyTorch, whose detectors normalise them too. Weights are drawn at random; then batch norms
 are given the statistics of the images, and the classifier's scores the spread, and the background
-the lead, that leave suppression about as many boxes as a trained detector does.
+the lead, that leave suppression about as many boxes as a trained detector does. Masks stay in their
+boxes on both sides: benchmarks/paste.py measures what comes after.
 """
 
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from steps import (
     work,
 )
 
-OBJECTS, SHOWN = 8, 100
+OBJECTS, POINTS, SHOWN = 8, 17, 100
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -76,18 +77,38 @@ DETECTORS = {
         sizes=(300,),
     ),
     "detr": Detector("DETR R50", "detr_resnet50", COCO, "class_labels_classifier"),
+    "maskrcnn": Detector(
+        "Mask R-CNN R50-FPN",
+        "maskrcnn_resnet50_fpn",
+        COCO - 1,
+        "roi_heads.box_predictor.cls_score",
+        lead=5.0,
+    ),
+    "keypointrcnn": Detector(
+        "Keypoint R-CNN R50-FPN",
+        "keypointrcnn_resnet50_fpn",
+        1,
+        "roi_heads.box_predictor.cls_score",
+    ),
 }
 
 
 def arrays(batch: int, size: int) -> dict[str, np.ndarray]:
-    """Images uint8 [b, h, w, 3], boxes [b, n, 4] and labels [b, n], the same on all sides."""
+    """Images uint8 [b, h, w, 3], boxes [b, n, 4], labels [b, n], elliptic masks bool [b, n, h, w]
+    and key points [b, n, k, 3], the same on all sides."""
     random = np.random.default_rng(0)
     coarse = random.integers(0, 256, (batch, size // 20, size // 20, 3), np.uint8)
     image = coarse.repeat(20, 1).repeat(20, 2)
     sides = random.uniform(20, size / 2, (batch, OBJECTS, 2))
     corner = random.uniform(0, size - sides)
     boxes = np.concatenate([corner, corner + sides], -1).astype(np.float32)
-    return {"image": image, "boxes": boxes, "label": random.integers(1, COCO - 1, (batch, OBJECTS))}
+    label = random.integers(1, COCO - 1, (batch, OBJECTS))
+    places = np.stack(np.mgrid[:size, :size][::-1], -1) + 0.5
+    middle, half = (x[:, :, None, None] for x in (corner + sides / 2, sides / 2))
+    away = (((places - middle) / half) ** 2).sum(-1)
+    places = corner[:, :, None] + random.random((batch, OBJECTS, POINTS, 2)) * sides[:, :, None]
+    points = np.concatenate([places, np.ones_like(places[..., :1])], -1).astype(np.float32)
+    return {"image": image, "boxes": boxes, "label": label, "masks": away < 1, "keypoints": points}
 
 
 # -- JAX ------------------------------------------------------------------------------------------
@@ -103,16 +124,20 @@ def jax_side(
     from jaxvision import models
     from jaxvision.tasks.detection.task import Detection
     from jaxvision.tasks.inputs import Inputs
+    from jaxvision.tasks.instances.task import Instances
     from jaxvision.train.compilation import compiler_options
 
     more: dict[str, Any] = {} if dtype == "float32" else {"dtype": jnp.dtype(dtype)}
     if detector.model.startswith("detr"):
         more["dropout"] = 0.0
     model = models.create(detector.model, detector.classes, **more)
-    task = Detection(model, tuple(map(str, range(detector.classes))), Inputs(MEAN, STD))
+    kind = Instances if hasattr(model, "PARTS") else Detection
+    task = kind(model, tuple(map(str, range(detector.classes))), Inputs(MEAN, STD))
     given = arrays(batch, size)
     there = jnp.ones((batch, OBJECTS), bool)
     background = COCO - detector.classes
+    if detector.classes == 1:
+        given["label"], background = np.ones_like(given["label"]), 1
     data = {
         "image": jnp.asarray(given["image"]),
         "boxes": jnp.asarray(given["boxes"]),
@@ -120,6 +145,9 @@ def jax_side(
         "box_valid": there,
         "box_crowd": ~there,
         "valid": jnp.ones(batch, bool),
+        "instance_masks": jnp.asarray(np.packbits(given["masks"], axis=-1)),
+        "mask_valid": there,
+        "keypoints": jnp.asarray(given["keypoints"]),
     }
 
     def scores(variables: Any, data: Any) -> Any:
@@ -153,6 +181,8 @@ def reference(name: str, size: int) -> Any:
 
     build = getattr(detection, DETECTORS[name].model)
     common: dict[str, Any] = {"weights": None, "weights_backbone": None, "num_classes": COCO}
+    if name == "keypointrcnn":
+        common["num_classes"] = 2
     if name == "ssd300":
         # Mean and deviation of its own, as published; here as the others.
         return build(**common, image_mean=MEAN, image_std=STD)
@@ -203,7 +233,13 @@ def torch_side(
     form = torch.contiguous_format if side == EAGER else torch.channels_last
     pixels = torch.from_numpy(np.moveaxis(given["image"] / 255, -1, 1).astype(np.float32))
     pixels = pixels.to(device)
-    boxes, labels = (torch.from_numpy(given[key]).to(device) for key in ("boxes", "label"))
+    boxes, labels, masks, points = (
+        torch.from_numpy(given[key]).to(device) for key in ("boxes", "label", "masks", "keypoints")
+    )
+    if name == "keypointrcnn":
+        labels = torch.ones_like(labels)
+    if name == "maskrcnn":
+        model.transform.postprocess = lambda found, sizes, originals: found
     mean, std = (torch.tensor(value, device=device)[:, None, None] for value in (MEAN, STD))
 
     def inputs() -> Any:
@@ -226,7 +262,10 @@ def torch_side(
             parts = torch.cat([centre, boxes[..., 2:] - boxes[..., :2]], -1) / size
             wanted = [{"class_labels": a, "boxes": b} for a, b in zip(labels, parts)]
             return call(inputs(), labels=wanted).loss
-        wanted = [{"labels": a, "boxes": b} for a, b in zip(labels, boxes)]
+        wanted = [
+            {"labels": a, "boxes": b, "masks": m.to(torch.uint8), "keypoints": p}
+            for a, b, m, p in zip(labels, boxes, masks, points)
+        ]
         return sum(call(inputs(), wanted).values())
 
     def step() -> Any:
