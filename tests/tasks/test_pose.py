@@ -13,6 +13,7 @@ from jaxvision import runs, tasks
 from jaxvision.data.facts import Facts
 from jaxvision.data.geometry import Geometry
 from jaxvision.errors import UserError
+from jaxvision.interop import torch_weights
 from jaxvision.ops.heatmaps import gaussians
 from jaxvision.runs import Prediction
 from jaxvision.tasks import base, configuration, skeletons
@@ -341,6 +342,10 @@ def test_a_run_predicts_and_evaluates(trained, tmp_path):
     found, _ = opened.evaluate(output=tmp_path)
     assert found["pck"] == pytest.approx(metrics["pck"])
     assert (tmp_path / "pck.png").is_file()
+    # Weights alone know nothing of the data; what these are evaluated on names the key points.
+    torch_weights.save(tmp_path / "weights.safetensors", opened.variables)
+    alone = runs.with_weights(opened.config, str(tmp_path / "weights.safetensors"))
+    assert alone.evaluate()[0]["pck"] == found["pck"]
     photo = tmp_path / "photo.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)).save(photo)
     runs.write_predictions(opened, runs.predict_files(opened, [photo]), tmp_path / "out", [photo])

@@ -18,6 +18,8 @@ from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import max_pool2d
 from jaxvision.ops.resize import resize
 
+_small = nn.initializers.normal(0.001)  # heat maps are nearly 0 nearly everywhere
+
 
 class Residual(nn.Module):
     """1x1, 3x3, 1x1 with norm and ReLU before each, beside a shortcut (pre-activation).
@@ -101,8 +103,8 @@ class HourglassNet(nn.Module):
     ) -> Float[Array, "b i j k"] | dict[str, Float[Array, "b i j k"]]:
         check_size(image, 4 * 2**self.depth - 1, "The hourglass")
 
-        def conv(features: int, name: str, x: Array) -> Array:
-            return Conv2d(features, 1, dtype=self.dtype, name=name)(x)
+        def conv(features: int, name: str, x: Array, **options: Any) -> Array:
+            return Conv2d(features, 1, dtype=self.dtype, name=name, **options)(x)
 
         def residual(features: int, name: str, x: Array) -> Array:
             return Residual(features, dtype=self.dtype, name=name)(x, train)
@@ -120,7 +122,7 @@ class HourglassNet(nn.Module):
             for block in range(self.blocks):
                 y = residual(width, f"res_{stack}_{block}", y)
             y = norm(f"fc_{stack}_1", conv(width, f"fc_{stack}_0", y))
-            maps.append(conv(self.num_classes, f"score_{stack}", y))
+            maps.append(conv(self.num_classes, f"score_{stack}", y, kernel_init=_small))
             if stack < self.stacks - 1:
                 # The reference's names end in an underscore: `fc_.0`, `score_.0`.
                 x = x + conv(width, f"fc__{stack}", y) + conv(width, f"score__{stack}", maps[-1])
