@@ -217,19 +217,24 @@ class CenterNet(nn.Module):
         }
 
 
-_ZHOU = "Zhou et al. 2019, https://arxiv.org/abs/1904.07850"
-
-
-def _variant(encoder: str) -> Variant:
+def variant(module: type[CenterNet], encoder: str, reference: str) -> Variant:
+    """Of a kind of CenterNet on an encoder; hourglasses need no enlarging."""
+    hourglass = encoder.startswith("hourglass")
     return Variant(
-        CenterNet,
-        {"encoder": encoder},
-        f"mmdet CenterNet({encoder}, CTResNetNeck(use_dcn=False))",
+        module,
+        {"encoder": encoder, **({"upsampling": ()} if hourglass else {})},
+        reference,
         (512, 512, 3),
-        _ZHOU,
+        "Zhou et al. 2019, https://arxiv.org/abs/1904.07850",
         classifier=("bbox_head.heatmap_head.2",),
         first="backbone.conv1",
     )
 
 
-VARIANTS = {f"centernet_{encoder}": _variant(encoder) for encoder in ("resnet18", "resnet50")}
+ENCODERS = ("resnet18", "resnet50", "hourglass2")
+VARIANTS = {
+    f"centernet_{encoder}": variant(
+        CenterNet, encoder, f"mmdet CenterNet({encoder}, CTResNetNeck(use_dcn=False))"
+    )
+    for encoder in ENCODERS
+}

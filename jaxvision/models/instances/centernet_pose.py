@@ -16,9 +16,8 @@ from jaxtyping import Array, Float
 from jaxvision.errors import UserError
 from jaxvision.losses.detection import gaussian_focal
 from jaxvision.losses.objective import Ratio
-from jaxvision.models.detection.centernet import PRIOR, CenterNet, Centres
+from jaxvision.models.detection.centernet import ENCODERS, PRIOR, CenterNet, Centres, variant
 from jaxvision.models.detection.targets import Boxes, Targets
-from jaxvision.models.variant import Variant
 from jaxvision.ops.spots import local_maxima, spots
 
 _PEAKS = 100  # of each key point's heat map that are looked at
@@ -134,14 +133,8 @@ class CenterNetPose(CenterNet):
 
 
 VARIANTS = {
-    f"centernet_pose_{encoder}": Variant(
-        CenterNetPose,
-        {"encoder": encoder},
-        f"CenterNet({encoder}) with the heads of multi_pose",
-        (512, 512, 3),
-        "Zhou et al. 2019, https://arxiv.org/abs/1904.07850",
-        classifier=("bbox_head.heatmap_head.2",),
-        first="backbone.conv1",
+    f"centernet_pose_{encoder}": variant(
+        CenterNetPose, encoder, f"mmdet CenterNet({encoder}) with the heads of multi_pose"
     )
-    for encoder in ("resnet18", "resnet50")
+    for encoder in ENCODERS
 }

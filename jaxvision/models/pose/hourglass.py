@@ -21,6 +21,9 @@ from jaxvision.ops.resize import resize
 _small = nn.initializers.normal(0.001)  # heat maps are nearly 0 nearly everywhere
 
 
+Maps = Float[Array, "b i j k"]
+
+
 class Residual(nn.Module):
     """1x1, 3x3, 1x1 with norm and ReLU before each, beside a shortcut (pre-activation).
 
@@ -86,21 +89,28 @@ class HourglassNet(nn.Module):
       stacks: number of hourglasses.
       features: channels of the hourglasses.
       blocks, depth: see `Hourglass`.
+      features_only: return the map of stride 4 that the last heat maps would be made of. Then what
+        an hourglass would find is not added to what the next one sees.
     """
 
-    ENDS = ("classes",)
+    ENDS = ("classes", "pyramid")
 
     num_classes: int = 16
     stacks: int = 2
     features: int = 256
     blocks: int = 1
     depth: int = 4
+    features_only: bool = False
     dtype: jnp.dtype | None = None
+
+    @property
+    def feature_strides(self) -> tuple[int, ...]:
+        return (4,)
 
     @nn.compact
     def __call__(
         self, image: Float[Array, "b h w c"], train: bool = False
-    ) -> Float[Array, "b i j k"] | dict[str, Float[Array, "b i j k"]]:
+    ) -> Maps | tuple[Maps] | dict[str, Maps]:
         check_size(image, 4 * 2**self.depth - 1, "The hourglass")
 
         def conv(features: int, name: str, x: Array, **options: Any) -> Array:
@@ -122,10 +132,17 @@ class HourglassNet(nn.Module):
             for block in range(self.blocks):
                 y = residual(width, f"res_{stack}_{block}", y)
             y = norm(f"fc_{stack}_1", conv(width, f"fc_{stack}_0", y))
+            last = stack == self.stacks - 1
+            # The reference's names end in an underscore: `fc_.0`, `score_.0`.
+            if not last:
+                x = x + conv(width, f"fc__{stack}", y)
+            if self.features_only:
+                continue
             maps.append(conv(self.num_classes, f"score_{stack}", y, kernel_init=_small))
-            if stack < self.stacks - 1:
-                # The reference's names end in an underscore: `fc_.0`, `score_.0`.
-                x = x + conv(width, f"fc__{stack}", y) + conv(width, f"score__{stack}", maps[-1])
+            if not last:
+                x = x + conv(width, f"score__{stack}", maps[-1])
+        if self.features_only:
+            return (y,)
         if not train:
             return maps[-1]
         return {**{f"aux{i}": one for i, one in enumerate(maps[:-1], 1)}, "logits": maps[-1]}

@@ -13,9 +13,12 @@ CLASSES = 80
 PARAMETERS = {
     "centernet_resnet18": 14_219_092,
     "centernet_resnet50": 30_089_556,
+    # families/hourglass.py's without its scores, and three heads on 256 channels.
+    "centernet_hourglass2": 6_730_912 - 12_576 + 442_560 + 5_460,
     # Three heads more, of 17 key points: 3 x (64 x 64 x 9 + 64) + 65 x (34 + 17 + 2).
     "centernet_pose_resnet18": 14_219_092 + 114_229,
     "centernet_pose_resnet50": 30_089_556 + 114_229,
+    "centernet_pose_hourglass2": 6_730_912 - 12_576 + 442_560 + 5_460 + 446_005,
 }
 _BOXES = Case(
     "centernet_resnet18",
@@ -30,6 +33,17 @@ _BOXES = Case(
 )
 CASES = {
     "centernet": _BOXES,
+    "centernet_hourglass": Case(
+        "centernet_hourglass2",
+        (2, 3, 64, 96),
+        options={
+            "encoder_options": {"features": 16, "depth": 2},
+            "head_width": 6,
+            "max_detections": 20,
+        },
+        boxes=(5, 3),
+        smaller={"bbox_head.wh_head.2": 0.1, "bbox_head.heatmap_head.2": 0.05},
+    ),
     "centernet_pose": replace(
         _BOXES,
         variant="centernet_pose_resnet18",
@@ -44,10 +58,13 @@ def build(name: str, case: Case) -> Any:
     from parity.references import mmdet
 
     package, options = mmdet(), case.options
+    import torch
     from mmengine.config import ConfigDict
     from torchvision.models.resnet import BasicBlock, ResNet
 
+    hourglass = "hourglass" in case.variant
     filters = options.get("upsampling", (256, 128, 64))
+    width = options["encoder_options"]["features"] if hourglass else filters[-1]
     config = {
         "type": "CenterNet",
         "backbone": {"type": "ResNet", "depth": 18, "norm_eval": False},
@@ -61,7 +78,7 @@ def build(name: str, case: Case) -> Any:
         "bbox_head": {
             "type": "CenterNetHead",
             "num_classes": case.classes,
-            "in_channels": filters[-1],
+            "in_channels": width,
             "feat_channels": options.get("head_width", 64),
             "loss_center_heatmap": {"type": "GaussianFocalLoss", "loss_weight": 1.0},
             "loss_wh": {"type": "L1Loss", "loss_weight": 0.1},
@@ -70,6 +87,9 @@ def build(name: str, case: Case) -> Any:
         "test_cfg": {"topk": options["max_detections"], "local_maximum_kernel": 3},
     }
     network = package.registry.MODELS.build(ConfigDict(config))
+    if hourglass:
+        network.backbone, network.neck = _hourglass(options["encoder_options"]), torch.nn.Identity()
+        return network
     trunk = ResNet(BasicBlock, options["encoder_options"]["depths"])
     for stage in ("layer1", "layer2", "layer3", "layer4"):
         setattr(network.backbone, stage, getattr(trunk, stage))
@@ -81,6 +101,27 @@ def build(name: str, case: Case) -> Any:
             layers = head._build_head(filters[-1], options.get("head_width", 64), outputs)
             setattr(head, f"{part}_head", layers)
     return network
+
+
+def _hourglass(options: Any) -> Any:
+    """Two stacks, of which the last map is given; nothing is scored on the way."""
+    from parity.networks import hourglass
+    from torch.nn import functional as F
+
+    class Trunk(hourglass.HourglassNet):
+        def __init__(self) -> None:
+            super().__init__(1, 2, **options)
+            del self.score, self.score_
+
+        def forward(self, x: Any) -> Any:
+            x = self.layer1(F.relu(self.bn1(self.conv1(x))))
+            x = self.layer3(self.layer2(F.max_pool2d(x, 2)))
+            first, second = (
+                lambda x, k=k: self.fc[k](self.res[k](self.hg[k](x))) for k in range(2)
+            )
+            return (second(x + self.fc_[0](first(x))),)
+
+    return Trunk()
 
 
 def _outputs(network: Any, images: Any, train: bool) -> tuple[Any, dict[str, Any]]:
