@@ -58,6 +58,16 @@ def test_objects_of_two_tiles_by_hand():
     np.testing.assert_allclose(both["boxes"], expected)
 
 
+def test_what_else_is_found_comes_along():
+    left, right = found(((10, 10, 30, 30), 0.6, 0)), found(((20, 40, 60, 60), 0.8, 1))
+    for one, value in ((left, 1), (right, 2)):
+        one["masks"] = np.full((2, 3, 3), value, np.float32)
+        one["keypoints"] = np.float32([[[25, 50, value]], [[0, 0, 0]]])
+    both = joined([left, right], CORNERS, (100, 100), (100, 160), 0.5)
+    np.testing.assert_array_equal(both["masks"][:, 0, 0], [2, 1])
+    np.testing.assert_array_equal(both["keypoints"][:, 0], [[85, 50, 2], [25, 50, 1]])
+
+
 def test_what_no_tile_sees_whole_stays():
     left, right = found(((20, 40, 100, 60), 0.9, 1)), found(((0, 40, 90, 60), 0.8, 1))
     both = joined([left, right], CORNERS, (100, 100), (100, 160), 0.5)

@@ -24,6 +24,8 @@ def joined(
 ) -> Outputs:
     """`boxes` [n, 4] in pixels of the photograph, `scores`, `labels`, `valid` [n]; best first.
 
+    What else is found of each object comes along, `keypoints` [n, k, 3] in the photograph's pixels.
+
     A box that ends at a tile's edge within the photograph is left out where another tile has one
     of its class, with all its edges, whose part in this tile is that box. Of what remains each
     class is suppressed. Where the overlap of tiles is smaller than an object none may see it whole,
@@ -42,11 +44,15 @@ def joined(
     inner = np.concatenate([corners > 0, ends < np.array(size)], 1)[:, [1, 0, 3, 2]]
     frames = np.concatenate([corners, ends], 1)[:, [1, 0, 3, 2]].astype(np.float32)
     number = np.repeat(np.arange(len(outputs)), [int(one["valid"].sum()) for one in outputs])
-    boxes, scores, labels = (
-        np.concatenate([one[key][one["valid"]] for one in outputs])
-        for key in ("boxes", "scores", "labels")
+    found = {key: np.concatenate([one[key][one["valid"]] for one in outputs]) for key in outputs[0]}
+    boxes, labels = (
+        found["boxes"].astype(np.float32) + np.tile(frames[number, :2], 2),
+        found["labels"],
     )
-    boxes = boxes.astype(np.float32) + np.tile(frames[number, :2], 2)
+    found["boxes"] = boxes
+    if "keypoints" in found:
+        found["keypoints"] = found["keypoints"].astype(np.float32)
+        found["keypoints"][..., :2] += frames[number, None, :2]
     near = _NEAR * np.tile([tile[1], tile[0]], 2)
     cut = (inner[number] & (np.abs(boxes - frames[number]) < near)).any(1)
     kept = ~cut
@@ -55,15 +61,18 @@ def joined(
         frame = frames[number[index]]
         inside = np.clip(boxes[whole], np.tile(frame[:2], 2), np.tile(frame[2:], 2))
         kept[index] = not (overlaps(boxes[index], inside) > threshold).any()
-    return _suppressed(boxes[kept], scores[kept], labels[kept], threshold)
+    found = {key: value[kept] for key, value in found.items()}
+    best = _best(found["boxes"], found["scores"], found["labels"], threshold)
+    return {key: value[best] for key, value in found.items()}
 
 
-def _suppressed(
+def _best(
     boxes: Float[np.ndarray, "n 4"],
     scores: Float[np.ndarray, " n"],
     labels: Int[np.ndarray, " n"],
     threshold: float,
-) -> Outputs:
+) -> Int[np.ndarray, " m"]:
+    """The objects that suppression leaves, from the highest score on."""
     # Powers of two, so that few programs are compiled.
     length = max(16, 1 << (len(scores) - 1).bit_length())
 
@@ -73,10 +82,4 @@ def _suppressed(
     valid = padded(np.ones(len(scores), bool))
     rows = (padded(part) for part in (boxes, scores, labels))
     index, there = jax.device_get(_suppress(*rows, threshold, length, valid))
-    best = index[there]
-    return {
-        "boxes": boxes[best],
-        "scores": scores[best],
-        "labels": labels[best],
-        "valid": np.ones(len(best), bool),
-    }
+    return index[there]
