@@ -60,6 +60,10 @@ def get_config(variant: str = "") -> ConfigDict:
     config.checkpoint.every = "10 epochs"
     if variant == "small":
         config.model.name, config.model.options = "hourglass2", {"features": 64, "depth": 3}
+        config.optimizer.learning_rate = 4e-3
+        config.optimizer.ema = 0.99
+        config.train.duration = "300 epochs"  # of the few images that a laptop has
+        config.eval.every = config.checkpoint.every = "50 epochs"
     if variant == "smoke":
         config.data.source, config.data.name, config.data.dir = "tfds", "shapes", ""
         config.data.options = {"size": 32, "train": 32, "test": 16}

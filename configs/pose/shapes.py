@@ -28,7 +28,7 @@ NETWORKS = {
     ),
 }
 # Learning rate, and epochs: networks that cost less see the scenes more often.
-TRAINING = {"hourglass": (8e-3, 30), "simple_baseline": (4e-3, 15)}
+TRAINING = {"hourglass": (8e-3, 30), "simple_baseline": (2e-3, 15)}
 
 OF_SCENES = {
     "keypointrcnn": (
