@@ -24,6 +24,7 @@ ALIKE = {
         *("mnist_vit", "imagenet_deit", "imagenet_swin"),
     ),
     "pose": ("lsp",),
+    "instances": ("coco",),
     "detection": ("bccd", "coco", "fastestdet_coco", "folder", "voc"),
     "segmentation": ("ade20k", "camvid", "camvid_espnet", "cityscapes", "folder", "voc"),
 }

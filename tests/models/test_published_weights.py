@@ -44,7 +44,7 @@ def cifar(shared_data):
     [
         ("resnet20", "resnet20-12fca82f.th", 915),
         pytest.param("resnet32", "resnet32-d509ac18.th", 928, marks=pytest.mark.slow),
-        ("resnet56", "resnet56-4bfd9763.th", 926),
+        pytest.param("resnet56", "resnet56-4bfd9763.th", 926, marks=pytest.mark.slow),
     ],
 )
 def test_resnet(shared_data, cifar, name, file, correct):
