@@ -1,4 +1,4 @@
-"""What instances show: masks in the colours of their objects, key points, boxes."""
+"""What instances show: masks in the colours of their classes, key points, boxes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -84,7 +84,7 @@ def _certain(points: np.ndarray) -> np.ndarray:
 def _drawn(task: Any, image: np.ndarray, objects: _Objects) -> np.ndarray:
     image = pictures.as_colour(image)
     if objects.masks is not None:
-        colours = [pictures.class_colour(index) for index in range(len(objects.masks))]
+        colours = [pictures.class_colour(int(label)) for label in objects.labels]
         crops, corners = objects.masks.crops, objects.masks.corners
         image = pictures.masked(image, crops, corners.tolist(), colours)
     factor = max(1, -(-320 // image.shape[1]))
