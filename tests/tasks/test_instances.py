@@ -199,7 +199,7 @@ def test_only_what_the_network_finds_is_read():
     config = configuration.load("configs/instances/shapes.py:smoke")
     assert Instances.unused_by(config) == ("keypoints",)
     config.model.name = "keypointrcnn_resnet50_fpn"
-    assert Instances.unused_by(config) == ("instances", "instance_masks", "segmentations")
+    assert Instances.unused_by(config) == ("instance_masks",)
 
 
 def prediction(one):

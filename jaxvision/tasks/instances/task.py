@@ -27,8 +27,8 @@ from jaxvision.tasks.detection.task import Detection, on_photographs
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
-# What a network may find of each object beside a box: the keys of records that it is learnt from.
-_KEYS = {"masks": ("instances", "instance_masks", "segmentations"), "keypoints": ("keypoints",)}
+# What a network may find of each object beside a box: the key of a batch that it is learnt from.
+_KEYS = {"masks": "instance_masks", "keypoints": "keypoints"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Instances(Detection):
     @classmethod
     def unused_by(cls, config: "ConfigDict") -> tuple[str, ...]:
         parts = _parts(models.variant(config.model.name).module)
-        return tuple(key for part, keys in _KEYS.items() if part not in parts for key in keys)
+        return tuple(key for part, key in _KEYS.items() if part not in parts)
 
     @classmethod
     def create(cls, config: "ConfigDict", facts: Any) -> Self:
@@ -109,7 +109,7 @@ class Instances(Detection):
         """Raises:
         UserError: the batch lacks masks or key points.
         """
-        for part, key in (("masks", "instance_masks"), ("keypoints", "keypoints")):
+        for part, key in _KEYS.items():
             if part in self.finds and key not in batch:
                 name = part.replace("keypoints", "key points")
                 raise UserError(
