@@ -11,7 +11,7 @@ PQ = SQ x RQ: the mean overlap of what is right, times its F1 score. Functions r
 
 from collections.abc import Collection, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Integer
 
 from jaxvision.errors import UserError
+from jaxvision.metrics.accumulators import Sum
 
 
 class Segments(NamedTuple):
@@ -155,15 +156,15 @@ class PanopticQuality:
 
     Attributes:
       overlap: of each class the sum of the overlaps of what is right, float32 [k].
-      right, missed, false: how many segments are, int32 [k].
+      right, false, missed: how many segments are, int32 [k].
       class_names: of all classes.
       things: indices of the classes that are things.
     """
 
-    overlap: Any
-    right: Any
-    false: Any
-    missed: Any
+    overlap: Sum
+    right: Sum
+    false: Sum
+    missed: Sum
     class_names: tuple[str, ...] = struct.field(pytree_node=False, default=())
     things: tuple[int, ...] = struct.field(pytree_node=False, default=())
 
@@ -179,8 +180,15 @@ class PanopticQuality:
         """Counts the segments of the images that are valid."""
         count = partial(_counts, num_classes=len(class_names))
         counts = jax.vmap(count)(found, truth)
-        sums = [jnp.where(valid[:, None], part, 0).sum(0) for part in counts]
-        return cls(*sums, tuple(class_names), tuple(things))
+        overlap, right, false, missed = (jnp.where(valid[:, None], x, 0).sum(0) for x in counts)
+        return cls(
+            overlap=overlap,
+            right=right,
+            false=false,
+            missed=missed,
+            class_names=tuple(class_names),
+            things=tuple(things),
+        )
 
     def compute(self, name: str) -> dict[str, float]:
         """`panoptic_scores`, which have names of their own: `name` is not among them."""

@@ -120,7 +120,7 @@ def likeliest(logits: Float[Array, "b i j k"], size: tuple[int, int]) -> Int[Arr
         return resize(band, (_ROWS, width)).argmax(-1)
 
     bands = lax.map(rows, (upper, lower, share.astype(logits.dtype)))  # [n, b, _ROWS, w]
-    return jnp.moveaxis(bands, 0, 1).reshape(len(logits), -1, width)[:, :height]
+    return jnp.moveaxis(bands, 0, 1).reshape(logits.shape[0], -1, width)[:, :height]
 
 
 def add_stuff(

@@ -9,6 +9,7 @@ import pytest
 from parity import fusion
 
 from jaxvision.data.masks import paste
+from jaxvision.ops.forms import portable
 from jaxvision.ops.panoptic import add_stuff, fuse, likeliest, number_masks
 from jaxvision.ops.resize import resize
 from jaxvision.ops.roi import paste_mask
@@ -36,6 +37,16 @@ def test_segments_are_those_of_mmdetection(limits):
             ours[row][found[row] == number] = labels[number - 1] + 1000 * place
     np.testing.assert_array_equal(ours, expected)
     assert (ours == fusion.THINGS + fusion.STUFF).any()
+
+
+def test_batches_of_unknown_size():
+    """What `jaxvision export` asks for."""
+    (count,) = jax.export.symbolic_shape("b")
+    names = ("masks", "boxes", "valid", "logits")
+    given = (jax.ShapeDtypeStruct((count, *GIVEN[k].shape[1:]), GIVEN[k].dtype) for k in names)
+    with portable():
+        found = jax.eval_shape(partial(fuse, size=fusion.SIZE), *given)
+    assert found.shape == (count, *fusion.SIZE)
 
 
 def test_a_mask_on_its_image_is_that_of_the_host():

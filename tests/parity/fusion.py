@@ -2,8 +2,8 @@
 
     python tests/parity/fusion.py
 
-writes tests/parity/fusion.npz, which tests/ops/test_panoptic.py compares with. See README.md for the
-environment, and paste.py for `TORCHVISION_OPERATORS`.
+writes tests/parity/fusion.npz, which tests/ops/test_panoptic.py compares with. See README.md for
+the environment, and paste.py for `TORCHVISION_OPERATORS`.
 """
 
 import os
