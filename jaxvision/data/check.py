@@ -1,6 +1,8 @@
 """Reading whole data sets to find what is wrong with them."""
 
+import functools
 import hashlib
+import operator
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -60,7 +62,7 @@ class _Read:
     name: str
     digest: bytes = b""
     size: tuple[int, ...] = ()
-    classes: Sequence[np.ndarray] = ()
+    classes: np.ndarray | None = None
     faults: Sequence[tuple[str, str]] = ()
 
 
@@ -106,11 +108,12 @@ def _read_all(report: Report, source: Source, data: ConfigDict, kinds: tuple[Kin
                 report.digests[record.name] = record.digest
             if record.size:
                 report.sizes[record.size] += 1
-            for classes in record.classes:
-                report.per_image[len(classes)] += 1
-                for number, count in zip(*np.unique(classes, return_counts=True)):
-                    if number < len(source.class_names):  # masks have values of no class, too
-                        report.classes[source.class_names[number]] += int(count)
+            if record.classes is not None:
+                # Masks have values of no class, too.
+                within = record.classes[record.classes < len(source.class_names)]
+                report.per_image[len(within)] += 1
+                for number, count in zip(*np.unique(within, return_counts=True)):
+                    report.classes[source.class_names[number]] += int(count)
 
 
 def faults_of(source: Any) -> Mapping[str, Sequence[str]]:
@@ -151,7 +154,11 @@ def _read(source: Source, index: int, decode: Decode) -> _Read:
                 faults.append((GONE, f"{name}: {len(had) - len(named)}"))
         if left_out := kind.left_out(found, decode.settings):
             faults.append((TOO_MANY, f"{name}: {left_out} more"))
-    return _Read(name, digest, found["image"].shape[:-1], classes, faults)
+    # Of a class that several kinds annotate, the one counts that has it most often.
+    counts = (Counter(one.tolist()) for one in classes)
+    most: Counter[int] = functools.reduce(operator.or_, counts, Counter())
+    every = np.array(list(most.elements()), int) if classes else None
+    return _Read(name, digest, found["image"].shape[:-1], every, faults)
 
 
 def readable(

@@ -21,7 +21,7 @@ class Facts:
       keypoint_pairs: (left, right) indices, which mirroring exchanges.
       skeleton: pairs of indices of key points between which a line is drawn.
       things: indices of the classes whose objects are told apart; of the others, stuff, an image
-        has one segment each. Only sources of both say it.
+        has one segment each. Only data that know the difference say it.
       vocabulary: of the captions, as a tokenizer made it.
     """
 

@@ -5,16 +5,22 @@ numbers are those of https://github.com/cocodataset/panopticapi.
 
 An image is a map of the numbers of segments, 0 for none, with the class of each. A found segment
 is right if it overlaps a true one of its class by more than half, which at most one can. Quality is
-PQ = SQ x RQ: the mean overlap of what is right, times its F1 score. Functions run on the host.
+PQ = SQ x RQ: the mean overlap of what is right, times its F1 score. Functions run on the host;
+`PanopticQuality` counts on the device.
 """
 
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int, Integer
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, Integer
 
 from jaxvision.errors import UserError
+from jaxvision.metrics.accumulators import Sum
 
 
 class Segments(NamedTuple):
@@ -125,3 +131,96 @@ def panoptic_scores(
         for label, value in zip(class_names, values, strict=True):
             scores[f"{name}/{label}"] = float(value)
     return scores
+
+
+# -- on the device --------------------------------------------------------------------------------
+
+
+class Numbered(NamedTuple):
+    """The segments of images; number n is that of the n-th, from 1 on, which may have no pixel.
+
+    Attributes:
+      numbers: of the segment that each pixel is of; 0: of none (void).
+      label: the class of each.
+      crowd: see `Segments`.
+    """
+
+    numbers: Int[Array, "*b h w"]
+    label: Int[Array, "*b n"]
+    crowd: Bool[Array, "*b n"] | None = None
+
+
+@struct.dataclass
+class PanopticQuality:
+    """The sums of `panoptic_counts` of images.
+
+    Attributes:
+      overlap: of each class the sum of the overlaps of what is right, float32 [k].
+      right, false, missed: how many segments are, int32 [k].
+      class_names: of all classes.
+      things: indices of the classes that are things.
+    """
+
+    overlap: Sum
+    right: Sum
+    false: Sum
+    missed: Sum
+    class_names: tuple[str, ...] = struct.field(pytree_node=False, default=())
+    things: tuple[int, ...] = struct.field(pytree_node=False, default=())
+
+    @classmethod
+    def of(
+        cls,
+        found: Numbered,
+        truth: Numbered,
+        valid: Bool[Array, " b"],
+        class_names: Sequence[str],
+        things: Sequence[int],
+    ) -> "PanopticQuality":
+        """Counts the segments of the images that are valid."""
+        count = partial(_counts, num_classes=len(class_names))
+        counts = jax.vmap(count)(found, truth)
+        overlap, right, false, missed = (jnp.where(valid[:, None], x, 0).sum(0) for x in counts)
+        return cls(
+            overlap=overlap,
+            right=right,
+            false=false,
+            missed=missed,
+            class_names=tuple(class_names),
+            things=tuple(things),
+        )
+
+    def compute(self, name: str) -> dict[str, float]:
+        """`panoptic_scores`, which have names of their own: `name` is not among them."""
+        counts = np.stack([self.overlap, self.right, self.false, self.missed], -1)
+        return panoptic_scores(counts.astype(np.float64), self.class_names, self.things)
+
+
+def _counts(found: Numbered, truth: Numbered, num_classes: int) -> tuple[Array, ...]:
+    """What `panoptic_counts` says of an image, a column each."""
+    crowd = jnp.zeros(truth.label.shape, bool) if truth.crowd is None else truth.crowd
+    sizes = truth.label.shape[0] + 1, found.label.shape[0] + 1
+    pairs = truth.numbers * sizes[1] + found.numbers
+    shared = jnp.bincount(pairs.ravel(), length=sizes[0] * sizes[1]).reshape(sizes)
+    area_there, area_seen = shared.sum(1)[1:], shared.sum(0)[1:]
+    inside, on_void = shared[1:, 1:], shared[0, 1:]
+    union = area_there[:, None] + area_seen[None] - inside - on_void
+    alike = truth.label[:, None] == found.label[None]
+    right = (2 * inside > union) & alike & ~crowd[:, None]
+    same_class = truth.label[:, None] == truth.label[None]
+    later = jnp.triu(same_class & crowd & (area_there > 0), 1).any(1)
+    last_crowd = (crowd & ~later)[:, None] & alike
+    forgiven = on_void + jnp.where(last_crowd, inside, 0).sum(0)
+    false = (area_seen > 0) & ~right.any(0) & ~(2 * forgiven > area_seen)
+    missed = (area_there > 0) & ~right.any(1) & ~crowd
+    overlap = jnp.where(right, inside / jnp.maximum(union, 1), 0).sum(1)
+
+    def of_class(values: Array, label: Array) -> Array:
+        return jnp.zeros(num_classes, values.dtype).at[label].add(values)
+
+    return (
+        of_class(overlap, truth.label),
+        of_class(right.any(1).astype(jnp.int32), truth.label),
+        of_class(false.astype(jnp.int32), found.label),
+        of_class(missed.astype(jnp.int32), truth.label),
+    )

@@ -64,7 +64,7 @@ from jaxvision.models.detection import (
     yolov3,
 )
 from jaxvision.models.generation import dcgan
-from jaxvision.models.instances import centernet_pose, keypoint_rcnn, mask_rcnn
+from jaxvision.models.instances import centernet_pose, keypoint_rcnn, mask_rcnn, panoptic_fpn
 from jaxvision.models.pose import hourglass, simple_baseline
 from jaxvision.models.segmentation import (
     autoencoder,
@@ -153,6 +153,7 @@ _FAMILIES = (
     # Instances.
     mask_rcnn,
     keypoint_rcnn,
+    panoptic_fpn,
     centernet_pose,
     # Generation.
     dcgan,

@@ -95,6 +95,7 @@ TASKS: Registry[Any] = Registry(
         "detection": Entry("jaxvision.tasks.detection", "Detection", roles=("detection",)),
         "pose": Entry("jaxvision.tasks.pose", "Pose", roles=("pose",)),
         "instances": Entry("jaxvision.tasks.instances", "Instances", roles=("instances",)),
+        "panoptic": Entry("jaxvision.tasks.panoptic", "Panoptic"),
         "pretraining": Entry("jaxvision.tasks.pretraining", "Dino"),
         "generation": Entry("jaxvision.tasks.generation", "Dcgan"),
     },

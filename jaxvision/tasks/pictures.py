@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -111,6 +112,12 @@ def class_colour(index: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
+def quiet_colour(index: int) -> tuple[int, int, int]:
+    """As `class_colour`, of what is seen behind others."""
+    red, green, blue = (round(0.45 * side + 0.55 * 140) for side in class_colour(index))
+    return red, green, blue
+
+
 def labelled(
     image: np.ndarray,
     boxes: Any,
@@ -172,6 +179,59 @@ def masked(
         inner = around[:-2, 1:-1] & around[2:, 1:-1] & around[1:-1, :-2] & around[1:-1, 2:]
         part[crop & ~inner] = colour
     return mixed
+
+
+def segmented(
+    image: np.ndarray,
+    numbers: np.ndarray,
+    colours: Mapping[int, tuple[int, int, int]],
+    texts: Mapping[int, str],
+    opacity: float = 0.5,
+    least: int = 320,
+) -> np.ndarray:
+    """The image, enlarged to `least` pixels or more, under its segments, with lines between them.
+
+    Args:
+      image: uint8 [h, w, 1 or 3].
+      numbers: of the segment that each pixel is of, integers [h, w].
+      colours: by number; segments without one leave the image as it is.
+      texts: by number; each stands where its segment is widest, if there is room.
+      opacity: of the colours.
+      least: see `boxed`.
+    """
+    canvas = _enlarge(image, least)
+    factor = canvas.width // image.shape[1]
+    table = np.zeros((int(numbers.max(initial=0)) + 1, 3), np.uint8)
+    coloured = np.zeros(len(table), bool)
+    for number, colour in colours.items():
+        if number < len(table):
+            table[number], coloured[number] = colour, True
+    large = numbers.repeat(factor, 0).repeat(factor, 1)
+    mixed = np.array(Image.blend(canvas, Image.fromarray(table[large]), opacity))
+    clear = ~coloured[large]
+    mixed[clear] = np.asarray(canvas)[clear]
+    line = np.zeros(large.shape, bool)
+    line[1:] |= large[1:] != large[:-1]
+    line[:, 1:] |= large[:, 1:] != large[:, :-1]
+    side = max(1, canvas.width // 480)
+    mixed[cv2.dilate(line.view(np.uint8), np.ones((side, side), np.uint8)) > 0] = 255
+    canvas = Image.fromarray(mixed)
+    draw, size = ImageDraw.Draw(canvas), max(11, canvas.width // 45)
+    step = max(1, max(large.shape) // 512)  # where there is room shows in a small copy
+    small = large[step // 2 :: step, step // 2 :: step]
+    for number, text in texts.items():
+        room = cv2.distanceTransform(np.pad(small == number, 1).view(np.uint8), cv2.DIST_L2, 3)
+        row, column = np.unravel_index(room.argmax(), room.shape)
+        if room[row, column] * step < size / 2:
+            continue
+        font = font_for(text, size)
+        wide = font.getlength(text) / 2 + 2
+        x = min(max((column - 0.5) * step, wide), max(wide, canvas.width - wide))
+        y = (row - 0.5) * step
+        draw.text(
+            (x, y), text, fill="white", font=font, anchor="mm", stroke_width=2, stroke_fill="black"
+        )
+    return np.asarray(canvas)
 
 
 def captioned_grid(

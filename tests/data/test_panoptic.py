@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxvision.data.annotations import named
+from jaxvision.data.check import check
 from jaxvision.data.codecs import CorruptImageError
 from jaxvision.data.segment_maps import segment_numbers
 from jaxvision.data.sources import DataError, open_split
@@ -96,6 +98,12 @@ def test_things_and_stuff(root):
     np.testing.assert_array_equal(out["segmentation"], [classes, np.full((6, 8), 255)])
     assert source.image_id(0) == 3
     assert source.name(1).endswith("b.jpg")
+
+
+def test_a_check_counts_objects_of_things_and_images_of_stuff(root):
+    (report,) = check(config(root), ["val"], named(BOTH))
+    assert report.classes == {"person": 2, "dog": 1, "sky": 1}
+    assert report.per_image == {4: 1, 0: 1}
 
 
 def test_things_alone(root):

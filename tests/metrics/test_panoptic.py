@@ -3,6 +3,8 @@
 import itertools
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from parity.panoptic import DATA, GOLDEN, perturbed
@@ -10,7 +12,13 @@ from PIL import Image
 
 from jaxvision.data.segment_maps import segment_numbers
 from jaxvision.errors import UserError
-from jaxvision.metrics.panoptic import Segments, panoptic_counts, panoptic_scores
+from jaxvision.metrics.panoptic import (
+    Numbered,
+    PanopticQuality,
+    Segments,
+    panoptic_counts,
+    panoptic_scores,
+)
 
 
 def by_loop(found, truth, num_classes):
@@ -70,6 +78,37 @@ def test_counts_are_those_of_the_paper():
         np.testing.assert_allclose(counts, by_loop(found, truth, 4), rtol=1e-12)
         total += counts
     assert (total > 15).all()  # everything has occurred
+
+
+def numbered(images, count):
+    """The segments of images, numbered from 1 on; more than there are, without pixels, behind."""
+    rows = len(images)
+    label, crowd = np.zeros((rows, count), np.int32), np.zeros((rows, count), bool)
+    numbers = np.zeros((rows, *images[0].numbers.shape), np.int32)
+    for row, one in enumerate(images):
+        for place, (number, of_class) in enumerate(zip(one.ids, one.label)):
+            numbers[row][one.numbers == number] = place + 1
+            label[row, place] = of_class
+        if one.crowd is not None:
+            crowd[row, : len(one.ids)] = one.crowd
+    return Numbered(jnp.asarray(numbers), jnp.asarray(label), jnp.asarray(crowd))
+
+
+def test_counts_on_the_device_are_those_of_the_host():
+    pairs = [drawn(seed) for seed in range(40)]
+    for _, truth in pairs[::2]:  # several crowds of a class, of which the last one counts
+        truth.crowd[truth.label == 1] = True
+    found, truth = (numbered(side, 9) for side in zip(*pairs))
+    valid = np.arange(40) < 38
+    names = ("a", "b", "c", "d")
+    count = jax.jit(PanopticQuality.of, static_argnums=(3, 4))
+    quality = count(found, truth, jnp.asarray(valid), names, (0, 2))
+    expected = sum(panoptic_counts(*pair, 4) for pair in pairs[:38])
+    assert (expected > 5).all()
+    parts = [quality.overlap, quality.right, quality.false, quality.missed]
+    np.testing.assert_allclose(np.stack(parts, -1), expected, rtol=1e-6)
+    scores, wanted = quality.compute("pq"), panoptic_scores(expected, names, (0, 2))
+    assert scores == pytest.approx(wanted, rel=1e-6)
 
 
 def test_quality_by_hand():

@@ -45,6 +45,8 @@ def objects(case: Case) -> list[dict[str, torch.Tensor]]:
             bits = found["instance_masks"][k, :count]
             mask = np.unpackbits(bits, axis=-1, count=case.image[3])
             one["masks"] = torch.from_numpy(mask)
+        if case.stuff:
+            one["segmentation"] = torch.from_numpy(found["segmentation"][k])
         listed.append(one)
     return listed
 

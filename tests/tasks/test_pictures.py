@@ -101,3 +101,17 @@ def test_ranked_draws_a_bar_for_each_class():
     lengths = [row.sum() for row in blue if row.any()]
     assert 2.8 < max(lengths) / min(lengths) < 3.2
     assert len(lengths) == 2 * 7  # two bars of seven rows; the third has no probability
+
+
+def test_segments_are_laid_over_the_image_with_lines_between_them():
+    image = np.full((6, 8, 3), 100, np.uint8)
+    numbers = np.repeat([[1, 2, 0, 2]], 6, 0).repeat(2, 1)
+    drawn = pictures.segmented(image, numbers, {1: (200, 0, 100), 9: (1, 2, 3)}, {}, least=8)
+    assert (drawn[:, :2] == [150, 50, 100]).all()
+    assert (drawn[:, [2, 4, 6]] == 255).all()
+    assert (drawn[:, [3, 5, 7]] == 100).all()
+    named = pictures.segmented(image, numbers, {}, {1: "a", 7: "not there"}, least=320)
+    assert named.shape == (240, 320, 3)
+    changed = (named != pictures.segmented(image, numbers, {}, {}, least=320)).any((0, 2))
+    assert changed[20:60].any()
+    assert not changed[80:].any()

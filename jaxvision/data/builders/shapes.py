@@ -44,6 +44,7 @@ class Shapes(DrawnBuilder):
     FACTS = Facts(
         keypoint_names=("centre", "first", "second", "third"),
         skeleton=((0, 1), (0, 2), (0, 3)),
+        things=tuple(range(len(drawing.CLASSES))),
     )
 
     def _info(self) -> tfds.core.DatasetInfo:

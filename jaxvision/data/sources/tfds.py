@@ -50,7 +50,10 @@ def tfds(data: ConfigDict, **options: Any) -> Callable[[str], Source]:
 
     def load(split: str) -> Source:
         source = _tfds_split(builder, split)
-        return replace(source, class_names=tuple(data.classes) or source.class_names)
+        names = tuple(data.classes) or source.class_names
+        things = {source.class_names[index] for index in source.facts.things}
+        places = tuple(index for index, name in enumerate(names) if name in things)
+        return replace(source, class_names=names, facts=replace(source.facts, things=places))
 
     return load
 

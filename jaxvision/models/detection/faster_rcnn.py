@@ -110,7 +110,9 @@ class FasterRCNN(RegionDetector):
                 **found.losses,
                 **self._more_losses(seen, samples, targets, size[1], train),
             }
-        return {**made, **(found.outputs if raw else self._more_found(seen, made, train))}
+        if raw:
+            return {**made, **found.outputs, **self._more_heads(seen)}
+        return {**made, **self._more_found(seen, made, train)}
 
     def _more_losses(
         self, seen: Seen, samples: Samples, targets: Targets, width: int, train: bool
@@ -120,6 +122,10 @@ class FasterRCNN(RegionDetector):
 
     def _more_found(self, seen: Seen, found: dict[str, Array], train: bool) -> dict[str, Array]:
         """What such heads find in the detections' boxes."""
+        return {}
+
+    def _more_heads(self, seen: Seen) -> dict[str, Array]:
+        """What such heads put out that look at no boxes."""
         return {}
 
 

@@ -15,6 +15,7 @@ from jaxvision.ops.roi.masks import (
     highest_places,
     mask_overlaps,
     masks_in_boxes,
+    paste_mask,
 )
 from jaxvision.ops.roi.pool import roi_pool
 from jaxvision.ops.roi.position_sensitive import ps_roi_align, ps_roi_pool
@@ -26,6 +27,7 @@ __all__ = [
     "mask_overlaps",
     "masks_in_boxes",
     "multiscale_roi_align",
+    "paste_mask",
     "ps_roi_align",
     "ps_roi_pool",
     "pyramid_level",

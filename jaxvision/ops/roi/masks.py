@@ -189,9 +189,7 @@ def mask_overlaps(
     """
     cells, height = masks.shape[1], true.shape[1]
     padded = jnp.pad(masks, ((0, 0), (1, 1), (1, 1)))
-    middle, half = (boxes[:, 2:] + boxes[:, :2]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
-    half *= (cells + 2) / cells
-    low, high = jnp.trunc(middle - half), jnp.trunc(middle + half)
+    low, high = _with_border(boxes, cells)
     wx = _linear_weights(jnp.arange(width), low[:, :1], high[:, :1], cells + 2)
     rows = -(-height // _TILE) * _TILE
     true = jnp.pad(true, ((0, 0), (0, rows - height), (0, 0)))
@@ -214,6 +212,35 @@ def mask_overlaps(
     nothing = Overlaps(*(jnp.zeros(s) for s in ((len(masks), len(true)), len(masks), len(true))))
     nothing = Overlaps(*vary_alike(*nothing, masks, boxes, true)[:3])
     return lax.fori_loop(0, rows // _TILE, add, nothing)
+
+
+def paste_mask(
+    mask: Float[Array, "m m"], box: Float[Array, "4"], size: tuple[int, int]
+) -> Bool[Array, "h w"]:
+    """One mask in its box, brought to the pixels of its image as in `mask_overlaps`.
+
+    Args:
+      mask: how likely each cell of the box is its object's, 0 to 1.
+      box: in pixels.
+      size: (height, width) of the image.
+    """
+    cells, exact = len(mask), lax.Precision.HIGHEST
+    low, high = _with_border(box[None], cells)
+    wy, wx = (
+        _linear_weights(jnp.arange(side), low[:, [axis]], high[:, [axis]], cells + 2)[0]
+        for axis, side in ((1, size[0]), (0, size[1]))
+    )
+    likely = jnp.matmul(wy, jnp.pad(mask, 1), precision=exact)
+    return jnp.matmul(likely, wx.T, precision=exact) > 0.5
+
+
+def _with_border(
+    boxes: Float[Array, "d 4"], cells: int
+) -> tuple[Float[Array, "d 2"], Float[Array, "d 2"]]:
+    """The first and last (x, y) of the pixels of boxes that are larger by a cell on each side."""
+    middle, half = (boxes[:, 2:] + boxes[:, :2]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+    half *= (cells + 2) / cells
+    return jnp.trunc(middle - half), jnp.trunc(middle + half)
 
 
 def _linear_weights(

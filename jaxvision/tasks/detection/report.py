@@ -164,18 +164,27 @@ def files(task: Any, facts: Any, summaries: Sequence[Mapping[str, Any]]) -> dict
     Returns:
       JSON-able content by name.
     """
-    ids = facts.category_ids or range(1, len(task.class_names) + 1)
-    category = dict(zip(task.class_names, ids))
-    results = []
+    category, results = categories(task, facts), []
     for one in summaries:
-        stem = Path(one["file"]).stem
         for (x0, y0, x1, y1), score, name in zip(one["boxes"], one["scores"], one["classes"]):
             results.append(
                 {
-                    "image_id": int(stem) if stem.isdecimal() else stem,
+                    "image_id": image_id(one["file"]),
                     "category_id": category[name],
                     "bbox": [x0, y0, round(x1 - x0, 2), round(y1 - y0, 2)],
                     "score": score,
                 }
             )
     return {"coco.json": results}
+
+
+def categories(task: Any, facts: Any) -> dict[str, int]:
+    """The id of each class in COCO's files; see `files`."""
+    ids = facts.category_ids or range(1, len(task.class_names) + 1)
+    return dict(zip(task.class_names, ids))
+
+
+def image_id(file: str) -> int | str:
+    """What COCO's files call an image; see `files`."""
+    stem = Path(file).stem
+    return int(stem) if stem.isdecimal() else stem

@@ -67,11 +67,16 @@ class Detection(base.Task):
         if not names:
             raise UserError("The data have no classes; name them in data.classes.")
         return cls(
-            model=base.create_network(config, len(names)),
+            model=cls.network(config, facts),
             class_names=names,
             inputs=Inputs.create(config, facts),
             **cls.options(config[config.task], facts),
         )
+
+    @classmethod
+    def network(cls, config: "ConfigDict", facts: Any) -> nn.Module:
+        """The configured network, of the classes of the data."""
+        return base.create_network(config, len(facts.class_names))
 
     @classmethod
     def options(cls, own: "ConfigDict", facts: Any) -> dict[str, Any]:

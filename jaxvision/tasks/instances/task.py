@@ -90,8 +90,11 @@ class Instances(Detection):
         return {**super().targets(batch), **{name: batch[name] for name in more if name in batch}}
 
     def evaluate(self, variables: Variables, batch: Batch, key: jax.Array) -> tuple[Sums, Any]:
-        self._check(batch)
-        found = self.predict(variables, batch, key)
+        self.check(batch)
+        return {}, self.rows(batch, self.predict(variables, batch, key))
+
+    def rows(self, batch: Batch, found: Mapping[str, jax.Array]) -> dict[str, Any]:
+        """`object_rows`, and what `score` takes of masks and key points."""
         rows = self.object_rows(batch, found)
         if "masks" in self.finds:
             width = batch["image"].shape[2]
@@ -103,9 +106,9 @@ class Instances(Detection):
                 rows["mask_valid"] = batch["mask_valid"]
         if "keypoints" in self.finds:
             rows |= {"found_keypoints": found["keypoints"], "true_keypoints": batch["keypoints"]}
-        return {}, rows
+        return rows
 
-    def _check(self, batch: Batch) -> None:
+    def check(self, batch: Batch) -> None:
         """Raises:
         UserError: the batch lacks masks or key points.
         """
@@ -136,7 +139,8 @@ class Instances(Detection):
 
     def scores(self) -> tuple[str, ...]:
         more = {"masks": MASK_METRICS, "keypoints": KEYPOINT_METRICS}
-        return *super().scores(), *(name for part in self.finds for name in more[part])
+        found = (name for part in self.finds for name in more.get(part, ()))
+        return *super().scores(), *found
 
 
 def _parts(module: Any) -> tuple[str, ...]:

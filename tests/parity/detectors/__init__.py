@@ -48,6 +48,7 @@ class Case:
       detections: how many are compared of each image.
       masks: whether objects have masks.
       keypoints: how many each object has.
+      stuff: how many classes of stuff there are beside those of objects, which have masks.
       saturated: whether so many scores are exactly 1 that the order of detections is open; what is
         found is then compared in another case of the family.
       background: whether something is learnt of a batch without objects.
@@ -68,6 +69,7 @@ class Case:
     slow: bool = False
     masks: bool = False
     keypoints: int = 0
+    stuff: int = 0
     saturated: bool = False
     smaller: Mapping[str, float] = field(default_factory=dict)
 
@@ -98,7 +100,8 @@ def _drawn(name: str, case: Case, count: int) -> np.ndarray:
 def targets(case: Case) -> dict[str, np.ndarray]:
     """Objects of each image: `boxes` f32 [b, n, 4], `box_label`, ..., padded.
 
-    Masks are ellipses in the boxes; key points are in them or near, some of them hidden.
+    Masks are ellipses in the boxes; key points are in them or near, some of them hidden. Stuff lies
+    around the masks in stripes, the last of which is void.
     """
     batch, count = case.image[0], max(case.boxes)
     valid = np.arange(count) < np.array(case.boxes)[:, None]
@@ -109,7 +112,12 @@ def targets(case: Case) -> dict[str, np.ndarray]:
         y, x = np.mgrid[: case.image[2], : case.image[3]] + 0.5
         x0, y0, x1, y1 = np.moveaxis(boxes[..., None, None], 2, 0)
         inside = ((2 * x - x0 - x1) / (x1 - x0)) ** 2 + ((2 * y - y0 - y1) / (y1 - y0)) ** 2 < 1
-        more["instance_masks"] = np.packbits(inside & valid[..., None, None], axis=-1)
+        inside &= valid[..., None, None]
+        more["instance_masks"] = np.packbits(inside, axis=-1)
+    if case.stuff:
+        stripe = (x / case.image[3] * (case.stuff + 1)).astype(np.uint8)
+        around = np.where(stripe < case.stuff, stripe, np.uint8(255))
+        more["segmentation"] = np.where(inside.any(1), np.uint8(case.stuff), around)
     if case.keypoints:
         drawn = _uniform(f"key points of {batch}", (batch, count, case.keypoints, 3))
         sides = (boxes[..., 2:] - boxes[..., :2])[:, :, None]

@@ -47,7 +47,7 @@ CASES = {
         options={**_C4, "mask_width": 6, "mask_pool_size": 4, "max_detections": 20},
         masks=True,
     ),
-    "maskrcnn_fpn": replace(_case(""), slow=False),
+    "maskrcnn_fpn": _case(""),  # its training step is part of panoptic_fpn's
     "maskrcnn_fpn_v2": _case("_v2", mask_norm=True),
 }
 

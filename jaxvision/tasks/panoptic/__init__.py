@@ -1,0 +1,1 @@
+"""Things and stuff: every pixel is of one segment."""

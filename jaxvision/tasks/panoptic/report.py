@@ -1,0 +1,153 @@
+"""What panoptic segmentation shows: segments in colours, things brighter than stuff."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from PIL import Image
+
+from jaxvision.tasks import pictures
+from jaxvision.tasks.detection.report import categories, figures, image_id
+from jaxvision.tasks.instances import report as instances
+
+__all__ = ["figures"]
+
+# The ends of the names of what `write` writes for each image.
+ENDINGS = (".png", "_panoptic.png")
+
+
+def picture(task: Any, batch: Mapping[str, Any], outputs: Mapping[str, Any]) -> np.ndarray:
+    """Pairs of images: the true segments (if known) on the left, those found on the right.
+
+    Args:
+      task: a `Panoptic`.
+      batch: host arrays, with `instance_masks` and `segmentation` if they are known.
+      outputs: of `task.predict`.
+
+    Returns:
+      uint8 [h, w, 3].
+    """
+    tiles = []
+    for row, image in enumerate(np.asarray(batch["image"])):
+        found = {name: np.asarray(value)[row] for name, value in outputs.items()}
+        sides = [_drawn(task, image, found["segments"], found["labels"])]
+        if "instance_masks" in batch and "segmentation" in batch:
+            truth = {name: np.asarray(batch[name][row]) for name in batch}
+            sides.insert(0, _drawn(task, image, _true(task, truth), truth["box_label"]))
+        tiles.append(np.concatenate(sides, 1))
+    return pictures.grid(np.stack(tiles), columns=2)
+
+
+def _true(task: Any, truth: Mapping[str, np.ndarray]) -> Int[np.ndarray, "h w"]:
+    """The numbers of the true segments of an image, as `task.segments_of` gives them."""
+    bits, classes = truth["instance_masks"], truth["segmentation"]
+    numbers = np.zeros(classes.shape, np.int32)
+    for index in reversed(np.flatnonzero(truth["box_valid"])):
+        numbers[np.unpackbits(bits[index], axis=-1, count=classes.shape[1]) > 0] = index + 1
+    for place, label in enumerate(task.stuff):
+        numbers[(numbers == 0) & (classes == label)] = len(bits) + 1 + place
+    return numbers
+
+
+def _drawn(
+    task: Any,
+    image: np.ndarray,
+    numbers: Int[np.ndarray, "h w"],
+    objects: Int[np.ndarray, " n"],
+) -> np.ndarray:
+    """The image under its segments, of which those of objects come first."""
+    labels = np.concatenate([[0], objects, task.stuff])  # by number
+    clear, count = pictures.background_of(task.class_names), len(objects)
+    colours, texts = {}, {}
+    for number in np.flatnonzero(np.bincount(numbers.ravel())).tolist():
+        label = int(labels[number])
+        if number and label not in clear:
+            texts[number] = task.class_names[label]
+            thing = number <= count
+            colour = pictures.class_colour if thing else pictures.quiet_colour
+            colours[number] = colour(number - 1 if thing else label)
+    return pictures.segmented(image, numbers, colours, texts)
+
+
+def _on_photograph(prediction: Any) -> Int[np.ndarray, "h w"]:
+    """The numbers of the photograph's own pixels; void where the network did not look."""
+    return prediction.geometry.restore_labels(prediction.outputs["segments"], fill=0)
+
+
+def _listed(task: Any, prediction: Any) -> tuple[Int[np.ndarray, "h w"], list[dict[str, Any]]]:
+    """(the photograph's segments numbered from 1 on without gaps, what is said of each)."""
+    outputs, numbers = prediction.outputs, _on_photograph(prediction)
+    objects, areas = len(outputs["labels"]), np.bincount(numbers.ravel())
+    areas[0] = 0  # void
+    ids = np.cumsum(areas > 0).astype(np.int32) * (areas > 0)
+    listed = []
+    for number in np.flatnonzero(areas).tolist():
+        thing = number <= objects
+        label = outputs["labels"][number - 1] if thing else task.stuff[number - 1 - objects]
+        one = {
+            "id": int(ids[number]),
+            "class": task.class_names[label],
+            "isthing": thing,
+            "area": int(areas[number]),
+        }
+        if thing:
+            one["score"] = round(float(outputs["scores"][number - 1]), 6)
+        listed.append(one)
+    return ids[numbers], listed
+
+
+def summary(task: Any, prediction: Any, top: int = 5) -> dict[str, Any]:
+    """As of instances, and `segments_info`: of each segment its `id` in the map that `write`
+    writes, `class`, `isthing`, `area` in pixels of the photograph, and of things `score`."""
+    segments = _listed(task, prediction)[1]
+    return {**instances.summary(task, prediction, top), "segments_info": segments}
+
+
+def cell(task: Any, prediction: Any, top: int = 5) -> str:
+    """One line for the table of `predict`: how many things of which class, and what stuff."""
+    segments = _listed(task, prediction)[1]
+    things = Counter(one["class"] for one in segments if one["isthing"]).most_common(top)
+    stuff = sorted((one for one in segments if not one["isthing"]), key=lambda one: -one["area"])
+    texts = [f"{count} {name}" for name, count in things] + [one["class"] for one in stuff[:top]]
+    return ", ".join(texts) or "nothing"
+
+
+def write(task: Any, prediction: Any, folder: Path, stem: str) -> None:
+    """The photograph under its segments, as `stem.png`, and their map, as `stem_panoptic.png`.
+
+    In the map the colour of a pixel is the id of its segment, R + 256 G + 65536 B, 0 of none, as in
+    COCO's files.
+    """
+    outputs = prediction.outputs
+    drawn = _drawn(task, prediction.image, _on_photograph(prediction), outputs["labels"])
+    Image.fromarray(drawn).save(folder / f"{stem}.png")
+    ids = _listed(task, prediction)[0]
+    colours = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], -1).astype(np.uint8)
+    Image.fromarray(colours).save(folder / f"{stem}_panoptic.png")
+
+
+def files(task: Any, facts: Any, summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """As of instances, and `panoptic.json`, the segments as COCO's files of results have them."""
+    category = categories(task, facts)
+    annotations = [
+        {
+            "image_id": image_id(one["file"]),
+            "file_name": f"{Path(one['picture']).stem}_panoptic.png",
+            "segments_info": [
+                {"id": part["id"], "category_id": category[part["class"]], "area": part["area"]}
+                for part in one["segments_info"]
+            ],
+        }
+        for one in summaries
+    ]
+    listed = [
+        {"id": number, "name": name, "isthing": int(place in task.things)}
+        for place, (name, number) in enumerate(category.items())
+    ]
+    return {
+        **instances.files(task, facts, summaries),
+        "panoptic.json": {"annotations": annotations, "categories": listed},
+    }
