@@ -21,7 +21,7 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.py"))
 ALIKE = {
     "classification": (
         *("fashion_mnist", "cifar10", "imagenet_resnet50", "imagenet_mobilenet_v2"),
-        *("mnist_vit", "imagenet_deit", "imagenet_swin"),
+        *("mnist_vit", "imagenet_deit", "imagenet_swin", "capsnet"),
     ),
     "pose": ("lsp",),
     "instances": ("coco",),

@@ -38,7 +38,7 @@ def objective(weight, bias, x, y, c, loss, intercept_scaling=1.0):
     return penalty + c * losses.sum()
 
 
-@pytest.mark.parametrize("c", [0.01, 1.0])
+@pytest.mark.parametrize("c", [0.01, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_softmax_equals_logistic_regression(digits, c):
     x, y = digits
     peer = LogisticRegression(C=c, tol=1e-6, max_iter=5000).fit(x.astype(float), y)

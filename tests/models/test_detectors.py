@@ -29,6 +29,17 @@ PARAMETERS = {
 LARGE = {n for family in detectors.families().values() for n in getattr(family, "LARGE", ())}
 
 
+def marked(names, *slow):
+    """Cases whose code another one runs as well are slow."""
+    return [
+        pytest.param(name, marks=pytest.mark.slow) if CASES[name].slow in slow else name
+        for name in names
+    ]
+
+
+EVERY, LEARNING = marked(CASES, "all"), marked(CASES, "all", "training")
+
+
 class Setup:
     """A case with our network's variables filled by the reference's names."""
 
@@ -128,7 +139,7 @@ def compare(ours, expected, tolerance=1e-4):
     np.testing.assert_allclose(ours, expected, tolerance, tolerance * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY)
 def test_raw_outputs(name):
     golden, (heads, _) = setup(name).golden, evaluated(name)
     keys = [key.removeprefix("heads/") for key in golden if key.startswith("heads/")]
@@ -138,7 +149,9 @@ def test_raw_outputs(name):
         compare(sample(heads[key], OUTPUTS), golden[f"heads/{key}"])
 
 
-@pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.saturated])
+@pytest.mark.parametrize(
+    "name", marked([name for name, case in CASES.items() if not case.saturated], "all")
+)
 def test_detections(name):
     found, (_, ours) = setup(name), evaluated(name)
     count = np.minimum(found.golden["detections/count"], found.case.detections)
@@ -156,12 +169,6 @@ def test_detections(name):
         compare(masks, found.golden["detections/masks"])
     assert ours["boxes"].dtype == found.dtype
     assert not ours["scores"][~ours["valid"]].any()
-
-
-LEARNING = [
-    pytest.param(name, marks=pytest.mark.slow) if case.slow else name
-    for name, case in CASES.items()
-]
 
 
 @pytest.mark.parametrize("name", LEARNING)
@@ -198,7 +205,7 @@ def test_images_without_objects(name):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY)
 def test_weights_go_back_by_the_names_of_the_reference(name):
     found = setup(name)
     state = torch_weights.to_state_dict(found.variables)
@@ -214,7 +221,7 @@ def test_weights_go_back_by_the_names_of_the_reference(name):
 COUNTED = [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in PARAMETERS]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY)
 def test_batches_of_unknown_size(name):
     """What `jaxvision export` asks of them."""
     found = setup(name)
@@ -246,7 +253,7 @@ def test_every_variant_of_a_family_is_counted():
     assert every == set(PARAMETERS)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", EVERY)
 def test_training_without_objects_to_learn_is_refused(name):
     found = setup(name)
     rest = [key for key in found.variables if key != "params"]

@@ -23,7 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from parity.deterministic import _uniform, weights
@@ -52,7 +52,8 @@ class Case:
       saturated: whether so many scores are exactly 1 that the order of detections is open; what is
         found is then compared in another case of the family.
       background: whether something is learnt of a batch without objects.
-      slow: whether the training step need not run by default: another case's runs the same code.
+      slow: what need not run by default, because another case runs the same code: "all", or the
+        "training" step alone.
       smaller: by how names of weights begin, factors that keep outputs small of which boxes are
         exponentials.
     """
@@ -66,7 +67,7 @@ class Case:
     double: bool = True
     detections: int = 20
     background: bool = True
-    slow: bool = False
+    slow: Literal["", "training", "all"] = ""
     masks: bool = False
     keypoints: int = 0
     stuff: int = 0

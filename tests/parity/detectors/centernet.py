@@ -42,7 +42,7 @@ CASES = {
             "max_detections": 20,
         },
         boxes=(5, 3),
-        slow=True,
+        slow="training",
         smaller={"bbox_head.wh_head.2": 0.1, "bbox_head.heatmap_head.2": 0.05},
     ),
     "centernet_pose": replace(

@@ -26,7 +26,7 @@ CASES = {
         (2, 3, 64, 96),
         options={**_COMMON, **_ANCHORS},
         boxes=(3, 0),
-        slow=True,
+        slow="all",
         saturated=True,
     ),
     "retinanet_v2": Case(

@@ -37,7 +37,7 @@ CASES = {
         "tf_efficientdet_d7",
         (2, 3, 64, 96),
         options={**_COMMON, "repeats": 2, "depth": 2, "last_level": 5},
-        slow=True,
+        slow="all",
         saturated=True,
     ),
 }

@@ -19,7 +19,7 @@ PARAMETERS = {
 _ALL = 100_000
 
 
-def _case(variant: str, image: tuple[int, ...], slow: bool = False, **options: Any) -> Case:
+def _case(variant: str, image: tuple[int, ...], slow: Any = "", **options: Any) -> Case:
     sampling = {"box_sampling": (_ALL, 1.0, 0.5, 0.5, 0.1)}
     return Case(variant, image, options={**sampling, **options}, proposals=(12, 9), slow=slow)
 
@@ -30,7 +30,7 @@ CASES = {
     "fastrcnn_fpn": _case(
         "fastrcnn_resnet50_fpn",
         (2, 3, 64, 96),
-        slow=True,
+        slow="training",
         encoder="resnet18",
         encoder_options={"depths": (1, 1, 1, 1)},
         width=8,

@@ -35,7 +35,7 @@ CASES = {
             "encoder_options": {"depths": (1, 1, 1, 1)},
             "head_hidden": (12, 10),
         },
-        slow=True,
+        slow="all",
     ),
     "fasterrcnn_fpn_v2": Case(
         "fasterrcnn_resnet50_fpn_v2",
@@ -50,7 +50,7 @@ CASES = {
             "head_convs": (8, 6),
             "head_hidden": (12,),
         },
-        slow=True,
+        slow="all",
     ),
     "fasterrcnn_vgg16": Case(
         "fasterrcnn_vgg16",

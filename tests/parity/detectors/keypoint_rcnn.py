@@ -26,7 +26,7 @@ CASES = {
             "max_detections": 20,
         },
         keypoints=3,
-        slow=False,
+        slow="",
     ),
 }
 

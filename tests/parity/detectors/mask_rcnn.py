@@ -26,6 +26,7 @@ def _case(number: str, **options: Any) -> Case:
         variant=f"maskrcnn_resnet50_fpn{number}",
         options={**like.options, **_HEAD, **options},
         masks=True,
+        slow="training",
     )
 
 

@@ -24,7 +24,7 @@ CASES = {
         "overfeat_accurate",
         (2, 3, 88, 104),
         options={**_SMALL, **_SCALES, "class_specific": True, "fine": True},
-        slow=True,
+        slow="all",
         background=False,
     ),
     "sliding_window": Case(
@@ -34,7 +34,7 @@ CASES = {
             **{"encoder_options": {"widths": (4, 6, 8, 10, 12)}, "kernel": 2, "hidden": (12, 10)},
             **{**_SCALES, "scales": (1.0, 0.7)},
         },
-        slow=True,
+        slow="training",
         background=False,
     ),
 }

@@ -28,7 +28,7 @@ _OPTIONS = {
     "nms_threshold": 0.5,
 }
 CASES = {
-    "rfcn": Case("rfcn_resnet101", (2, 3, 96, 128), options=_OPTIONS, slow=True),
+    "rfcn": Case("rfcn_resnet101", (2, 3, 96, 128), options=_OPTIONS, slow="all"),
     "rfcn_hard": Case("rfcn_resnet50", (2, 3, 96, 128), options={**_OPTIONS, "hard_examples": 7}),
 }
 

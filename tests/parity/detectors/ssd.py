@@ -50,7 +50,7 @@ CASES = {
             "ratios": ((2, 3),) * 3,
         },
         background=False,
-        slow=True,
+        slow="training",
     ),
 }
 

@@ -6,7 +6,7 @@ _SHALLOW = {"encoder_options": {"depths": (1, 1, 1, 1)}}
 CASES = {
     "unet_resnet18": Case((2, 3, 32, 48), 5, gradients=True, slow="all"),
     "unet_resnet18_shallow": Case(
-        (2, 3, 32, 48), 5, _SHALLOW, gradients=True, variant="unet_resnet18"
+        (2, 3, 32, 48), 5, _SHALLOW, gradients=True, variant="unet_resnet18", slow="training"
     ),
     "unet_vgg16_bn": Case((1, 3, 32, 32), 5, slow="all"),
     # Maps that are rounded down, of a network whose maps differ from those of others' pyramids.
