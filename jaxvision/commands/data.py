@@ -209,12 +209,23 @@ def shapes_of(data: "ConfigDict", spec: str) -> "tuple[np.ndarray, np.ndarray]":
 # -- what is drawn of each kind of annotation: (image, record, class names) -> (image, caption) ---
 
 
-def _draw_boxes(image: Any, record: Mapping[str, Any], names: Any) -> tuple[Any, str]:
+def _draw_objects(image: Any, record: Mapping[str, Any], names: Any) -> tuple[Any, str]:
     import numpy as np
 
-    from jaxvision.tasks import pictures
+    from jaxvision.data.masks import Crops
+    from jaxvision.tasks import pictures, skeletons
 
     colours = [tuple(map(int, colour)) for colour in pictures.palette(len(names) + 1)[1:]]
+    masks = record.get("instance_masks")
+    if masks is None and "instances" in record:
+        numbers = np.arange(1, len(record["boxes"]) + 1)
+        masks = Crops.of_stack(record["instances"] == numbers[:, None, None])
+    if masks is not None:
+        own = [colours[k] for k in record["box_label"]]
+        image = pictures.masked(image, masks.crops, masks.corners.tolist(), own)
+    for points in record.get("keypoints", ()):
+        places, shown = points[:, :2].astype(np.float32), points[:, 2] > 0
+        image = skeletons.drawn(image, places, shown, (), (), least=0)
     boxes = [(box, colours[k]) for box, k in zip(record["boxes"], record["box_label"])]
     present, counts = np.unique(record["box_label"], return_counts=True)
     text = ", ".join(f"{names[k]} {count}" for k, count in zip(present, counts))
@@ -232,4 +243,4 @@ def _draw_label(image: Any, record: Mapping[str, Any], names: Any) -> tuple[Any,
     return image, f": {names[record['label']]}"
 
 
-_DRAWN = {"instances": _draw_boxes, "segmentation": _draw_mask, "label": _draw_label}
+_DRAWN = {"instances": _draw_objects, "segmentation": _draw_mask, "label": _draw_label}
