@@ -234,7 +234,7 @@ def test_key_points_are_shown_on_the_photograph(tmp_path):
     report.write(one, seen, tmp_path, "photo")
     assert not (tmp_path / "photo_instances.png").exists()
     files = report.files(one, Facts(class_names=NAMES), [{**summary, "file": "x.jpg"}])
-    assert files["coco.json"][0]["keypoints"] == [4, 4, 5, 12, 12, 4]
+    assert files["coco.json"][0]["keypoints"] == [3.5, 3.5, 5, 11.5, 11.5, 4]
 
 
 @pytest.mark.parametrize("model", [Masks(), Points()])

@@ -155,5 +155,7 @@ def files(task: Any, facts: Any, summaries: Sequence[Mapping[str, Any]]) -> dict
             if "masks" in one:
                 result["segmentation"] = one["masks"][number]
             if "keypoints" in one:
-                result["keypoints"] = [x for point in one["keypoints"][number] for x in point]
+                # COCO counts pixels from the middle of the first.
+                points = ((x - 0.5, y - 0.5, z) for x, y, z in one["keypoints"][number])
+                result["keypoints"] = [value for point in points for value in point]
     return found
