@@ -37,7 +37,12 @@ OF_SCENES = {
     ),
     "centernet": (
         "centernet_pose_resnet18",
-        {"upsampling": (128, 64, 64), "head_width": 64, "keypoints": 4},
+        {
+            "encoder_options": {"depths": (2, 2, 2), "output_stride": 8},
+            "upsampling": (128,),
+            "head_width": 64,
+            "keypoints": 4,
+        },
     ),
 }
 

@@ -12,7 +12,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxvision.layers.convolution import Conv2d, ConvTranspose2d
+from jaxvision.layers.convolution import Conv2d, ConvTranspose2d, he_normal
 from jaxvision.layers.normalization import BatchNorm
 from jaxvision.layers.pyramid import by_stride
 from jaxvision.losses.detection import gaussian_focal
@@ -33,19 +33,28 @@ class Head(nn.Module):
       features: channels put out.
       width: channels between.
       bias: what the output starts at.
+      small: whether it starts near that everywhere.
       dtype: what is computed in.
     """
 
     features: int
     width: int = 64
     bias: float = 0.0
+    small: bool = False
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w d"]:
         x = nn.relu(Conv2d(self.width, dtype=self.dtype, name="0")(x))
-        init = nn.initializers.constant(self.bias)
-        return accumulable(Conv2d(self.features, 1, dtype=self.dtype, bias_init=init, name="2")(x))
+        last = Conv2d(
+            self.features,
+            1,
+            dtype=self.dtype,
+            kernel_init=nn.initializers.normal(0.001) if self.small else he_normal,
+            bias_init=nn.initializers.constant(self.bias),
+            name="2",
+        )
+        return accumulable(last(x))
 
 
 class Centres(NamedTuple):
@@ -157,12 +166,19 @@ class CenterNet(nn.Module):
                     x = nn.relu(BatchNorm(dtype=self.dtype, name=f"{name}.bn")(x, train))
         else:
             x = maps[min(maps)]
-        return {
-            name: Head(features, self.head_width, bias, self.dtype, name=f"bbox_head.{name}_head")(
-                x
+        heads = {}
+        for name, (features, bias) in self._outputs().items():
+            # Heat maps start at their bias, what is regressed near nothing.
+            head = Head(
+                features,
+                self.head_width,
+                bias,
+                not bias,
+                self.dtype,
+                name=f"bbox_head.{name}_head",
             )
-            for name, (features, bias) in self._outputs().items()
-        }
+            heads[name] = head(x)
+        return heads
 
     def stages(self, image: Float[Array, "b h w c"]) -> dict[str, Array]:
         """What is seen on the way: `heat/centres` [b, i, j], 0 to 1, of any class."""
