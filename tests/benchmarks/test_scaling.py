@@ -94,6 +94,7 @@ def test_a_loop_of_unknown_length_with_collectives_is_refused(scaling):
         scaling.exchanges(scaling.parse(HLO.replace(", TRIPS", "")))
 
 
+@pytest.mark.slow
 def test_data_parallel_exchanges_gradients_and_statistics_alone(rows, scaling):
     alone, data, _ = rows
     assert alone["exchanges"] == {}
@@ -108,6 +109,7 @@ def test_data_parallel_exchanges_gradients_and_statistics_alone(rows, scaling):
     assert data["exchanges"]["all-reduce"]["count"] == 1
 
 
+@pytest.mark.slow
 def test_fully_sharded_gathers_parameters_and_scatters_gradients(rows, scaling):
     found = rows[2]["exchanges"]
     kernels = found["reduce-scatter"]["bytes"] + found["reduce-scatter"]["small_bytes"]
@@ -117,6 +119,7 @@ def test_fully_sharded_gathers_parameters_and_scatters_gradients(rows, scaling):
     assert kernels <= gathered < 2 * rows[2]["parameter_bytes"]
 
 
+@pytest.mark.slow
 def test_nothing_is_computed_twice(rows):
     alone, *shared = rows
     for row in shared:
@@ -136,6 +139,7 @@ def test_predictions_follow_the_formulas(scaling):
     assert transfer == pytest.approx(63 / 64 * megabyte / 600e9)
 
 
+@pytest.mark.slow
 def test_the_page_has_a_line_for_each_program(rows, scaling):
     page = scaling.markdown({"rows": rows})
     for split in ("data", "fsdp"):

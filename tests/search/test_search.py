@@ -92,6 +92,7 @@ def test_the_controllers_probabilities():
     )
 
 
+@pytest.mark.slow
 def test_reinforce_finds_what_is_rewarded_and_random_search_does_not_learn():
     target = jnp.array([1, 0, 1, 1, 0, 1, 0, 0, 1, 1])
 
