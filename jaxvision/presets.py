@@ -24,6 +24,11 @@ VOC_CLASSES = (
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
     "tvmonitor",
 )
+# What the built-in scenes show.
+SHAPES = (
+    "circle", "square", "triangle", "star", "ring", "cross", "pentagon", "heart", "crescent",
+    "arrow",
+)
 # fmt: on
 
 # Touvron et al. 2020, https://arxiv.org/abs/2012.12877; Swin's recipe has the same.
@@ -210,6 +215,9 @@ TINY_FASTER_RCNN = {
     "head_hidden": (32,),
     "max_detections": 10,
 }
+
+
+TINY_MASKS = {"mask_convs": (16,), "mask_width": 16, "mask_pool_size": 7}
 
 
 def detect_shapes(config: ConfigDict, size: int = 64) -> None:

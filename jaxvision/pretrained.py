@@ -314,7 +314,7 @@ def usual(name: str, classes: int) -> Published:
       classes: how many the file has.
     """
     entry = models.variant(name)
-    if entry.role in ("detection", "instances") and published(name):
+    if entry.finds_objects and published(name):
         # Its classifier has as many outputs as the reference makes of the classes.
         return next(iter(published(name).values()))
     if entry.role != "segmentation":

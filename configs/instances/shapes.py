@@ -13,6 +13,7 @@ from jaxvision.config import check_variant
 from jaxvision.presets import (
     REDUCED_FASTER_RCNN,
     TINY_FASTER_RCNN,
+    TINY_MASKS,
     detect_shapes,
     learn_shapes,
 )
@@ -30,6 +31,5 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.name, config.model.options = NETWORKS.get(variant, NETWORKS["maskrcnn"])
     if variant == "smoke":
         detect_shapes(config)
-        masks = {"mask_convs": (16,), "mask_width": 16, "mask_pool_size": 7}
-        config.model.options = {**TINY_FASTER_RCNN, **masks}
+        config.model.options = {**TINY_FASTER_RCNN, **TINY_MASKS}
     return config

@@ -12,26 +12,16 @@ from ml_collections import ConfigDict
 from jaxvision.config import check_variant
 from jaxvision.presets import (
     REDUCED_FASTER_RCNN,
+    SHAPES,
     TINY_FASTER_RCNN,
+    TINY_MASKS,
     detect_shapes,
     learn_shapes,
 )
 from jaxvision.tasks import default_config
 
 # Classes of objects count from 0 on; masks have the background as 0, and objects from 1 on.
-CLASSES = (
-    "circle",
-    "square",
-    "triangle",
-    "star",
-    "ring",
-    "cross",
-    "pentagon",
-    "heart",
-    "crescent",
-    "arrow",
-    "background",
-)
+CLASSES = (*SHAPES, "background")
 VALUES = (*range(1, 11), 0)
 _REDUCED = {
     "mask_convs": (64, 64),
@@ -40,13 +30,7 @@ _REDUCED = {
     "semantic_width": 64,
     "semantic_groups": 8,
 }
-_TINY = {
-    "mask_convs": (16,),
-    "mask_width": 16,
-    "mask_pool_size": 7,
-    "semantic_width": 16,
-    "semantic_groups": 4,
-}
+_TINY = {**TINY_MASKS, "semantic_width": 16, "semantic_groups": 4}
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -6,6 +6,7 @@ python train.py --config configs/segmentation/shapes_unet.py
 from ml_collections import ConfigDict
 
 from jaxvision.config import check_variant
+from jaxvision.presets import SHAPES
 from jaxvision.tasks import default_config
 
 
@@ -14,19 +15,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config = default_config("segmentation")
     config.data.name = "shapes"
     config.data.options = {"size": 32, "train": 12000, "test": 500}
-    config.data.classes = (
-        "background",
-        "circle",
-        "square",
-        "triangle",
-        "star",
-        "ring",
-        "cross",
-        "pentagon",
-        "heart",
-        "crescent",
-        "arrow",
-    )
+    config.data.classes = ("background", *SHAPES)
     config.data.cache = True
     config.data.mean = (0.5, 0.5, 0.5)
     config.data.std = (0.25, 0.25, 0.25)

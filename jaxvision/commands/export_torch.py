@@ -55,7 +55,7 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
     torch_weights.save(options.output, variables, export)
     print(f"Wrote {len(shapes)} tensors of {name} to {options.output}. In PyTorch:")
     # The last layer of a detector does not tell its classes: it counts boxes and a background, too.
-    tells = is_known(reference) and entry.role not in ("detection", "instances")
+    tells = is_known(reference) and not entry.finds_objects
     network, differing = describe(name, entry, shapes) if tells else (None, [])
     if network and (call := constructor(reference, network)):
         print(f"  network = {call}")

@@ -127,6 +127,8 @@ COCO_PERSON = Facts(
     ),
 )
 # fmt: on
+# By the names that published weights give their classes (`Published.labels`).
+OF_LABELS = {"coco_person": COCO_PERSON}
 
 
 def _pairs(values: Iterable[Sequence[Any]]) -> tuple[tuple[int, int], ...]:

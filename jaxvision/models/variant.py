@@ -69,6 +69,11 @@ class Variant:
     forms: tuple[Form, ...] = ()
 
     @property
+    def finds_objects(self) -> bool:
+        """Whether it is a detector: its classifier's outputs are not its classes alone."""
+        return self.role in ("detection", "instances")
+
+    @property
     def ends(self) -> tuple[str, ...]:
         """What the network can return, read off the fields of its module.
 

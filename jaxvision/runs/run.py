@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from jaxvision import models, pretrained, tasks
 from jaxvision.data import transforms
-from jaxvision.data.facts import COCO_PERSON, Facts
+from jaxvision.data.facts import OF_LABELS, Facts
 from jaxvision.errors import UserError
 from jaxvision.tasks import configuration
 from jaxvision.tasks.base import Task, image_spec
@@ -233,5 +233,5 @@ def published(
     for key, value in (overrides or {}).items():
         configuration.override(config, key, value)
     configuration.validate(config)
-    known = COCO_PERSON if about.labels == "coco_person" else Facts()
+    known = OF_LABELS.get(about.labels, Facts())
     return Run(config, replace(known, class_names=tuple(config.data.classes)), weights=weights)

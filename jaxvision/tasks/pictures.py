@@ -2,7 +2,7 @@
 
 import colorsys
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,34 @@ def grid(images: np.ndarray, columns: int = 0, least: int = 48) -> np.ndarray:
     padded = [np.pad(tile, ((1, 1), (1, 1), (0, 0)), constant_values=255) for tile in tiles]
     lines = [np.concatenate(padded[i : i + columns], 1) for i in range(0, len(padded), columns)]
     return np.concatenate(lines)
+
+
+Row = Mapping[str, np.ndarray]  # of one image
+
+
+def pairs(
+    batch: Mapping[str, Any],
+    outputs: Mapping[str, Any],
+    found: Callable[[np.ndarray, Row], np.ndarray],
+    true: Callable[[np.ndarray, Row], np.ndarray],
+    known: Sequence[str],
+) -> np.ndarray:
+    """A grid of pairs of pictures: what is there on the left, if it is known, and what is found.
+
+    Args:
+      batch: host arrays [b, ...], `image` among them.
+      outputs: what is found [b, ...].
+      found, true: make a picture uint8 [h, w, 3] of an image and its row of `outputs` or `batch`.
+      known: what a batch has where it says what is there.
+    """
+    tiles = []
+    for place, image in enumerate(np.asarray(batch["image"])):
+        sides = [found(image, {name: np.asarray(value)[place] for name, value in outputs.items()})]
+        if all(name in batch for name in known):
+            there = {name: np.asarray(value)[place] for name, value in batch.items()}
+            sides.insert(0, true(image, there))
+        tiles.append(np.concatenate(sides, 1))
+    return grid(np.stack(tiles), columns=2)
 
 
 def boxed(image: np.ndarray, boxes: Sequence[tuple[Any, str]], least: int = 160) -> np.ndarray:

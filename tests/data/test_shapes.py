@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 
+from jaxvision import presets
 from jaxvision.data.builders import BUILDERS, Shapes, ShapesConfig
 from jaxvision.data.builders.drawing import CLASSES, COLOURS, DOMINANCE, KEYPOINTS, draw
 from jaxvision.data.builders.drawn import FIRST_TEST_INDEX
@@ -169,3 +170,7 @@ def test_default_and_impossible_configurations(data_dir):
         ShapesConfig(size=8)
     with pytest.raises(UserError, match="train is 0"):
         ShapesConfig(train=0)
+
+
+def test_the_names_that_configurations_give_the_shapes():
+    assert list(presets.SHAPES) == CLASSES

@@ -145,8 +145,8 @@ class CenterNet(nn.Module):
             truth = learnable(targets)
             centres = Centres.of(truth, scale, (rows, columns))
             return self._losses(outputs, truth, centres, targets or {}, scale)
-        found = self._found(outputs, scale)
-        return {name: value for name, value in found.items() if name != "place"}
+        found, place = self._found(outputs, scale)
+        return {**found, **self._more_found(outputs, found, place, scale)}
 
     @nn.compact
     def heads(self, image: Float[Array, "b h w c"], train: bool = False) -> dict[str, Array]:
@@ -212,8 +212,10 @@ class CenterNet(nn.Module):
             "loss_offset": distance(outputs["offset"], centres.offset),
         }
 
-    def _found(self, outputs: dict[str, Array], scale: Float[Array, "2"]) -> dict[str, Array]:
-        """Detections, and the `place` of each on the map, row by row."""
+    def _found(
+        self, outputs: dict[str, Array], scale: Float[Array, "2"]
+    ) -> tuple[dict[str, Array], Int[Array, "b d"]]:
+        """Detections, and the place of each on the map, row by row."""
         scores = local_maxima(jax.nn.sigmoid(outputs["heatmap"]))
         batch, _, columns, classes = scores.shape
         flat = scores.reshape(batch, -1)
@@ -224,13 +226,23 @@ class CenterNet(nn.Module):
         centre, half = cell + take(outputs["offset"]), take(outputs["wh"]) / 2
         boxes = jnp.concatenate([centre - half, centre + half], -1) / jnp.tile(scale, 2)
         valid = best > self.score_threshold
-        return {
+        found = {
             "boxes": jnp.where(valid[..., None], boxes, 0),
             "scores": jnp.where(valid, best, 0),
             "labels": jnp.where(valid, index % classes, 0).astype(jnp.int32),
             "valid": valid,
-            "place": place,
         }
+        return found, place
+
+    def _more_found(
+        self,
+        outputs: dict[str, Array],
+        found: dict[str, Array],
+        place: Int[Array, "b d"],
+        scale: Float[Array, "2"],
+    ) -> dict[str, Array]:
+        """What heads beside those of boxes say of the detections."""
+        return {}
 
 
 def variant(module: type[CenterNet], encoder: str, reference: str) -> Variant:

@@ -24,7 +24,7 @@ from jaxvision.models.detection.regions import (
     learnt_by,
 )
 from jaxvision.models.detection.roi_heads import Samples, second_stage
-from jaxvision.models.detection.rpn import region_proposals
+from jaxvision.models.detection.rpn import region_proposals, shown
 from jaxvision.models.detection.targets import Targets
 from jaxvision.models.variant import Variant
 from jaxvision.state_dict import StateDict
@@ -85,8 +85,7 @@ class FasterRCNN(RegionDetector):
     def stages(self, image: Float[Array, "b h w c"]) -> dict[str, Array]:
         """What is seen on the way: `heat/objectness 0` [b, i, j], ..., of the best anchor at each
         place of each map, 0 to 1; `proposals`, see `heads`."""
-        raw = self.heads(image)
-        return {name: x for name, x in raw.items() if name.startswith(("heat/", "proposal"))}
+        return shown(self.heads(image))
 
     @nn.compact
     def _run(
@@ -113,6 +112,11 @@ class FasterRCNN(RegionDetector):
         if raw:
             return {**made, **found.outputs, **self._more_heads(seen)}
         return {**made, **self._more_found(seen, made, train)}
+
+    def _with_objects(self, samples: Samples) -> Samples:
+        """The drawn proposals that have an object, as many as there may be."""
+        number, share, *_ = self.box_sampling
+        return samples.of_objects(int(number * share))
 
     def _more_losses(
         self, seen: Seen, samples: Samples, targets: Targets, width: int, train: bool

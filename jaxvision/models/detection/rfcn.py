@@ -16,7 +16,7 @@ from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.pyramid import feature_strides, required
 from jaxvision.models.detection.regions import learnt_by
 from jaxvision.models.detection.roi_heads import second_stage
-from jaxvision.models.detection.rpn import region_proposals
+from jaxvision.models.detection.rpn import region_proposals, shown
 from jaxvision.models.detection.targets import Targets
 from jaxvision.models.variant import Variant
 from jaxvision.ops.forms import accumulable
@@ -84,8 +84,7 @@ class RFCN(nn.Module):
 
     def stages(self, image: Float[Array, "b h w c"]) -> dict[str, Array]:
         """As `FasterRCNN.stages`."""
-        raw = self.heads(image)
-        return {name: x for name, x in raw.items() if name.startswith(("heat/", "proposal"))}
+        return shown(self.heads(image))
 
     @nn.compact
     def _run(

@@ -194,6 +194,11 @@ def region_proposals(
     return Found(proposals, outputs, losses)
 
 
+def shown(outputs: dict[str, Array]) -> dict[str, Array]:
+    """Of what a detector's `heads` give, the maps of objectness and the proposals."""
+    return {name: x for name, x in outputs.items() if name.startswith(("heat/", "proposal"))}
+
+
 def propose(
     logits: Sequence[Float[Array, "b _"]],
     deltas: Sequence[Float[Array, "b _ 4"]],

@@ -1,7 +1,7 @@
 """The objects that a detector learns, and which of its anchors or places learn which."""
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +48,22 @@ def learnable(targets: Targets | None) -> Boxes:
     crowd = targets.get("box_crowd", jnp.zeros_like(valid))
     rows = targets.get("valid", jnp.ones(len(valid), bool))
     return Boxes(boxes, targets["box_label"], valid & ~crowd & rows[:, None], rows)
+
+
+def learnable_keypoints(detector: Any, targets: Targets) -> Float[Array, "b n k 3"]:
+    """The key points of a detector's targets, as many of an object as its `keypoints`.
+
+    Raises:
+      UserError: there are none, or another number.
+    """
+    points = targets.get("keypoints")
+    if points is None or points.shape[2] != detector.keypoints:
+        have = "none" if points is None else str(points.shape[2])
+        raise UserError(
+            f"{type(detector).__name__} in training needs the targets keypoints, "
+            f"{detector.keypoints} of each object; the data have {have}."
+        )
+    return points
 
 
 def claimed(

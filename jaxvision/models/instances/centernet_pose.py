@@ -11,13 +11,12 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from jaxvision.errors import UserError
 from jaxvision.losses.detection import gaussian_focal
 from jaxvision.losses.objective import Ratio
 from jaxvision.models.detection.centernet import ENCODERS, PRIOR, CenterNet, Centres, variant
-from jaxvision.models.detection.targets import Boxes, Targets
+from jaxvision.models.detection.targets import Boxes, Targets, learnable_keypoints
 from jaxvision.ops.spots import local_maxima, spots
 
 _PEAKS = 100  # of each key point's heat map that are looked at
@@ -60,13 +59,7 @@ class CenterNetPose(CenterNet):
         targets: Targets,
         scale: Float[Array, "2"],
     ) -> dict[str, Ratio]:
-        points = targets.get("keypoints")
-        if points is None or points.shape[2] != self.keypoints:
-            have = "none" if points is None else str(points.shape[2])
-            raise UserError(
-                f"{type(self).__name__} in training needs the targets keypoints, "
-                f"{self.keypoints} of each object; the data have {have}."
-            )
+        points = learnable_keypoints(self, targets)
         heatmap = outputs["hm_hp"]
         rows, columns = heatmap.shape[1:3]
         place = points[..., :2] * scale
@@ -94,10 +87,14 @@ class CenterNetPose(CenterNet):
             "loss_hp_offset": Ratio(jnp.where(known, off, 0).sum(), number),
         }
 
-    def _found(self, outputs: dict[str, Array], scale: Float[Array, "2"]) -> dict[str, Array]:
-        found = super()._found(outputs, scale)
+    def _more_found(
+        self,
+        outputs: dict[str, Array],
+        found: dict[str, Array],
+        place: Int[Array, "b d"],
+        scale: Float[Array, "2"],
+    ) -> dict[str, Array]:
         columns = outputs["heatmap"].shape[2]
-        place = found.pop("place")
         cell = jnp.stack([place % columns, place // columns], -1)
         batch, count = place.shape
         hps = outputs["hps"].reshape(batch, -1, 2 * self.keypoints)
@@ -117,7 +114,7 @@ class CenterNetPose(CenterNet):
         taken &= distance <= _NEAR * (high - low).max(-1)
         points = jnp.where(taken[..., None], peak, guess) / scale
         points = jnp.concatenate([points, jnp.where(taken, height, 0)[..., None]], -1)
-        return {**found, "keypoints": jnp.where(found["valid"][..., None, None], points, 0)}
+        return {"keypoints": jnp.where(found["valid"][..., None, None], points, 0)}
 
     def _peaks(
         self, outputs: dict[str, Array]

@@ -9,14 +9,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from jaxvision.errors import UserError
 from jaxvision.layers.convolution import Conv2d, ConvTranspose2d
 from jaxvision.losses.instances import keypoint_loss
 from jaxvision.losses.objective import Ratio
 from jaxvision.models.detection.faster_rcnn import FasterRCNN, convert
 from jaxvision.models.detection.regions import CLASSIFIER, Seen
 from jaxvision.models.detection.roi_heads import Samples
-from jaxvision.models.detection.targets import Targets
+from jaxvision.models.detection.targets import Targets, learnable_keypoints
 from jaxvision.models.variant import Variant
 from jaxvision.ops.forms import accumulable
 from jaxvision.ops.resize import resize
@@ -93,15 +92,8 @@ class KeypointRCNN(FasterRCNN):
     def _more_losses(
         self, seen: Seen, samples: Samples, targets: Targets, width: int, train: bool
     ) -> dict[str, Ratio]:
-        points = targets.get("keypoints")
-        if points is None or points.shape[2] != self.keypoints:
-            have = "none" if points is None else str(points.shape[2])
-            raise UserError(
-                f"{type(self).__name__} in training needs the targets keypoints, "
-                f"{self.keypoints} of each object; the data have {have}."
-            )
-        number, share, *_ = self.box_sampling
-        learnt = samples.of_objects(int(number * share))
+        points = learnable_keypoints(self, targets)
+        learnt = self._with_objects(samples)
         heatmaps = self._heatmaps(seen, learnt.boxes)
         own = jnp.take_along_axis(points, learnt.matches[..., None, None], 1)
         cells = cells_of_keypoints(own, learnt.boxes, heatmaps.shape[2])

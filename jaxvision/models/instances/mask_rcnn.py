@@ -125,8 +125,7 @@ class MaskRCNN(FasterRCNN):
                 f"{type(self).__name__} in training needs the targets instance_masks, a mask of "
                 "each object; the data have none."
             )
-        number, share, *_ = self.box_sampling
-        learnt = samples.of_objects(int(number * share))
+        learnt = self._with_objects(samples)
         valid = learnt.valid
         if "mask_valid" in targets:
             valid &= jnp.take_along_axis(targets["mask_valid"], learnt.matches, 1)

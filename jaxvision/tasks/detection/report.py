@@ -24,16 +24,15 @@ def picture(task: Any, batch: Mapping[str, Any], outputs: Mapping[str, Any]) -> 
     Returns:
       uint8 [h, w, 3].
     """
-    tiles = []
-    for row, image in enumerate(np.asarray(batch["image"])):
-        found = {name: np.asarray(value)[row] for name, value in outputs.items()}
-        sides = [_drawn(task, image, *_shown(found, sure(task, found)))]
-        if "boxes" in batch:
-            kept = np.asarray(batch["box_valid"][row])
-            boxes, labels = batch["boxes"][row][kept], batch["box_label"][row][kept]
-            sides.insert(0, _drawn(task, image, boxes, labels, None))
-        tiles.append(np.concatenate(sides, 1))
-    return pictures.grid(np.stack(tiles), columns=2)
+
+    def found(image: np.ndarray, row: pictures.Row) -> np.ndarray:
+        return _drawn(task, image, *_shown(row, sure(task, row)))
+
+    def true(image: np.ndarray, row: pictures.Row) -> np.ndarray:
+        kept = row["box_valid"]
+        return _drawn(task, image, row["boxes"][kept], row["box_label"][kept], None)
+
+    return pictures.pairs(batch, outputs, found, true, ("boxes",))
 
 
 def sure(task: Any, found: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -191,7 +191,12 @@ class Detection(base.Task):
 
     def score(self, rows: Mapping[str, Any]) -> dict[str, float]:
         """COCO's numbers, and those of `detection.voc`, of boxes on the photographs."""
-        found, truth = on_photographs(rows, self.clip)
+        return self.score_objects(*on_photographs(rows, self.clip), rows)
+
+    def score_objects(
+        self, found: Found, truth: Truth, rows: Mapping[str, Any]
+    ) -> dict[str, float]:
+        """Metrics of the objects on the photographs, and of what else the rows say of them."""
         scores = coco_scores(found, truth, range(len(rows["geometry"])), self.class_names)
         for year in self.voc:
             scores |= voc_scores(found, truth, self.class_names, int(year))

@@ -42,15 +42,14 @@ def picture(task: Any, batch: Mapping[str, Any], outputs: Mapping[str, Any]) -> 
     Returns:
       uint8 [h, w, 3].
     """
-    tiles = []
-    for row, image in enumerate(np.asarray(batch["image"])):
-        found = {name: np.asarray(value)[row] for name, value in outputs.items()}
-        sides = [_drawn(task, image, _found(task, found, (image.shape[0], image.shape[1])))]
-        if "boxes" in batch:
-            truth = {name: np.asarray(batch[name][row]) for name in batch if batch[name].ndim > 1}
-            sides.insert(0, _drawn(task, image, _true(task, truth, image.shape[:2])))
-        tiles.append(np.concatenate(sides, 1))
-    return pictures.grid(np.stack(tiles), columns=2)
+
+    def found(image: np.ndarray, row: pictures.Row) -> np.ndarray:
+        return _drawn(task, image, _found(task, row, (image.shape[0], image.shape[1])))
+
+    def true(image: np.ndarray, row: pictures.Row) -> np.ndarray:
+        return _drawn(task, image, _true(task, row, image.shape[:2]))
+
+    return pictures.pairs(batch, outputs, found, true, ("boxes",))
 
 
 def _found(task: Any, found: Mapping[str, np.ndarray], size: tuple[int, int]) -> _Objects:

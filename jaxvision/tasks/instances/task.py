@@ -22,7 +22,7 @@ from jaxvision.metrics.instances import (
 )
 from jaxvision.ops.roi import mask_overlaps
 from jaxvision.tasks.base import Batch, Metric, Sums, Variables
-from jaxvision.tasks.detection.task import Detection, on_photographs
+from jaxvision.tasks.detection.task import Detection
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -119,10 +119,11 @@ class Instances(Detection):
                     f"{type(self.model).__name__} finds {name}, but the data have none of objects."
                 )
 
-    def score(self, rows: Mapping[str, Any]) -> dict[str, float]:
+    def score_objects(
+        self, found: Found, truth: Truth, rows: Mapping[str, Any]
+    ) -> dict[str, float]:
         """COCO's numbers of boxes, of masks and of key points."""
-        scores = super().score(rows)
-        found, truth = on_photographs(rows, self.clip)
+        scores = super().score_objects(found, truth, rows)
         if "masks" in self.finds:
             own = _mask_scores(rows, found, truth, self.class_names)
             scores |= {f"mask_{name}": value for name, value in own.items()}

@@ -30,15 +30,14 @@ def picture(task: Any, batch: Mapping[str, Any], outputs: Mapping[str, Any]) -> 
     Returns:
       uint8 [h, w, 3].
     """
-    tiles = []
-    for row, image in enumerate(np.asarray(batch["image"])):
-        found = {name: np.asarray(value)[row] for name, value in outputs.items()}
-        sides = [_drawn(task, image, found["segments"], found["labels"])]
-        if "instance_masks" in batch and "segmentation" in batch:
-            truth = {name: np.asarray(batch[name][row]) for name in batch}
-            sides.insert(0, _drawn(task, image, _true(task, truth), truth["box_label"]))
-        tiles.append(np.concatenate(sides, 1))
-    return pictures.grid(np.stack(tiles), columns=2)
+
+    def found(image: np.ndarray, row: pictures.Row) -> np.ndarray:
+        return _drawn(task, image, row["segments"], row["labels"])
+
+    def true(image: np.ndarray, row: pictures.Row) -> np.ndarray:
+        return _drawn(task, image, _true(task, row), row["box_label"])
+
+    return pictures.pairs(batch, outputs, found, true, ("instance_masks", "segmentation"))
 
 
 def _true(task: Any, truth: Mapping[str, np.ndarray]) -> Int[np.ndarray, "h w"]:

@@ -23,15 +23,16 @@ def picture(task: Any, batch: Mapping[str, Any], outputs: Mapping[str, Any]) -> 
     Returns:
       uint8 [h, w, 3].
     """
-    tiles = []
-    for row, image in enumerate(np.asarray(batch["image"])):
-        sides = [_drawn(task, image, np.asarray(outputs["keypoints"])[row], least=192)]
-        if "keypoints" in batch:
-            truth = batch["keypoints"][row][int(np.argmax(batch["box_valid"][row]))]
-            shown = (truth[:, 2] > 0) & bool(batch["box_valid"][row].any())
-            sides.insert(0, _drawn(task, image, truth, shown, least=192))
-        tiles.append(np.concatenate(sides, 1))
-    return pictures.grid(np.stack(tiles), columns=2)
+
+    def found(image: np.ndarray, row: pictures.Row) -> np.ndarray:
+        return _drawn(task, image, row["keypoints"], least=192)
+
+    def true(image: np.ndarray, row: pictures.Row) -> np.ndarray:
+        truth = row["keypoints"][int(np.argmax(row["box_valid"]))]
+        shown = (truth[:, 2] > 0) & bool(row["box_valid"].any())
+        return _drawn(task, image, truth, shown, least=192)
+
+    return pictures.pairs(batch, outputs, found, true, ("keypoints",))
 
 
 def _drawn(
