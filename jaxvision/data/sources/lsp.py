@@ -95,6 +95,8 @@ def _joints(path: Path, numbers: list[int]) -> Float[np.ndarray, "n 14 3"]:
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
+    if not path.is_file():
+        raise DataError([f"No file {path}; expected images and joints.mat in data.dir."])
     try:
         stored = loadmat(path).get("joints")
     except OSError as error:
