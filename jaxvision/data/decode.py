@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -72,12 +73,13 @@ class Decode:
     def _used(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
         if not self.unused:
             return record
-        forms = {form: key for kind in self.kinds for form, key in kind.forms.items()}
-        return {
-            key: value
-            for key, value in record.items()
-            if key not in self.unused and forms.get(key) not in self.unused
-        }
+        return {key: value for key, value in record.items() if key not in self._unseen}
+
+    @cached_property
+    def _unseen(self) -> frozenset[str]:
+        """What is unused, with its forms."""
+        every = (item for kind in self.kinds for item in kind.forms.items())
+        return frozenset((*self.unused, *(form for form, key in every if key in self.unused)))
 
 
 def _with_channels(images: np.ndarray, channels: int) -> np.ndarray:

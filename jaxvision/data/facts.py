@@ -112,23 +112,26 @@ def mirrored_pairs(names: Sequence[str]) -> tuple[tuple[int, int], ...]:
 
 
 # fmt: off
-# COCO's persons, in its own order; left and right are those of the person.
-COCO_PERSON = Facts(
-    class_names=("person",),
-    keypoint_names=(
-        "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
-        "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip",
-        "left_knee", "right_knee", "left_ankle", "right_ankle",
-    ),
-    keypoint_pairs=((1, 2), (3, 4), (5, 6), (7, 8), (9, 10), (11, 12), (13, 14), (15, 16)),
-    skeleton=(
-        (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8),
-        (7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
-    ),
+# Of COCO's persons; left and right are those of the person.
+_PERSON = (
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder",
+    "left_elbow", "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip",
+    "left_knee", "right_knee", "left_ankle", "right_ankle",
+)
+_LIMBS = (
+    (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8),
+    (7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
 )
 # fmt: on
 # By the names that published weights give their classes (`Published.labels`).
-OF_LABELS = {"coco_person": COCO_PERSON}
+OF_LABELS = {
+    "coco_person": Facts(
+        class_names=("person",),
+        keypoint_names=_PERSON,
+        keypoint_pairs=mirrored_pairs(_PERSON),
+        skeleton=_LIMBS,
+    )
+}
 
 
 def _pairs(values: Iterable[Sequence[Any]]) -> tuple[tuple[int, int], ...]:

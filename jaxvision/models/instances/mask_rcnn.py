@@ -18,6 +18,7 @@ from jaxvision.layers.convolution import Conv2d, ConvTranspose2d
 from jaxvision.layers.normalization import BatchNorm
 from jaxvision.losses.instances import mask_loss
 from jaxvision.losses.objective import Ratio
+from jaxvision.models.detection.faster_rcnn import VARIANTS as _FASTER_RCNN
 from jaxvision.models.detection.faster_rcnn import FasterRCNN, convert
 from jaxvision.models.detection.regions import CLASSIFIER, Seen
 from jaxvision.models.detection.roi_heads import Samples
@@ -188,11 +189,7 @@ VARIANTS = {
     "maskrcnn_resnet50_fpn_v2": Variant(
         MaskRCNN,
         {
-            "encoder": "resnet50",
-            "pyramid_norm": True,
-            "rpn_depth": 2,
-            "head_convs": (256, 256, 256, 256),
-            "head_hidden": (1024,),
+            **_FASTER_RCNN["fasterrcnn_resnet50_fpn_v2"].options,
             "mask_norm": True,
         },
         "torchvision maskrcnn_resnet50_fpn_v2",
