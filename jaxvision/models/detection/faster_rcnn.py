@@ -8,15 +8,19 @@ https://arxiv.org/abs/2111.11429), and its parts around VGG16. All shapes are fi
 has fewer proposals than are drawn, others fill up, and count in nothing.
 """
 
+import functools
 import re
+from collections.abc import Callable
 from typing import Any
 
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from jaxvision.losses.objective import Ratio
+from jaxvision.losses.parts import ratio_in_parts
 from jaxvision.models.detection.regions import (
     CLASSIFIER,
+    Maps,
     RegionDetector,
     Seen,
     convert_layers,
@@ -28,6 +32,11 @@ from jaxvision.models.detection.rpn import region_proposals, shown
 from jaxvision.models.detection.targets import Targets
 from jaxvision.models.variant import Variant
 from jaxvision.state_dict import StateDict
+
+_AT_ONCE = 16  # proposals of an image whose masks or key points are learnt at the same time
+
+# (heads, maps, proposals) to what is averaged over the proposals.
+MeanOfObjects = Callable[[tuple[Callable[..., Any], ...], Maps, Samples], Ratio]
 
 
 class FasterRCNN(RegionDetector):
@@ -113,10 +122,35 @@ class FasterRCNN(RegionDetector):
             return {**made, **found.outputs, **self._more_heads(seen)}
         return {**made, **self._more_found(seen, made, train)}
 
-    def _with_objects(self, samples: Samples) -> Samples:
-        """The drawn proposals that have an object, as many as there may be."""
+    def _learn_objects(
+        self,
+        mean: MeanOfObjects,
+        heads: tuple[nn.Module, ...],
+        maps: Maps,
+        samples: Samples,
+        whole: bool = False,
+    ) -> Ratio:
+        """A mean over the drawn proposals that have an object.
+
+        Those that may have one are often ten times as many as those that do, so it is computed of
+        some at a time; of the `whole` where heads have statistics of all.
+        """
         number, share, *_ = self.box_sampling
-        return samples.of_objects(int(number * share))
+        learnt = samples.of_objects(int(number * share))
+        if self.is_initializing() or whole:
+            return mean(heads, maps, learnt)
+        modules, variables = zip(*(head.unbind() for head in heads))
+
+        def of_some(learning: tuple[Any, Maps], learnt: Samples) -> Ratio:
+            params, maps = learning
+            bound = (
+                functools.partial(module.apply, {**own, "params": part})
+                for module, own, part in zip(modules, variables, params)
+            )
+            return mean(tuple(bound), maps, learnt)
+
+        learning = (tuple(own["params"] for own in variables), tuple(maps))
+        return ratio_in_parts(of_some, learning, learnt, learnt.valid.sum(1).max(), _AT_ONCE)
 
     def _more_losses(
         self, seen: Seen, samples: Samples, targets: Targets, width: int, train: bool

@@ -1,7 +1,7 @@
 """Detectors that classify regions of feature maps: what Fast and Faster R-CNN have in common."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -34,22 +34,32 @@ class Seen(NamedTuple):
     """
 
     maps: Maps
-    stage: Callable[[Float[Array, "n h w c"]], Float[Array, "n i j d"]] | None = None
+    stage: "LastStage | None" = None
 
 
 class LastStage(nn.Module):
-    """The bottlenecks of a ResNet's last stage, which halve rows and columns of regions."""
+    """The bottlenecks of a ResNet's last stage, which halve rows and columns of regions.
+
+    Attributes:
+      blocks: how many there are.
+      frozen: whether their batch norms keep their statistics in training.
+      dtype: what is computed in.
+    """
 
     blocks: int = 3
+    frozen: bool = False
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n h w c"], train: bool) -> Float[Array, "n i j d"]:
+    def __call__(
+        self, x: Float[Array, "n h w c"], train: bool, rows: Bool[Array, " n"] | None = None
+    ) -> Float[Array, "n i j d"]:
+        """`rows`, of what is no padding, are taken as by other heads, and not looked at."""
         for index in range(self.blocks):
             first = index == 0
             x = ResidualBlock(
                 512, 2 if first else 1, project=first, dtype=self.dtype, name=str(index)
-            )(x, train)
+            )(x, train and not self.frozen)
         return x
 
 
@@ -105,8 +115,8 @@ class RegionDetector(nn.Module):
             found = jax.lax.stop_gradient(found)
         maps = required(by_stride(self.encoder, image, found), self.strides, type(self).__name__)
         if self.head_blocks:
-            stage = LastStage(self.head_blocks, self.dtype, name="roi_heads.res5")
-            return Seen(maps, lambda regions: stage(regions, train and not frozen))
+            stage = LastStage(self.head_blocks, frozen, self.dtype, name="roi_heads.res5")
+            return Seen(maps, stage)
         if not self.width:
             return Seen(maps)
         pyramid = FeaturePyramid(
@@ -122,7 +132,7 @@ class RegionDetector(nn.Module):
         batch, count = regions.shape[:2]
         regions = regions.reshape(-1, *regions.shape[2:])
         if seen.stage is not None:
-            x = global_average_pool(seen.stage(regions))
+            x = global_average_pool(seen.stage(regions, train))
         else:
             head = BoxHead(
                 self.head_hidden,

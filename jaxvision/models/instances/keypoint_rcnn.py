@@ -3,6 +3,7 @@
 Reference: torchvision's `keypointrcnn_resnet50_fpn`.
 """
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from jaxvision.layers.convolution import Conv2d, ConvTranspose2d
 from jaxvision.losses.instances import keypoint_loss
 from jaxvision.losses.objective import Ratio
 from jaxvision.models.detection.faster_rcnn import FasterRCNN, convert
-from jaxvision.models.detection.regions import CLASSIFIER, Seen
+from jaxvision.models.detection.regions import CLASSIFIER, Maps, Seen
 from jaxvision.models.detection.roi_heads import Samples
 from jaxvision.models.detection.targets import Targets, learnable_keypoints
 from jaxvision.models.variant import Variant
@@ -81,11 +82,17 @@ class KeypointRCNN(FasterRCNN):
     keypoint_convs: tuple[int, ...] = (512,) * 8
     keypoint_pool_size: int = 14
 
-    def _heatmaps(self, seen: Seen, boxes: Float[Array, "b n 4"]) -> Float[Array, "b n h w k"]:
-        regions = self._aligned(seen.maps, boxes, self.keypoint_pool_size)
-        batch, count = regions.shape[:2]
+    def _keypoint_heads(self) -> tuple[nn.Module, nn.Module]:
         head = KeypointHead(self.keypoint_convs, self.dtype, name="roi_heads.keypoint_head")
         predict = KeypointPredictor(self.keypoints, self.dtype, name="roi_heads.keypoint_predictor")
+        return head, predict
+
+    def _heatmaps(
+        self, heads: tuple[Callable[..., Array], ...], maps: Maps, boxes: Float[Array, "b n 4"]
+    ) -> Float[Array, "b n h w k"]:
+        head, predict = heads
+        regions = self._aligned(maps, boxes, self.keypoint_pool_size)
+        batch, count = regions.shape[:2]
         x = predict(head(regions.reshape(-1, *regions.shape[2:])))
         return x.reshape(batch, count, *x.shape[1:])
 
@@ -93,15 +100,19 @@ class KeypointRCNN(FasterRCNN):
         self, seen: Seen, samples: Samples, targets: Targets, width: int, train: bool
     ) -> dict[str, Ratio]:
         points = learnable_keypoints(self, targets)
-        learnt = self._with_objects(samples)
-        heatmaps = self._heatmaps(seen, learnt.boxes)
-        own = jnp.take_along_axis(points, learnt.matches[..., None, None], 1)
-        cells = cells_of_keypoints(own, learnt.boxes, heatmaps.shape[2])
-        valid = cells.valid & learnt.valid[..., None]
-        return {"loss_keypoint": keypoint_loss(heatmaps, cells.place, valid)}
+
+        def mean(heads: tuple[Callable[..., Array], ...], maps: Maps, learnt: Samples) -> Ratio:
+            heatmaps = self._heatmaps(heads, maps, learnt.boxes)
+            own = jnp.take_along_axis(points, learnt.matches[..., None, None], 1)
+            cells = cells_of_keypoints(own, learnt.boxes, heatmaps.shape[2])
+            valid = cells.valid & learnt.valid[..., None]
+            return keypoint_loss(heatmaps, cells.place, valid)
+
+        heads = self._keypoint_heads()
+        return {"loss_keypoint": self._learn_objects(mean, heads, seen.maps, samples)}
 
     def _more_found(self, seen: Seen, found: dict[str, Array], train: bool) -> dict[str, Array]:
-        heatmaps = self._heatmaps(seen, found["boxes"])
+        heatmaps = self._heatmaps(self._keypoint_heads(), seen.maps, found["boxes"])
         flat = [x.reshape(-1, *x.shape[2:]) for x in (heatmaps, found["boxes"], found["valid"])]
         points = highest_places(*flat)
         likely = jnp.exp(heatmaps - heatmaps.max((2, 3), keepdims=True)).max(-1)

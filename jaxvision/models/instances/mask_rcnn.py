@@ -6,6 +6,7 @@ https://arxiv.org/abs/2111.11429).
 """
 
 import re
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -20,7 +21,7 @@ from jaxvision.losses.instances import mask_loss
 from jaxvision.losses.objective import Ratio
 from jaxvision.models.detection.faster_rcnn import VARIANTS as _FASTER_RCNN
 from jaxvision.models.detection.faster_rcnn import FasterRCNN, convert
-from jaxvision.models.detection.regions import CLASSIFIER, Seen
+from jaxvision.models.detection.regions import CLASSIFIER, Maps, Seen
 from jaxvision.models.detection.roi_heads import Samples
 from jaxvision.models.detection.targets import Targets
 from jaxvision.models.variant import Variant
@@ -99,23 +100,29 @@ class MaskRCNN(FasterRCNN):
     mask_pool_size: int = 14
     class_agnostic_masks: bool = False
 
-    def _mask_logits(
-        self, seen: Seen, boxes: Float[Array, "b n 4"], valid: Bool[Array, "b n"], train: bool
-    ) -> Float[Array, "b n h w k"]:
-        regions = self._aligned(seen.maps, boxes, self.mask_pool_size)
-        batch, count = regions.shape[:2]
-        regions = regions.reshape(-1, *regions.shape[2:])
+    def _mask_heads(self, seen: Seen) -> tuple[nn.Module, nn.Module]:
+        head: nn.Module = seen.stage or MaskHead(
+            self.mask_convs, self.mask_norm, self.dtype, name="roi_heads.mask_head"
+        )
         # The first is the background's, which learns nothing, as in the reference.
         classes = 1 if self.class_agnostic_masks else self.num_classes + 1
-        if seen.stage is not None:
-            x = seen.stage(regions)
-        else:
-            head = MaskHead(self.mask_convs, self.mask_norm, self.dtype, name="roi_heads.mask_head")
-            x = head(regions, train, valid.reshape(-1))
         predict = MaskPredictor(
             classes, self.mask_width, self.dtype, name="roi_heads.mask_predictor"
         )
-        x = predict(x)
+        return head, predict
+
+    def _mask_logits(
+        self,
+        heads: tuple[Callable[..., Array], ...],
+        maps: Maps,
+        boxes: Float[Array, "b n 4"],
+        valid: Bool[Array, "b n"],
+        train: bool,
+    ) -> Float[Array, "b n h w k"]:
+        head, predict = heads
+        regions = self._aligned(maps, boxes, self.mask_pool_size)
+        batch, count = regions.shape[:2]
+        x = predict(head(regions.reshape(-1, *regions.shape[2:]), train, valid.reshape(-1)))
         return x.reshape(batch, count, *x.shape[1:])
 
     def _more_losses(
@@ -126,18 +133,24 @@ class MaskRCNN(FasterRCNN):
                 f"{type(self).__name__} in training needs the targets instance_masks, a mask of "
                 "each object; the data have none."
             )
-        learnt = self._with_objects(samples)
-        valid = learnt.valid
-        if "mask_valid" in targets:
-            valid &= jnp.take_along_axis(targets["mask_valid"], learnt.matches, 1)
-        logits = self._mask_logits(seen, learnt.boxes, learnt.valid, train)
-        wanted = masks_in_boxes(
-            targets["instance_masks"], learnt.boxes, learnt.matches, logits.shape[2], width
-        )
-        return {"loss_mask": mask_loss(logits, wanted, learnt.labels, valid)}
+
+        def mean(heads: tuple[Callable[..., Array], ...], maps: Maps, learnt: Samples) -> Ratio:
+            valid = learnt.valid
+            if "mask_valid" in targets:
+                valid &= jnp.take_along_axis(targets["mask_valid"], learnt.matches, 1)
+            logits = self._mask_logits(heads, maps, learnt.boxes, learnt.valid, train)
+            wanted = masks_in_boxes(
+                targets["instance_masks"], learnt.boxes, learnt.matches, logits.shape[2], width
+            )
+            return mask_loss(logits, wanted, learnt.labels, valid)
+
+        heads = self._mask_heads(seen)
+        normed = self.mask_norm if seen.stage is None else not seen.stage.frozen
+        return {"loss_mask": self._learn_objects(mean, heads, seen.maps, samples, whole=normed)}
 
     def _more_found(self, seen: Seen, found: dict[str, Array], train: bool) -> dict[str, Array]:
-        logits = self._mask_logits(seen, found["boxes"], found["valid"], train)
+        heads = self._mask_heads(seen)
+        logits = self._mask_logits(heads, seen.maps, found["boxes"], found["valid"], train)
         if not self.class_agnostic_masks:
             label = found["labels"][..., None, None, None] + 1
             logits = jnp.take_along_axis(logits, label, -1)
