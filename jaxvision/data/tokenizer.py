@@ -110,7 +110,7 @@ class Tokenizer:
         Raises:
           UserError: the table is damaged.
         """
-        given = {one.name: vocabulary.get(one.name) for one in fields(cls)}
+        given: dict[str, Any] = {one.name: vocabulary.get(one.name) for one in fields(cls)}
         try:
             if given["level"] not in (*LEVELS, _GIVEN):
                 raise ValueError(f"its level is {given['level']!r}")
@@ -150,7 +150,7 @@ def train(texts: Iterable[str], level: str, size: int, min_count: int = 1) -> To
     if level == "word":
         found = tokenizers.Tokenizer(models.WordLevel(unk_token="<unk>"))
         found.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-        trainer = trainers.WordLevelTrainer(**options)
+        trainer: Any = trainers.WordLevelTrainer(**options)
         texts = (" ".join(words(text)) for text in texts)
     else:
         found = tokenizers.Tokenizer(models.BPE())
