@@ -171,9 +171,11 @@ def cider_d(
 
 def _similarity(found: Mapping[Ngram, float], truth: Mapping[Ngram, float]) -> float:
     """The cosine of two vectors, of which the first is clipped to the second."""
-    product = sum(min(weight, truth.get(ngram, 0.0)) * truth.get(ngram, 0.0)
-                  for ngram, weight in found.items())  # fmt: skip
-    norms = [np.sqrt(sum(weight**2 for weight in vector.values())) for vector in (found, truth)]
+    product = 0.0
+    for ngram, weight in found.items():
+        other = truth.get(ngram, 0.0)
+        product += min(weight, other) * other
+    norms = [math.sqrt(sum(weight**2 for weight in vector.values())) for vector in (found, truth)]
     return product / (norms[0] * norms[1]) if all(norms) else product
 
 

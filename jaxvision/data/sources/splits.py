@@ -15,7 +15,8 @@ class Source(Protocol):
     """Random access over encoded records.
 
     A source may also have `facts` (`jaxvision.data.facts.Facts`): what it says of its key points,
-    and `image_id(index)`: what its data set calls an image.
+    `image_id(index)`: what its data set calls an image, and `captions()`: those of every record,
+    where images need not be read for them.
     """
 
     @property
@@ -73,6 +74,19 @@ def labels_of(source: Source) -> np.ndarray | None:
         return None if labels is None else labels[np.asarray(source.indices)]
     labels = getattr(source, "labels", None)
     return None if labels is None or not len(labels) else np.asarray(labels, np.int64)
+
+
+def captions_of(source: Any) -> Sequence[Sequence[str]] | None:
+    """The captions of every record; None where records would have to be read for them."""
+    if isinstance(source, _Joined):
+        parts = [captions_of(part) for part in source.parts]
+        found = [captions for captions in parts if captions is not None]
+        return [one for part in found for one in part] if len(found) == len(parts) else None
+    if isinstance(source, Selection):
+        captions = captions_of(source.source)
+        return None if captions is None else [captions[int(index)] for index in source.indices]
+    known = getattr(source, "captions", None)
+    return None if known is None else known()
 
 
 def base_splits(spec: str) -> list[str]:
