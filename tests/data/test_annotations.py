@@ -343,9 +343,9 @@ def test_objects_without_a_mask_stay_with_their_box():
 
 
 def test_limits_say_which_key_to_raise():
-    record = decoded(scene(1))
-    with pytest.raises(UserError, match=r"rec has \d+ bytes; raise data\.max_caption, which is 5"):
-        KINDS["caption"].pad(record, "rec", Settings(max_caption=5))
+    with pytest.raises(UserError, match=r"rec has 26 bytes; raise data\.max_caption, which is 25"):
+        decoded(scene(1), max_caption=25)
+    assert decoded(scene(1), max_caption=26)["captions"]
 
 
 def test_of_too_many_objects_the_largest_stay_and_crowds_go_first():

@@ -23,11 +23,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxvision.data import caption_frequencies, tokenizer
-from jaxvision.data.annotations.kind import Kind, Record, Settings
+from jaxvision.data.annotations.kind import FaultyRecord, Kind, Record, Settings
 from jaxvision.data.codecs import CorruptImageError
 from jaxvision.data.sources.splits import captions_of
-from jaxvision.errors import UserError
 from jaxvision.progress import tracked
+
+# Faults of a data set:
+NONE = "images without a caption"
+EMPTY = "images with an empty caption"
+NO_TEXT = "images with a caption that is no text"
+TOO_LONG = "images with a caption of more bytes than data.max_caption"
 
 
 class Caption(Kind):
@@ -42,7 +47,14 @@ class Caption(Kind):
         return "captions" in record or "caption" in record
 
     def decode(self, record: Record, name: str, settings: Settings) -> dict[str, Any]:
-        return {"captions": texts_of(record, name)}
+        texts = texts_of(record, name)
+        limit = settings.max_caption
+        if (most := max(len(text.encode()) for text in texts)) > limit:
+            raise FaultyRecord(
+                TOO_LONG,
+                f"A caption of {name} has {most} bytes; raise data.max_caption, which is {limit}.",
+            )
+        return {"captions": texts}
 
     def draw(self, record: Record, rng: np.random.Generator) -> dict[str, Any]:
         texts = record["captions"]
@@ -55,13 +67,8 @@ class Caption(Kind):
         texts = record["captions"][: settings.max_captions]
         rows = np.zeros((settings.max_captions, settings.max_caption), np.uint8)
         for row, text in zip(rows, texts):
-            data = text.encode()
-            if len(data) > settings.max_caption:
-                raise UserError(
-                    f"A caption of {name} has {len(data)} bytes; "
-                    f"raise data.max_caption, which is {settings.max_caption}."
-                )
-            row[: len(data)] = np.frombuffer(data, np.uint8)
+            data = np.frombuffer(text.encode(), np.uint8)
+            row[: len(data)] = data
         found = {"caption": rows, "caption_valid": np.arange(len(rows)) < len(texts)}
         if (known := settings.tokenizer) is not None:
             tokens = np.full((len(rows), settings.max_tokens), known.pad, np.int32)
@@ -101,15 +108,15 @@ def texts_of(record: Record, name: str) -> tuple[str, ...]:
     """The captions of a source's record, without space at their ends.
 
     Raises:
-      UserError: there is none, one is empty, or one is no text; `name` says whose it is.
+      FaultyRecord: there is none, one is empty, or one is no text; `name` says whose it is.
     """
     given = record["captions"] if "captions" in record else record["caption"]
     several = (given,) if isinstance(given, (str, bytes)) or "captions" not in record else given
     texts = tuple(_text(one, name).strip() for one in several)
     if not texts:
-        raise UserError(f"{name} has no caption; expected one or more.")
+        raise FaultyRecord(NONE, f"{name} has no caption; expected one or more.")
     if not all(texts):
-        raise UserError(f"{name} has an empty caption.")
+        raise FaultyRecord(EMPTY, f"{name} has an empty caption.")
     return texts
 
 
@@ -118,9 +125,9 @@ def _text(given: Any, name: str) -> str:
         try:
             given = given.decode()
         except UnicodeDecodeError as error:
-            raise UserError(f"A caption of {name} is not UTF-8: {error}.") from error
+            raise FaultyRecord(NO_TEXT, f"A caption of {name} is not UTF-8: {error}.") from error
     if not isinstance(given, str):
-        raise UserError(f"A caption of {name} is {given!r}; expected text.")
+        raise FaultyRecord(NO_TEXT, f"A caption of {name} is {given!r}; expected text.")
     return given
 
 
@@ -133,7 +140,7 @@ def _all_texts(source: Any, skip: bool) -> list[tuple[str, ...]]:
 
     Raises:
       CorruptImageError: a record cannot be read.
-      UserError: a record has no captions, or wrong ones.
+      FaultyRecord: a record has no captions, or wrong ones.
     """
     count, known = len(source), captions_of(source)
     if known is not None:
@@ -148,7 +155,7 @@ def _all_texts(source: Any, skip: bool) -> list[tuple[str, ...]]:
                 return None
             raise
         if "captions" not in record and "caption" not in record:
-            raise UserError(f"{name} has no caption; is this a data set of captions?")
+            raise FaultyRecord(NONE, f"{name} has no caption; is this a data set of captions?")
         return texts_of(record, name)
 
     with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:

@@ -13,6 +13,7 @@ from jaxvision.data.geometry import Geometry
 from jaxvision.data.headers import MAX_PIXELS
 from jaxvision.data.motion import Joint, Motion
 from jaxvision.data.tokenizer import Tokenizer
+from jaxvision.errors import UserError
 
 Record = Mapping[str, Any]
 
@@ -46,6 +47,18 @@ class Settings:
     max_captions: int = 5
     max_tokens: int = 32
     tokenizer: Tokenizer | None = None
+
+
+class FaultyRecord(UserError):
+    """What is wrong with a record may be wrong with many of a data set, which are counted.
+
+    Attributes:
+      fault: what they have in common, as in "images without a caption".
+    """
+
+    def __init__(self, fault: str, text: str):
+        super().__init__(text)
+        self.fault = fault
 
 
 class Kind(ABC):

@@ -114,7 +114,7 @@ def cut(spec: str, load: Callable[[str], Source]) -> Source:
     sizes = {name: SimpleNamespace(num_examples=len(whole)) for name, whole in wholes.items()}
     try:
         parts = tfds.core.ReadInstruction.from_spec(spec).to_absolute(sizes)
-    except (ValueError, AssertionError, AttributeError) as error:  # shards, for one
+    except (ValueError, AssertionError, AttributeError, RecursionError) as error:  # shards; all
         raise _unreadable(spec, error) from error
     selections = []
     for part in parts:
