@@ -177,7 +177,7 @@ def load(path: Path) -> Tokenizer:
     """
     if not path.is_file():
         near = [p.name for p in path.parent.glob("*.json")] if path.parent.is_dir() else []
-        raise unknown(f"tokenizer in {path.parent}", path.name, near)
+        raise unknown(f"tokenizer in {path.parent}", path.name, [*LEVELS, *near])
     try:
         # Parsed first: the library is slow with large files that are something else.
         definition = json.dumps(json.loads(path.read_bytes()), separators=(",", ":"))

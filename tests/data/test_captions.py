@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from jaxvision.data import caption_frequencies, stream, tokenizer
+from jaxvision.data import caption_frequencies, sources, stream, tokenizer
 from jaxvision.data.annotations import KINDS, Settings
 from jaxvision.data.annotations.caption import text_of
 from jaxvision.data.codecs import CorruptImageError
@@ -168,7 +168,7 @@ def test_a_given_tokenizer_is_known_without_captions(monkeypatch, tmp_path):
         assert given.decode(record["caption_tokens"][0]) == texts_in(record)[0]
     with pytest.raises(UserError, match=r"Unknown tokenizer in .*'tokens.json'.*'tokenizer.json'"):
         stream_of(monkeypatch, tokenizer=str(tmp_path / "tokens.json"))
-    with pytest.raises(UserError, match=r"Unknown tokenizer in .*'words'"):
+    with pytest.raises(UserError, match=r"Unknown tokenizer in \. 'words'. Did you mean 'word'"):
         stream_of(monkeypatch, tokenizer="words")
 
 
@@ -197,6 +197,7 @@ def test_n_grams_are_counted_where_that_is_wanted(monkeypatch):
         (("a dog", " "), "2.jpg has an empty caption"),
         (("a dog", 3), "A caption of 2.jpg is 3; expected text"),
         ((b"\xff",), "A caption of 2.jpg is not UTF-8"),
+        (("half of a dog \ud83d",), "A caption of 2.jpg is not UTF-8"),
         (None, r"2.jpg has no caption"),
     ],
 )
@@ -232,6 +233,11 @@ def test_limits_are_checked(monkeypatch):
 
 
 # -- sources --------------------------------------------------------------------------------------
+
+
+def test_captions_that_tfds_numbers():
+    record = {"image": b"", "captions": {"id": [7, 8], "text": [b"a dog", b"dogs"]}}
+    assert sources.Tfds([record], "coco_captions", ())[0]["captions"] == [b"a dog", b"dogs"]
 
 
 def test_parts_of_a_source_offer_their_captions():

@@ -171,7 +171,7 @@ def test_what_is_no_tokenizer_is_said(stored, tmp_path):
         tokenizer.load(tmp_path / "tokenizer.json")
     with pytest.raises(UserError, match=r"'tokenizr.json'. Did you mean 'tokenizer.json'"):
         tokenizer.load(tmp_path / "tokenizr.json")
-    with pytest.raises(UserError, match=r"There are none"):
+    with pytest.raises(UserError, match=r"Valid: bpe, word\."):
         tokenizer.load(tmp_path / "no" / "tokenizer.json")
 
 

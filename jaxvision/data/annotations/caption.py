@@ -121,14 +121,14 @@ def texts_of(record: Record, name: str) -> tuple[str, ...]:
 
 
 def _text(given: Any, name: str) -> str:
-    if isinstance(given, bytes):
-        try:
-            given = given.decode()
-        except UnicodeDecodeError as error:
-            raise FaultyRecord(NO_TEXT, f"A caption of {name} is not UTF-8: {error}.") from error
-    if not isinstance(given, str):
+    if not isinstance(given, (str, bytes)):
         raise FaultyRecord(NO_TEXT, f"A caption of {name} is {given!r}; expected text.")
-    return given
+    try:
+        text = given.decode() if isinstance(given, bytes) else given
+        text.encode()  # JSON may have halves of characters
+    except UnicodeError as error:
+        raise FaultyRecord(NO_TEXT, f"A caption of {name} is not UTF-8: {error}.") from error
+    return text
 
 
 def _all_texts(source: Any, skip: bool) -> list[tuple[str, ...]]:
