@@ -47,6 +47,16 @@ KEYS: dict[str, Key] = {
         300, "proposals of an image that a batch holds; of more the best stay", least=1
     ),
     "data.max_caption": Key(512, "bytes a caption may have, UTF-8", least=1),
+    "data.max_captions": Key(5, "captions of an image that a batch holds", least=1),
+    "data.max_tokens": Key(
+        32, "tokens of a caption, its begin and end among them; longer ones are cut", least=3
+    ),
+    "data.tokenizer": Key("word", "captions: word, bpe, or the path of a tokenizer.json"),
+    "data.vocabulary_size": Key(10_000, "captions: how many tokens are learned at most", least=5),
+    "data.min_count": Key(1, "captions: words that occur less often are unknown", least=1),
+    "data.caption_frequencies": Key(
+        False, "captions: count their n-grams, by which CIDEr as a reward weights them"
+    ),
     "data.balance": Key(
         0.0,
         "repeat records of classes that fewer than this share of records have (0: off)",

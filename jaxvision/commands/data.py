@@ -100,6 +100,17 @@ def lines(report: "Report") -> list[str]:
         empty = f", {report.per_image[0]:,} images with none" if few == 0 else ""
         if (few, many) != (1, 1):
             found.append(f"  in an image: {few} to {many}{empty}")
+    if report.captions:
+        few, many = min(report.captions), max(report.captions)
+        each = f"{few}" if few == many else f"{few} to {many}"
+        count = sum(number * images for number, images in report.captions.items())
+        found.append(
+            f"  captions: {count:,}, {each} an image; {report.words.total():,} words, "
+            f"{len(report.words):,} of them different"
+        )
+        if report.cut:
+            limit = f"data.max_tokens={report.max_tokens}"
+            found.append(f"  captions of more tokens than {limit}, which are cut: {report.cut:,}")
     for kind, texts in report.faults.items():
         found.append(f"  {kind}: {len(texts):,}")
         found += [f"    {text}" for text in texts[:_SHOWN]]
@@ -243,4 +254,13 @@ def _draw_label(image: Any, record: Mapping[str, Any], names: Any) -> tuple[Any,
     return image, f": {names[record['label']]}"
 
 
-_DRAWN = {"instances": _draw_objects, "segmentation": _draw_mask, "label": _draw_label}
+def _draw_captions(image: Any, record: Mapping[str, Any], names: Any) -> tuple[Any, str]:
+    return image, f": {' / '.join(record['captions'])}"
+
+
+_DRAWN = {
+    "instances": _draw_objects,
+    "segmentation": _draw_mask,
+    "label": _draw_label,
+    "caption": _draw_captions,
+}

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxvision.data.annotations import Kind
+from jaxvision.data.annotations import FaultyRecord, Kind, Settings
 from jaxvision.data.codecs import CorruptImageError
 from jaxvision.data.decode import Decode
 from jaxvision.data.sources import DataError, Source, open_split
-from jaxvision.data.stream import settings_of
+from jaxvision.data.stream import settings_of, vocabulary_of, with_vocabulary
 from jaxvision.errors import UserError
+from jaxvision.metrics.captioning import words
 from jaxvision.progress import tracked
 
 UNREADABLE = "unreadable images"
@@ -38,6 +39,10 @@ class Report:
       sizes: how many images there are of each size.
       classes: by name, how many objects are of each class, or images where they have no objects.
       per_image: how many objects images have, by their number.
+      captions: how many captions images have, by their number.
+      words: of the captions.
+      cut: how many captions are longer than `max_tokens`; None where that is not known.
+      max_tokens: of the configuration.
       digests: of the contents of each image, by its record's name.
       faults: sentences by the kind of fault.
     """
@@ -47,6 +52,10 @@ class Report:
     sizes: Counter[tuple[int, ...]] = field(default_factory=Counter)
     classes: Counter[str] = field(default_factory=Counter)
     per_image: Counter[int] = field(default_factory=Counter)
+    captions: Counter[int] = field(default_factory=Counter)
+    words: Counter[str] = field(default_factory=Counter)
+    cut: int | None = None
+    max_tokens: int = 0
     digests: dict[str, bytes] = field(default_factory=dict)
     faults: dict[str, list[str]] = field(default_factory=dict)
 
@@ -63,6 +72,7 @@ class _Read:
     digest: bytes = b""
     size: tuple[int, ...] = ()
     classes: np.ndarray | None = None
+    texts: Sequence[str] = ()
     faults: Sequence[tuple[str, str]] = ()
 
 
@@ -78,6 +88,7 @@ def check(data: ConfigDict, specs: Sequence[str], kinds: tuple[Kind, ...]) -> It
       UserError: the configuration is wrong, and not the data.
     """
     places: dict[bytes, tuple[str, str]] = {}
+    learned = functools.cache(lambda: _vocabulary(data, kinds))
     for spec in specs:
         report = Report(spec)
         try:
@@ -86,7 +97,9 @@ def check(data: ConfigDict, specs: Sequence[str], kinds: tuple[Kind, ...]) -> It
             for problem in error.problems:
                 report.add(WRONG, problem)
         else:
-            _read_all(report, report.source, data, kinds)
+            texts, settings = _read_all(report, report.source, data, kinds)
+            if texts:
+                _count_words(report, texts, with_vocabulary(settings, learned()))
         for name, digest in report.digests.items():
             before = places.setdefault(digest, (name, spec))
             if before != (name, spec):
@@ -94,7 +107,33 @@ def check(data: ConfigDict, specs: Sequence[str], kinds: tuple[Kind, ...]) -> It
         yield report
 
 
-def _read_all(report: Report, source: Source, data: ConfigDict, kinds: tuple[Kind, ...]) -> None:
+def _vocabulary(data: ConfigDict, kinds: tuple[Kind, ...]) -> dict[str, Any] | None:
+    """That of the split to train on; None where nothing is learned of it, as its report will say.
+
+    Raises:
+      UserError: a given tokenizer is wrong.
+    """
+    known = vocabulary_of(data, kinds, None)
+    if known is not None:
+        return known
+    try:
+        return vocabulary_of(data, kinds, open_split(data, data.train))
+    except (FaultyRecord, DataError, CorruptImageError):
+        return None
+
+
+def _count_words(report: Report, texts: Sequence[str], settings: Settings) -> None:
+    report.words.update(word for text in texts for word in words(text))
+    report.max_tokens = settings.max_tokens
+    if (known := settings.tokenizer) is not None:
+        report.cut = sum(len(known.tokens(text)) + 2 > settings.max_tokens for text in texts)
+
+
+def _read_all(
+    report: Report, source: Source, data: ConfigDict, kinds: tuple[Kind, ...]
+) -> tuple[list[str], Settings]:
+    """Reads the records for a report; gives their texts, and what annotations have to be."""
+    said: list[str] = []
     settings = settings_of(data, len(data.classes) or len(source.class_names))
     decode = Decode(data.channels, kinds, settings)
     for kind, texts in faults_of(source).items():
@@ -108,12 +147,16 @@ def _read_all(report: Report, source: Source, data: ConfigDict, kinds: tuple[Kin
                 report.digests[record.name] = record.digest
             if record.size:
                 report.sizes[record.size] += 1
+            if record.texts:
+                report.captions[len(record.texts)] += 1
+                said.extend(record.texts)
             if record.classes is not None:
                 # Masks have values of no class, too.
                 within = record.classes[record.classes < len(source.class_names)]
                 report.per_image[len(within)] += 1
                 for number, count in zip(*np.unique(within, return_counts=True)):
                     report.classes[source.class_names[number]] += int(count)
+    return said, settings
 
 
 def faults_of(source: Any) -> Mapping[str, Sequence[str]]:
@@ -139,14 +182,17 @@ def _read(source: Source, index: int, decode: Decode) -> _Read:
         found = decode(record, name)
     except CorruptImageError as error:
         return _Read(name, digest, size, faults=[(UNREADABLE, str(error))])
+    except FaultyRecord as error:
+        return _Read(name, digest, size, faults=[(error.fault, str(error))])
     except UserError as error:
         return _Read(name, digest, size, faults=[(WRONG, str(error))])
-    faults, classes = [], []
+    faults, classes, texts = [], [], list[str]()
     present = [kind for kind in decode.kinds if kind.present(record)]
     if decode.kinds and not present:
         faults.append((BARE, name))
     before = decode.annotations_of(record, name)
     for kind in present:
+        texts += kind.texts(found)
         named, had = kind.classes(found), kind.classes(before)
         if named is not None and had is not None:
             classes.append(named)
@@ -158,7 +204,7 @@ def _read(source: Source, index: int, decode: Decode) -> _Read:
     counts = (Counter(one.tolist()) for one in classes)
     most: Counter[int] = functools.reduce(operator.or_, counts, Counter())
     every = np.array(list(most.elements()), int) if classes else None
-    return _Read(name, digest, found["image"].shape[:-1], every, faults)
+    return _Read(name, digest, found["image"].shape[:-1], every, texts, faults)
 
 
 def readable(

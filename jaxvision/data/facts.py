@@ -22,7 +22,8 @@ class Facts:
       skeleton: pairs of indices of key points between which a line is drawn.
       things: indices of the classes whose objects are told apart; of the others, stuff, an image
         has one segment each. Only data that know the difference say it.
-      vocabulary: of the captions, as a tokenizer made it.
+      vocabulary: of the captions: a tokenizer (`jaxvision.data.tokenizer`), and where it was wanted
+        how common their n-grams are (`jaxvision.data.caption_frequencies`).
     """
 
     class_names: tuple[str, ...] = ()
@@ -39,7 +40,7 @@ class Facts:
         """What a `jaxvision.data.loader.Stream` shows: its source's facts and number of records."""
         source = stream.source
         given = asdict(facts_of(source))
-        given |= {"class_names": tuple(source.class_names)}
+        given |= {"class_names": tuple(source.class_names), "vocabulary": stream.vocabulary}
         given |= {"records": {**given["records"], stream.spec: stream.order.count}}
         return cls(**given)
 

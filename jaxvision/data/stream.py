@@ -1,7 +1,7 @@
 """The record at each position, read, decoded and moved: a pure function of seed and position."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,7 @@ from jaxvision.data.geometry import Geometry
 from jaxvision.data.order import Order, record_generator
 from jaxvision.data.sources import Arrays, Selection, Source, open_split
 from jaxvision.data.sources.splits import labels_of
+from jaxvision.data.tokenizer import Tokenizer
 from jaxvision.errors import UserError
 
 # What never leaves the loader:
@@ -45,6 +46,7 @@ class Stream:
       on_corrupt: "error" or "skip".
       padding: whether this is evaluation.
       spec: the split, as the configuration names it.
+      vocabulary: of the texts, as `Facts.vocabulary` keeps it.
     """
 
     source: Source
@@ -56,6 +58,7 @@ class Stream:
     on_corrupt: str = "error"
     padding: bool = False
     spec: str = ""
+    vocabulary: Mapping[str, Any] | None = None
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         if self.padding and position >= self.order.count:
@@ -108,8 +111,8 @@ class Stream:
         if self.padding:
             record["image_size"] = np.array(size, np.int32)
             record["geometry"] = Geometry.identity(size)
+        rng = record_generator(self.order.seed, epoch, index)
         if self.transform is not None:
-            rng = record_generator(self.order.seed, epoch, index)
             record = self.transform(record, rng)
         geometry = record.pop("geometry", None)
         if self.padding:
@@ -119,11 +122,15 @@ class Stream:
         left_out = 0
         for kind in self.kinds:
             if kind.present(record):
+                if not self.padding:
+                    record.update(kind.draw(record, rng))
                 left_out += kind.left_out(record, self.settings)
                 row = kind.pad(record, name, self.settings)
                 for key in kind.record_keys:
                     record.pop(key, None)
                 record.update(row)
+            elif kind.required:
+                raise UserError(f"{name} has no {kind.batch_keys[0]}, and every record needs one.")
         record["image_id"] = np.int32(index)
         record["valid"] = np.True_
         record[LEFT_OUT] = np.int32(left_out)
@@ -181,6 +188,7 @@ def open_stream(
     train: bool,
     annotations: tuple[str, ...] = ("label", "segmentation"),
     unused: tuple[str, ...] = (),
+    vocabulary: Mapping[str, Any] | None = None,
 ) -> Stream:
     """The stream of one split of the configured data.
 
@@ -191,6 +199,8 @@ def open_stream(
       annotations: kinds (`jaxvision.data.annotations`) that are kept beside the image, as the task
         needs them.
       unused: parts of them, by their keys in records, that are left out.
+      vocabulary: `Facts.vocabulary` of the run, where it has begun; None: of a split to train on it
+        is learned.
       train: shuffled and endless with the training transforms, or in order with the others.
 
     Raises:
@@ -201,6 +211,9 @@ def open_stream(
     settings = settings_of(data, len(data.classes) or len(source.class_names))
     if train:
         _survey(source, kinds, settings, seed)
+    if vocabulary is None:
+        vocabulary = vocabulary_of(data, kinds, source if train else None)
+    settings = with_vocabulary(settings, vocabulary)
     decoder = Decode(data.channels, kinds, settings, unused)
     decode: Callable[..., dict[str, Any]] = decoder
     annotate: Callable[..., dict[str, Any]] = decoder.annotations_of
@@ -226,7 +239,25 @@ def open_stream(
         data.on_corrupt,
         padding=not train,
         spec=spec,
+        vocabulary=vocabulary,
     )
+
+
+def vocabulary_of(
+    data: ConfigDict, kinds: Sequence[Kind], source: Source | None
+) -> dict[str, Any] | None:
+    """What the first of the kinds says that has texts, see `Kind.vocabulary`."""
+    found = (kind.vocabulary(data, source) for kind in kinds)
+    return next((one for one in found if one is not None), None)
+
+
+def with_vocabulary(settings: Settings, vocabulary: Mapping[str, Any] | None) -> Settings:
+    """The settings with the tokenizer of a vocabulary, where there is one.
+
+    Raises:
+      UserError: the vocabulary is damaged.
+    """
+    return settings if vocabulary is None else replace(settings, tokenizer=Tokenizer.of(vocabulary))
 
 
 def _survey(source: Source, kinds: Sequence[Kind], settings: Settings, seed: int) -> None:
@@ -267,6 +298,8 @@ def settings_of(data: ConfigDict, classes: int) -> Settings:
         "max_instances": 100,
         "max_proposals": 300,
         "max_caption": 512,
+        "max_captions": 5,
+        "max_tokens": 32,
         "max_image_pixels": MAX_PIXELS,
     }
     for key, usual in usual_limits.items():

@@ -43,7 +43,7 @@ def evaluate(
     compilation.use_cache(config.compilation_cache)
     devices = mesh.make(config)
     mesh.check_batch(config.eval.batch_size or config.train.batch_size, devices, "eval.batch_size")
-    loader = open_loader(config, split, devices, train=False)
+    loader = open_loader(config, split, devices, train=False, facts=run.facts)
     if run.folder is None or not run.facts.class_names:  # weights alone know nothing of the data
         run = dataclasses.replace(run, facts=facts_of(config, loader))
     variables = run.variables_for(loader.stream[0]["image"].shape)

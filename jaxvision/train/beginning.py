@@ -26,8 +26,17 @@ from jaxvision.train.weights import initial_variables
 from jaxvision.train.workdir import check_records, with_classes
 
 
-def open_loader(config: ConfigDict, split: str, devices: Mesh, *, train: bool) -> Loader:
+def open_loader(
+    config: ConfigDict, split: str, devices: Mesh, *, train: bool, facts: Facts | None = None
+) -> Loader:
     """Batches of a split over the mesh, shuffled for training or padded for evaluation.
+
+    Args:
+      config: of the run.
+      split: as `data.train`.
+      devices: a mesh.
+      train: see above.
+      facts: of the run's data, as far as they are known.
 
     Raises:
       UserError: whatever is wrong with the data.
@@ -39,6 +48,7 @@ def open_loader(config: ConfigDict, split: str, devices: Mesh, *, train: bool) -
         train=train,
         annotations=tasks.annotations(config.task),
         unused=tasks.TASKS[config.task].task().unused_by(config),
+        vocabulary=None if facts is None else facts.vocabulary,
     )
     size = config.train.batch_size if train else config.eval.batch_size or config.train.batch_size
     return Loader(
@@ -67,17 +77,22 @@ class Data:
     spec: Spec
 
 
-def open_data(config: ConfigDict, devices: Mesh) -> Data:
+def open_data(config: ConfigDict, devices: Mesh, known: Facts | None = None) -> Data:
     """Opens the splits for training and validation.
+
+    Args:
+      config: of the run.
+      devices: a mesh.
+      known: the facts of a run that has begun, whose vocabulary is not learned again.
 
     Raises:
       UserError: whatever is wrong with the data, or there is less than a batch of them.
     """
-    train = open_loader(config, config.data.train, devices, train=True)
+    train = open_loader(config, config.data.train, devices, train=True, facts=known)
     facts = facts_of(config, train)
     named = with_classes(config, facts)
     validation = open_loader(
-        named, config.data.validation or config.data.test, devices, train=False
+        named, config.data.validation or config.data.test, devices, train=False, facts=facts
     )
     if train.batches_per_epoch < 1:
         raise UserError(

@@ -50,13 +50,14 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     configuration.to_json(config)  # what cannot be stored is met here
     optimizer.check_names(config)
     workdir = folder.checked(workdir)
-    folder.check(workdir, config)
+    begun = folder.check(workdir, config)
     compilation.use_cache(config.compilation_cache)
     jax.config.update("jax_debug_nans", config.train.debug_nans)
     devices = mesh.make(config)
     mesh.check_batches(config, devices)
 
-    data = beginning.open_data(config, devices)
+    known = None if begun is None else folder.stored_facts(workdir, begun)
+    data = beginning.open_data(config, devices, known)
     task = tasks.create(config, data.facts)
     plan = Plan.of(config, data)
     setup = prepare(
@@ -302,5 +303,6 @@ class _Training:
         data = self.config.data
         if data.test == (data.validation or data.test):
             return self.data.validation
-        named = folder.with_classes(self.config, self.data.facts)
-        return beginning.open_loader(named, data.test, self.setup.devices, train=False)
+        facts = self.data.facts
+        named = folder.with_classes(self.config, facts)
+        return beginning.open_loader(named, data.test, self.setup.devices, train=False, facts=facts)

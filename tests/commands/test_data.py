@@ -7,7 +7,12 @@ import pytest
 from PIL import Image
 
 from jaxvision import cli
+from jaxvision.commands import data as command
+from jaxvision.data.annotations import KINDS
 from jaxvision.data.check import _spread
+from jaxvision.data.check import check as check_data
+from jaxvision.errors import UserError
+from jaxvision.tasks import default_config
 
 CONFIG = """
 from jaxvision.tasks import default_config
@@ -183,8 +188,6 @@ def test_other_annotations(root, check, tmp_path):
 
 
 def test_what_is_no_fault_of_the_data(root, check, tmp_path):
-    from jaxvision.errors import UserError
-
     with pytest.raises(UserError, match="No such data folder"):
         check(root / "no", "yolo")
     (tmp_path / "file").write_text("")
@@ -218,11 +221,56 @@ def test_anchors_are_the_shapes_of_boxes(root, check):
 
 
 def test_anchors_of_what_has_no_boxes(root, check):
-    from jaxvision.errors import UserError
-
     with pytest.raises(UserError, match="k=3 clusters of 2 different shapes"):
         check(root, "yolo", "--count", "3", action="anchors")
     for path in (root / "labels" / "train").iterdir():
         path.write_text("")
     with pytest.raises(UserError, match="There is no box in 'train'"):
         check(root, "yolo", action="anchors")
+
+
+def told(root, captions):
+    """Photographs with a text file beside each, where it has captions."""
+    for index, text in enumerate(captions):
+        draw(root / f"{index}.png", 20 * index)
+        if text is not None:
+            (root / f"{index}.txt").write_text(text, encoding="utf-8")
+    data = default_config().data
+    data.source, data.dir, data.test = "captions", str(root), "train"
+    return data
+
+
+def test_captions_are_counted_and_shown(tmp_path):
+    data = told(tmp_path, ["A dog.\nThe dog!\n", "A cat, 🐶", "Собака бежит", "a a a a a"])
+    data.max_tokens = 6
+    (report,) = check_data(data, ["train"], (KINDS["caption"],))
+    assert command.lines(report) == [
+        "train: 4 images",
+        "  sizes: 40x30 (4)",
+        "  captions: 5, 1 to 2 an image; 13 words, 6 of them different",
+        "  captions of more tokens than data.max_tokens=6, which are cut: 1",
+    ]
+    picture = command.annotated(report, data, (KINDS["caption"],))
+    shown = command.annotated(report, data, ())
+    assert (picture < 100).sum() > (shown < 100).sum()  # the letters of what is said
+    data.max_tokens = 7
+    (report,) = check_data(data, ["train"], (KINDS["caption"],))
+    assert report.cut == 0
+    data.tokenizer = "bpe"
+    data.vocabulary_size = 260
+    (report,) = check_data(data, ["train"], (KINDS["caption"],))
+    assert report.cut == 5  # of bytes
+
+
+def test_faulty_captions_are_counted(tmp_path):
+    data = told(tmp_path, ["a dog", None, "", " \n\n", "x" * 600])
+    (report,) = check_data(data, ["train"], (KINDS["caption"],))
+    counts = {kind: len(texts) for kind, texts in report.faults.items()}
+    assert counts == {
+        "images without a caption": 3,
+        "images with a caption of more bytes than data.max_caption": 1,
+    }
+    assert (report.captions, report.cut) == ({1: 1}, None)
+    data.tokenizer = "no.json"
+    with pytest.raises(UserError, match=r"no\.json"):
+        list(check_data(data, ["train"], (KINDS["caption"],)))

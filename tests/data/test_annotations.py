@@ -203,7 +203,7 @@ def test_encoded_annotations_are_decoded():
     out = decoded(encoded)
     for key in plain:
         np.testing.assert_array_equal(out[key], plain[key])
-    assert out["caption"] == "Some rectangles, ä ö ü."
+    assert out["captions"] == ("Some rectangles, ä ö ü.",)
     types = {k: v.dtype.name for k, v in out.items() if isinstance(v, np.ndarray)}
     assert types == {
         "image": "uint8",
@@ -238,8 +238,12 @@ def test_encoded_annotations_are_decoded():
             {"segmentations": [{"size": [3, 4], "counts": [12]}]},
             "rec: object 0 has run lengths of 4x3 pixels, the image has 50x40",
         ),
-        ({"caption": b"\xff\xfe"}, "caption of rec is not UTF-8"),
-        ({"caption": 3}, "expected text"),
+        ({"caption": b"\xff\xfe"}, "A caption of rec is not UTF-8"),
+        ({"caption": 3}, "A caption of rec is 3; expected text"),
+        ({"captions": ["a dog", None]}, "A caption of rec is None; expected text"),
+        ({"captions": []}, "rec has no caption; expected one or more"),
+        ({"captions": ["a dog", b" \n"]}, "rec has an empty caption"),
+        ({"caption": ""}, "rec has an empty caption"),
     ],
 )
 def test_wrong_annotations_are_met_at_the_door(change, message):
@@ -273,7 +277,9 @@ def test_boxes_are_clipped_to_their_image_and_empty_ones_left_out():
 
 
 def test_rows_have_the_shape_of_the_limit():
-    limits = Settings(num_classes=7, max_instances=6, max_proposals=5, max_caption=40)
+    limits = Settings(
+        num_classes=7, max_instances=6, max_proposals=5, max_caption=40, max_captions=2
+    )
     shapes = []
     for seed in (1, 2, 3):
         record = decoded(scene(seed))
@@ -286,7 +292,8 @@ def test_rows_have_the_shape_of_the_limit():
         for key in ("boxes", "box_label", "box_crowd", "keypoints"):
             np.testing.assert_array_equal(row[key][:count], record[key])
             assert not row[key][count:].any()
-        assert text_of(row["caption"]) == record["caption"]
+        assert text_of(row["caption"][0]) == record["captions"][0]
+        assert row["caption_valid"].tolist() == [True, False]
         for kind in KINDS.values():
             blank = kind.blank(row)
             assert blank.keys() == {key for key in kind.batch_keys if key in row}
@@ -307,7 +314,8 @@ def test_rows_have_the_shape_of_the_limit():
         "proposals": ((5, 4), "float32"),
         "proposal_valid": ((5,), "bool"),
         "labels": ((7,), "bool"),
-        "caption": ((40,), "uint8"),
+        "caption": ((2, 40), "uint8"),
+        "caption_valid": ((2,), "bool"),
     }
 
 
@@ -335,9 +343,9 @@ def test_objects_without_a_mask_stay_with_their_box():
 
 
 def test_limits_say_which_key_to_raise():
-    record = decoded(scene(1))
-    with pytest.raises(UserError, match=r"rec has \d+ bytes; raise data\.max_caption, which is 5"):
-        KINDS["caption"].pad(record, "rec", Settings(max_caption=5))
+    with pytest.raises(UserError, match=r"rec has 26 bytes; raise data\.max_caption, which is 25"):
+        decoded(scene(1), max_caption=25)
+    assert decoded(scene(1), max_caption=26)["captions"]
 
 
 def test_of_too_many_objects_the_largest_stay_and_crowds_go_first():

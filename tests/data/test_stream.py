@@ -1,6 +1,7 @@
 """All annotations of `shapes`, views, and users' own parts, from the disk to batches."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -36,7 +37,8 @@ KEYS = {
     "instance_masks": ((4, 100, 48, 6), "uint8"),
     "mask_valid": ((4, 100), "bool"),
     "keypoints": ((4, 100, 4, 3), "float32"),
-    "caption": ((4, 512), "uint8"),
+    "caption": ((4, 5, 512), "uint8"),
+    "caption_valid": ((4, 5), "bool"),
     "image_id": ((4,), "int32"),
     "valid": ((4,), "bool"),
 }
@@ -88,7 +90,8 @@ def test_evaluation_batches_have_every_annotation(cache):
         drawn = draw(0, 2**31 + row, 32)
         count = len(drawn["boxes"])
         assert first["label"][row] == drawn["label"]
-        assert text_of(first["caption"][row]) == drawn["caption"]
+        assert text_of(first["caption"][row, 0]) == drawn["caption"]
+        assert first["caption_valid"][row].tolist() == [True] + 4 * [False]
         assert first["box_valid"][row].sum() == count
         assert first["box_label"][row, :count].tolist() == drawn["box_label"].tolist()
         boxes = first["boxes"][row, :count]
@@ -120,7 +123,7 @@ def test_training_batches_have_every_annotation_and_no_way_back():
     stream = stream_of(train=True)
     batches = jax.device_get(list(Loader(stream, 4, DEVICE).batches(0, 5)))
     for batch in batches:
-        assert shapes_of(batch) == KEYS
+        assert shapes_of(batch) == KEYS | {"caption_tokens": ((4, 5, 32), "int32")}
         for row in range(4):
             valid = batch["box_valid"][row]
             masks = unpacked(batch["instance_masks"][row])
@@ -414,6 +417,7 @@ def test_the_example_of_the_documentation_runs(own_parts):
 
 def test_facts_of_shapes_are_stored_and_read_again():
     facts = Facts.of_stream(stream_of(train=True))
+    assert facts.vocabulary["level"] == "word"
     assert facts.class_names == tuple("abcdefghijk")
     assert facts.records == {"train": 10}
     assert facts.keypoint_names == ("centre", "first", "second", "third")
@@ -422,7 +426,8 @@ def test_facts_of_shapes_are_stored_and_read_again():
     assert again == facts
     assert again.digest() == facts.digest()
     assert facts.digest() != Facts().digest()
-    assert Facts.of_stream(stream_of(train=True, annotations=("label",), cache=True)) == facts
+    cached = Facts.of_stream(stream_of(train=True, annotations=("label",), cache=True))
+    assert cached == replace(facts, vocabulary=None)
     faces = Facts(
         keypoint_names=("nose", "left eye", "right eye"),
         keypoint_pairs=((1, 2),),

@@ -11,7 +11,6 @@ import numpy as np
 from jaxvision import metrics, tasks
 from jaxvision.commands.visualize.network import Network
 from jaxvision.data import annotations
-from jaxvision.data.facts import Facts
 from jaxvision.data.loader import Share, Stream, host_batches, open_stream
 from jaxvision.errors import UserError
 from jaxvision.inspect import draw
@@ -37,9 +36,11 @@ def _opened(options: argparse.Namespace, run: Run) -> tuple[Run, Stream]:
         seed=config.seed,
         train=False,
         annotations=tasks.annotations(config.task),
+        vocabulary=run.facts.vocabulary,
     )
     if not run.facts.class_names:
-        facts = Facts(class_names=tuple(config.data.classes) or tuple(stream.source.class_names))
+        names = tuple(config.data.classes) or tuple(stream.source.class_names)
+        facts = dataclasses.replace(run.facts, class_names=names)
         run = dataclasses.replace(run, facts=facts)
     return run, stream
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxvision.data.annotations.caption import Caption
 from jaxvision.data.annotations.instances import Instances
-from jaxvision.data.annotations.kind import Kind, Settings
+from jaxvision.data.annotations.kind import FaultyRecord, Kind, Settings
 from jaxvision.data.annotations.label import Label
 from jaxvision.data.annotations.labels import Labels
 from jaxvision.data.annotations.proposals import Proposals
@@ -28,7 +28,7 @@ KINDS: Registry[Kind] = Registry(
     },
 )
 
-__all__ = ["KINDS", "Kind", "Settings", "in_batch", "named"]
+__all__ = ["KINDS", "FaultyRecord", "Kind", "Settings", "in_batch", "named"]
 
 
 def named(names: Iterable[str]) -> tuple[Kind, ...]:

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Bool, Int
+from ml_collections import ConfigDict
 
 from jaxvision.data.geometry import Geometry
 from jaxvision.data.headers import MAX_PIXELS
 from jaxvision.data.motion import Joint, Motion
+from jaxvision.data.tokenizer import Tokenizer
+from jaxvision.errors import UserError
 
 Record = Mapping[str, Any]
 
@@ -28,6 +31,9 @@ class Settings:
       max_instances: objects of a record that a batch holds; records of fewer are padded to it.
       max_proposals: that a batch holds of a record, alike.
       max_caption: bytes of a caption, alike.
+      max_captions: of a record that a batch holds, alike.
+      max_tokens: of a caption, alike, what begins and ends it among them.
+      tokenizer: of captions, once it is known.
     """
 
     num_classes: int = 0
@@ -38,6 +44,21 @@ class Settings:
     max_instances: int = 100
     max_proposals: int = 300
     max_caption: int = 512
+    max_captions: int = 5
+    max_tokens: int = 32
+    tokenizer: Tokenizer | None = None
+
+
+class FaultyRecord(UserError):
+    """What is wrong with a record may be wrong with many of a data set, which are counted.
+
+    Attributes:
+      fault: what they have in common, as in "images without a caption".
+    """
+
+    def __init__(self, fault: str, text: str):
+        super().__init__(text)
+        self.fault = fault
 
 
 class Kind(ABC):
@@ -50,6 +71,7 @@ class Kind(ABC):
         is left out.
       placed: whether it lies on the image and has to follow it.
       joins: whether `join_on_device` makes one of those of several images.
+      required: whether a record without it is refused by whoever asks for it.
     """
 
     record_keys: tuple[str, ...]
@@ -57,6 +79,7 @@ class Kind(ABC):
     forms: Mapping[str, str] = {}
     placed = False
     joins = False
+    required = False
 
     def present(self, record: Record) -> bool:
         """Whether a record of a source or of the host has this annotation."""
@@ -79,6 +102,18 @@ class Kind(ABC):
 
         Raises:
           UserError: they do not.
+        """
+        return None
+
+    def vocabulary(self, data: ConfigDict, source: Any | None) -> dict[str, Any] | None:
+        """What a run has to remember of the texts that it is trained on, `Facts.vocabulary`.
+
+        Args:
+          data: the group of a configuration.
+          source: the records to train on; None: what is known without them is wanted.
+
+        Raises:
+          UserError: there are no texts, or wrong ones.
         """
         return None
 
@@ -115,6 +150,10 @@ class Kind(ABC):
         """What changes of it when of an image's objects only some are kept."""
         return {}
 
+    def draw(self, record: Record, rng: np.random.Generator) -> dict[str, Any]:
+        """What changes of a record for an epoch of training, of which something is drawn."""
+        return {}
+
     def left_out(self, record: Record, settings: Settings) -> int:
         """How many objects of a record `pad` leaves out, because they are more than its limit."""
         return 0
@@ -137,6 +176,10 @@ class Kind(ABC):
         None: it says nothing of them.
         """
         return None
+
+    def texts(self, record: Record) -> tuple[str, ...]:
+        """The texts of a decoded record."""
+        return ()
 
     def class_shares(self, batch: Mapping[str, Array], num_classes: int) -> Array | None:
         """How far each image of a batch is of each class, f32 [b, k]; None: it does not say.

@@ -1,4 +1,4 @@
-"""Where records come from: TFDS, folders, tables, image + mask folders, boxes, idx files.
+"""Where records come from: TFDS, folders, tables, masks, boxes, captions, idx files.
 
 A source is random access over encoded records: `len(source)`, `source[i]` is a dict with `image`
 (encoded bytes, or a uint8 array where the format stores arrays) and its annotations,
@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from jaxvision.data import options
 from jaxvision.data.sources.boxes import BoxFiles, DataError
+from jaxvision.data.sources.captions import CaptionFiles, captions
 from jaxvision.data.sources.cityscapes import cityscapes
 from jaxvision.data.sources.coco import coco
 from jaxvision.data.sources.files import (
@@ -44,6 +45,7 @@ SOURCES: Registry[Callable[..., Callable[[str], Source]]] = Registry(
         "folder": folder,
         "csv": table,
         "masks": masks,
+        "captions": captions,
         "coco": coco,
         "panoptic": panoptic,
         "cityscapes": cityscapes,
@@ -61,6 +63,7 @@ __all__ = [
     "VOLUME_SUFFIX",
     "Arrays",
     "BoxFiles",
+    "CaptionFiles",
     "DataError",
     "Files",
     "Selection",

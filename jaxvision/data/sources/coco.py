@@ -1,4 +1,4 @@
-"""Boxes, masks and key points in the JSON files of COCO.
+"""Boxes, masks, key points and captions in the JSON files of COCO.
 
 Lin et al., Microsoft COCO, 2014, https://arxiv.org/abs/1405.0312.
 """
@@ -15,13 +15,16 @@ from ml_collections import ConfigDict
 
 from jaxvision.data.facts import Facts, mirrored_pairs
 from jaxvision.data.masks import segmentation_of
-from jaxvision.data.sources import boxes, coco_files
+from jaxvision.data.sources import boxes, coco_captions, coco_files
 from jaxvision.data.sources.coco_files import NO_CATEGORY, few, finite, short
 from jaxvision.data.sources.splits import Source, base_splits
 
 __all__ = ["NO_CATEGORY", "coco"]
 
-_EXPECTED = "a COCO file of instances has 'images', 'annotations' and 'categories'"
+_EXPECTED = (
+    "a COCO file of instances has 'images', 'annotations' and 'categories', one of captions the "
+    "former two"
+)
 
 
 def coco(
@@ -31,11 +34,12 @@ def coco(
     images: str = "",
     check_sizes: bool = True,
 ) -> Callable[[str], Source]:
-    """images with objects in COCO's JSON: data.dir has images, data.options.annotations the JSON
+    """images with objects, or captions, in COCO's JSON: data.dir, data.options.annotations
 
-    Records carry `segmentations` where an object of the file has a mask, and `keypoints` where its
-    categories name key points. Those are checked when they are decoded; the text in place of a
-    segmentation says what is wrong with it.
+    Of a file of captions records carry `captions`, in the order of their ids. Of others they carry
+    `segmentations` where an object of the file has a mask, and `keypoints` where its categories
+    name key points. Those are checked when they are decoded; the text in place of a segmentation
+    says what is wrong with it.
 
     Args:
       data: the group of a configuration.
@@ -53,13 +57,16 @@ def coco(
     def load(split: str) -> Source:
         path = coco_files.find(annotations, split, root)
         content = _read(path)
+        folder = root / images.replace("{split}", split)
         names = tuple(data.classes)
+        if isinstance(content, coco_captions.Captions):
+            skip = data.on_corrupt == "skip"
+            return coco_captions.source(content, path, root, folder, skip, names)
         if not names:  # every split of an experiment counts classes as its training split does
             counted = coco_files.candidates(annotations, base_splits(data.train)[0], root)
             training = next(filter(Path.is_file, counted), path)
             names = _read(training).class_names
         labels = _classes(content, names, path)
-        folder = root / images.replace("{split}", split)
         files = coco_files.files_of(content.file_names, folder, path)
         boxes.check_images(files, str(path), root, data.on_corrupt == "skip")
         rows = {
@@ -114,19 +121,22 @@ class _Content:
     more: Mapping[str, np.ndarray]
 
 
-def _read(path: Path) -> _Content:
+def _read(path: Path) -> _Content | coco_captions.Captions:
     status = path.stat()
     return _parsed(path, status.st_mtime_ns, status.st_size)
 
 
 @functools.lru_cache(4)  # several splits, and parts of one, are of a file; COCO's has 450 MB
-def _parsed(path: Path, changed: int, size: int) -> _Content:
+def _parsed(path: Path, changed: int, size: int) -> _Content | coco_captions.Captions:
     """The content of a file that was last `changed` so.
 
     Raises:
-      DataError: it is no JSON, or no COCO file of instances.
+      DataError: it is no JSON, or no COCO file of instances or captions.
     """
-    content = coco_files.load(path, _EXPECTED)
+    content = coco_files.load(path, _EXPECTED, ("images", "annotations"))
+    if coco_captions.are_captions(content):
+        return coco_captions.parsed(content, path)
+    coco_files.check_lists(content, path, _EXPECTED, ("categories",))
     problems: list[str] = []
     categories = content["categories"]
     ids, class_names = coco_files.categories(categories, path, problems)

@@ -60,12 +60,15 @@ def find(annotations: str | Mapping[str, str], split: str, root: Path) -> Path:
     )
 
 
-def load(path: Path, expected: str) -> dict[str, Any]:
+def load(
+    path: Path, expected: str, lists: Sequence[str] = ("images", "annotations", "categories")
+) -> dict[str, Any]:
     """The content of a file.
 
     Args:
       path: of the file.
       expected: says what it should be.
+      lists: that it must have.
 
     Raises:
       DataError: it is no JSON, or lacks the lists of a COCO file.
@@ -77,11 +80,22 @@ def load(path: Path, expected: str) -> dict[str, Any]:
         raise DataError([f"{path} is no valid JSON: {error}."]) from error
     if not isinstance(content, dict):
         raise DataError([f"{path} holds a {type(content).__name__}; {expected}."])
-    for key in ("images", "annotations", "categories"):
+    check_lists(content, path, expected, lists)
+    return content
+
+
+def check_lists(
+    content: Mapping[str, Any], path: Path, expected: str, lists: Sequence[str]
+) -> None:
+    """Looks whether a file has lists of these names; see `load`.
+
+    Raises:
+      DataError: it has not.
+    """
+    for key in lists:
         if not isinstance(content.get(key), list):
             have = ", ".join(map(repr, list(content)[:10]))
             raise DataError([f"{path} has no list {key!r}, but {have}; {expected}."])
-    return content
 
 
 def fields(

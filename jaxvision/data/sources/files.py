@@ -242,7 +242,7 @@ def mask_folder(
         mask_files = [p for p in found if p.with_suffix("") in beside]
         found = [p for p in found if p.with_suffix("") not in beside]
     if list:
-        wanted = _listed(root, list.replace("{split}", split))
+        wanted = listed(root, list.replace("{split}", split))
         by_name = {stem(p, folder): p for p in found}
         if absent := [name for name in wanted if name not in by_name]:
             raise UserError(f"{len(absent)} listed images are not in {folder}, first {absent[0]}.")
@@ -271,7 +271,12 @@ def mask_folder(
     return Files(tuple(found), tuple(class_names), masks=tuple(paths[0] for paths in fitting))
 
 
-def _listed(root: Path, name: str) -> Sequence[str]:
+def listed(root: Path, name: str) -> Sequence[str]:
+    """The lines of a file below a folder, without empty ones.
+
+    Raises:
+      UserError: there is no such file.
+    """
     path = root / name
     if not path.is_file():
         near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []

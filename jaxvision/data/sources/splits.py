@@ -15,7 +15,8 @@ class Source(Protocol):
     """Random access over encoded records.
 
     A source may also have `facts` (`jaxvision.data.facts.Facts`): what it says of its key points,
-    and `image_id(index)`: what its data set calls an image.
+    `image_id(index)`: what its data set calls an image, and `captions()`: those of every record,
+    where images need not be read for them.
     """
 
     @property
@@ -75,6 +76,19 @@ def labels_of(source: Source) -> np.ndarray | None:
     return None if labels is None or not len(labels) else np.asarray(labels, np.int64)
 
 
+def captions_of(source: Any) -> Sequence[Sequence[str]] | None:
+    """The captions of every record; None where records would have to be read for them."""
+    if isinstance(source, _Joined):
+        parts = [captions_of(part) for part in source.parts]
+        found = [captions for captions in parts if captions is not None]
+        return [one for part in found for one in part] if len(found) == len(parts) else None
+    if isinstance(source, Selection):
+        captions = captions_of(source.source)
+        return None if captions is None else [captions[int(index)] for index in source.indices]
+    known = getattr(source, "captions", None)
+    return None if known is None else known()
+
+
 def base_splits(spec: str) -> list[str]:
     """Names of the whole splits that a spec like `"train[:90%]+extra"` draws from."""
     return [part.split("[")[0].strip() for part in spec.split("+")]
@@ -100,7 +114,7 @@ def cut(spec: str, load: Callable[[str], Source]) -> Source:
     sizes = {name: SimpleNamespace(num_examples=len(whole)) for name, whole in wholes.items()}
     try:
         parts = tfds.core.ReadInstruction.from_spec(spec).to_absolute(sizes)
-    except (ValueError, AssertionError, AttributeError) as error:  # shards, for one
+    except (ValueError, AssertionError, AttributeError, RecursionError) as error:  # shards; all
         raise _unreadable(spec, error) from error
     selections = []
     for part in parts:

@@ -35,6 +35,8 @@ class Tfds:
         record = {self.keys.get(key, key): value for key, value in record.items()}
         if "label" in record:
             record["label"] = int(record["label"])
+        if isinstance(record.get("captions"), dict):  # of coco_captions, which numbers them
+            record["captions"] = record["captions"]["text"]
         if "objects" in record and "bbox" in record["objects"]:
             record |= _objects(record.pop("objects"))
         return record
