@@ -32,6 +32,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from jaxvision.errors import UserError
 
 Cache = dict[str, Any]
+Token = int | Int[Array, ""]
 Step = Callable[[Cache, Int[Array, " b"]], tuple[Float[Array, "b v"], Cache]]
 
 # What no sequence may become is lowered by this, so that it stays finite; as in transformers.
@@ -61,9 +62,9 @@ def greedy(
     step: Step,
     cache: Cache,
     *,
-    begin: int,
-    end: int,
-    pad: int,
+    begin: Token,
+    end: Token,
+    pad: Token,
     length: int,
     no_repeat_ngram_size: int = 0,
 ) -> Decoded:
@@ -91,9 +92,9 @@ def sample(
     cache: Cache,
     key: PRNGKeyArray,
     *,
-    begin: int,
-    end: int,
-    pad: int,
+    begin: Token,
+    end: Token,
+    pad: Token,
     length: int,
     temperature: float = 1.0,
     top_k: int = 0,
@@ -152,9 +153,9 @@ def _one_by_one(
     step: Step,
     cache: Cache,
     choose: Callable[[Array, Array], Array],
-    begin: int,
-    end: int,
-    pad: int,
+    begin: Token,
+    end: Token,
+    pad: Token,
     length: int,
     ngram: int,
 ) -> Decoded:
@@ -206,9 +207,9 @@ def beam(
     step: Step,
     cache: Cache,
     *,
-    begin: int,
-    end: int,
-    pad: int,
+    begin: Token,
+    end: Token,
+    pad: Token,
     length: int,
     beams: int,
     length_penalty: float = 1.0,
@@ -361,7 +362,7 @@ def _alike(x: Array, count: int) -> Array:
     return jnp.repeat(x[:, None], count, 1)
 
 
-def _lengths(tokens: Int[Array, "b t"], end: int) -> Int[Array, " b"]:
+def _lengths(tokens: Int[Array, "b t"], end: Token) -> Int[Array, " b"]:
     """Up to the first end, that included."""
     ends = tokens == end
     return jnp.where(ends.any(-1), ends.argmax(-1) + 1, tokens.shape[-1]).astype(jnp.int32)
