@@ -2,7 +2,8 @@
 
     python tests/parity/decoding.py
 
-writes tests/parity/golden/decoding.npz: of each case the logits of some tokens, and of each setting
+writes tests/parity/golden/decoding.npz: of each case the logits of some tokens, the loss if each
+is to be followed by the next, some of every parameter's gradient and its norm, and of each setting
 the sequences that `generate` finds and their scores. Weights are such that sequences end early and
 late, and that float32 and float64 find the same. See README.md for the environment.
 """
@@ -16,8 +17,9 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from parity.deterministic import image, labels, weights
+from parity.deterministic import image, labels, sample, weights
 
+GRADIENTS = 4  # values kept of each parameter's gradient
 GOLDEN = Path(__file__).parent / "golden" / "decoding.npz"
 VOCABULARY, POSITIONS = 19, 64
 # Fields of `jaxvision.models.create("vit_gpt2", ...)`.
@@ -186,13 +188,22 @@ def main() -> None:
     for name, case in CASES.items():
         network = prepared(case)
         shapes = {key: list(value.shape) for key, value in network.state_dict().items()}
-        with torch.no_grad():
-            scored = network.double()(
-                torch.from_numpy(images(case)).double(),
-                decoder_input_ids=torch.from_numpy(said(case)),
-            ).logits
-        kept[f"{name}/logits"] = scored.numpy().astype(np.float32)
+        words = torch.from_numpy(said(case))
+        x = torch.from_numpy(images(case)).double()
+        logits = network.double()(x, decoder_input_ids=words).logits
+        kept[f"{name}/logits"] = logits.detach().numpy().astype(np.float32)
         kept[f"{name}/names"] = np.array(sorted(shapes))
+        loss = torch.nn.functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1), words[:, 1:].flatten()
+        )
+        loss.backward()
+        learnt = {key: value.grad.numpy() for key, value in network.named_parameters()}
+        kept[f"{name}/loss"] = np.float32(loss.item())
+        kept[f"{name}/learnt"] = np.array(list(learnt))
+        norms = [np.linalg.norm(value) for value in learnt.values()]
+        kept[f"{name}/norms"] = np.array(norms, np.float32)
+        parts = [sample(value, GRADIENTS) for value in learnt.values()]
+        kept[f"{name}/gradients"] = np.concatenate(parts).astype(np.float32)
         for label, setting in SETTINGS.items():
             exact, scores = generated(network, case, setting, torch.float64)
             single, _ = generated(network, case, setting, torch.float32)
