@@ -174,7 +174,7 @@ def older(state):
     return found
 
 
-def test_state_dicts_go_there_and_back():
+def test_state_dicts_go_there_and_back(tmp_path):
     ours = torch_weights.to_state_dict(variables("one"))
     theirs = ENTRY.export(ours)
     for form in (theirs, older(theirs), ours):
@@ -182,6 +182,10 @@ def test_state_dicts_go_there_and_back():
         assert set(found) == set(ours)
         for key, value in ours.items():
             np.testing.assert_array_equal(found[key], value)
+    file = tmp_path / "theirs.safetensors"
+    torch_weights.save(file, variables("one"), ENTRY.export)
+    again = torch_weights.load(file, variables("one"), ENTRY.convert)
+    jax.tree.map(np.testing.assert_array_equal, again, variables("one"))
     untied = {**theirs, "decoder.lm_head.weight": theirs["decoder.lm_head.weight"] + 1}
     with pytest.raises(UserError, match=r"lm_head\.weight is not decoder\.transformer\.wte"):
         ENTRY.convert(untied)
