@@ -210,7 +210,7 @@ def load_state(
     Raises:
       UserError: lists the missing, unexpected and mis-shaped names.
     """
-    if getattr(model, "features_only", False):
+    if getattr(model, "features_only", False) or getattr(model, "tokens_only", False):
         dropped: tuple[str, ...] = ("",)  # a part of the network has no place for the rest
     else:
         dropped = entry.auxiliary

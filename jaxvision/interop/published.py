@@ -11,7 +11,7 @@ import os
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -43,6 +43,8 @@ class Published:
       classes: how many it tells apart.
       background: how many classes before the first of ImageNet's (1 in some files of TensorFlow's).
       labels: whose names the classes have, see `class_names`; "" if that is not known.
+      tokenizer: of networks whose classes are tokens, the file of the repository that says what
+        they are; see `hub_file`.
     """
 
     hub: str = ""
@@ -59,6 +61,7 @@ class Published:
     classes: int = 1000
     background: int = 0
     labels: str = ""
+    tokenizer: str = ""
 
 
 @functools.cache
@@ -135,8 +138,10 @@ def resolve(weights: str, model: str = "") -> tuple[Path, Published | None]:
     raise unknown(f"weights of {model}", weights, ["default", *entries])
 
 
-def hub_file(repository: str, revision: str | None = None) -> Path:
-    """A repository's weights in the local Hub cache, downloaded if they are not there.
+def hub_file(repository: str, revision: str | None = None, names: Sequence[str] = FILES) -> Path:
+    """A file of a repository in the local Hub cache, downloaded if it is not there.
+
+    It is the first of the names that the repository has; by default its weights.
 
     `HF_HUB_OFFLINE=1` never asks the network; `HF_HOME` moves the cache. Files that the Hub stores
     by their SHA-256 are checked against it.
@@ -163,16 +168,16 @@ def hub_file(repository: str, revision: str | None = None) -> Path:
             check_sha256(path, blob)
         return path
 
-    for name in FILES:
+    for name in names:
         try:
             path = fetch(name)
-            for shard in shards(path) if path.suffix == ".json" else ():
+            for shard in shards(path) if name.endswith(".index.json") else ():
                 fetch(shard)
         except LocalEntryNotFoundError:
             reason = "not in the local cache, and the Hub cannot be reached (or HF_HUB_OFFLINE=1)"
             continue
         except EntryNotFoundError:
-            reason = f"it has none of {', '.join(FILES)}"
+            reason = f"it has none of {', '.join(names)}"
             continue
         except RevisionNotFoundError:
             raise UserError(f"{repository} on the Hub has no revision {revision!r}.") from None
@@ -181,7 +186,8 @@ def hub_file(repository: str, revision: str | None = None) -> Path:
         except (HfHubHTTPError, OSError) as error:
             raise UserError(f"Cannot fetch {at} from the Hub: {error}") from error
         return path
-    raise UserError(f"Cannot fetch weights of {at} from the Hub: {reason}.")
+    what = "weights" if tuple(names) == FILES else " or ".join(names)
+    raise UserError(f"Cannot fetch {what} of {at} from the Hub: {reason}.")
 
 
 def _hub_answers() -> bool:

@@ -191,7 +191,9 @@ def save(path: str | Path, variables: Any, export: Callable[[StateDict], StateDi
         raise UserError(f"Weights are written as .safetensors; {path} ends in {path.suffix!r}.")
     temporary = path.with_name(path.name + ".tmp")
     try:
-        save_file(export(to_state_dict(variables)), temporary)
+        state = export(to_state_dict(variables))
+        # Of a view safetensors writes the memory, in whatever order it lies.
+        save_file({n: np.asarray(value, order="C") for n, value in state.items()}, temporary)
         temporary.replace(path)
     except (SafetensorError, OSError) as error:
         raise UserError(f"Cannot write {path}: {error}") from error

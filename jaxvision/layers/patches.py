@@ -25,6 +25,7 @@ class PatchNetwork(nn.Module):
       remat: recompute each block in the backward pass to save memory.
       features_only: return the maps [b, h, w, c] that the blocks of `out_blocks` put out.
       out_blocks: their indices; None is the end of each quarter of the depth.
+      tokens_only: return the tokens [b, n, c] of the last block, after the last norm, if any.
       dtype: what is computed in; None is what input and parameters promote to.
     """
 
@@ -38,6 +39,7 @@ class PatchNetwork(nn.Module):
     remat: bool = False
     features_only: bool = False
     out_blocks: Sequence[int] | None = None
+    tokens_only: bool = False
     dtype: jnp.dtype | None = None
 
     @property

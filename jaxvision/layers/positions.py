@@ -165,6 +165,28 @@ def sine_positions(
     return np.concatenate(list(waves), axis=1, dtype=np.float32)
 
 
+def sequence_positions(
+    length: int, channels: int, temperature: float = 10_000.0
+) -> Float[np.ndarray, "n c"]:
+    """Fixed positions of words: sines and cosines in turn, at falling frequencies.
+
+    Vaswani et al., Attention Is All You Need, 2017, https://arxiv.org/abs/1706.03762.
+
+    Args:
+      length: how many.
+      channels: an even number.
+      temperature: ratio of the highest to the lowest frequency.
+
+    Raises:
+      UserError: another number of channels.
+    """
+    if channels % 2:
+        raise UserError(f"Sine positions of words need channels in twos, not {channels}.")
+    angles = np.arange(length)[:, None] / temperature ** (np.arange(0, channels, 2) / channels)
+    waves = np.stack([np.sin(angles), np.cos(angles)], -1)
+    return waves.reshape(length, channels).astype(np.float32)
+
+
 def relative_index(window: Grid, class_token: bool = False) -> Int[np.ndarray, "n n"]:
     """Which row of the table of relative biases is for each (query, key) of a window.
 

@@ -45,6 +45,15 @@ from jaxvision.models.backbones import (
     vit,
     xception,
 )
+from jaxvision.models.captioning import (
+    cnn_rnn,
+    cnn_self_attention,
+    cnn_transformer,
+    nic,
+    show_attend_tell,
+    vit_gpt2,
+    vit_transformer,
+)
 from jaxvision.models.detection import (
     centernet,
     detr,
@@ -155,6 +164,14 @@ _FAMILIES = (
     keypoint_rcnn,
     panoptic_fpn,
     centernet_pose,
+    # Captioning.
+    nic,
+    cnn_rnn,
+    show_attend_tell,
+    cnn_self_attention,
+    cnn_transformer,
+    vit_transformer,
+    vit_gpt2,
     # Generation.
     dcgan,
     # Pose.
@@ -222,9 +239,9 @@ def create(name: str, num_classes: int | None = None, **overrides: Any) -> nn.Mo
       num_classes: length of the output; 0 gives the classifier's input instead. None is 1000,
         and all that a network without classes takes.
       overrides: fields of the module to replace, e.g. `dtype=jnp.bfloat16`, `dropout=0.1`.
-        `features_only=True` makes it return the tuple of its feature maps, finest first. A network
-        that stands on another takes that one's name as `encoder`, and options for it as
-        `encoder_options`.
+        `features_only=True` makes it return the tuple of its feature maps, finest first, and
+        `tokens_only=True` one over patches the tokens of its last block. A network that stands on
+        another takes that one's name as `encoder`, and options for it as `encoder_options`.
 
     Raises:
       UserError: no such model, or it has no such field, or not the end that is asked for.
@@ -234,6 +251,8 @@ def create(name: str, num_classes: int | None = None, **overrides: Any) -> nn.Mo
         _require(name, "classes" if num_classes else "features")
     if "features_only" in overrides:
         _require(name, "pyramid")
+    if "tokens_only" in overrides:
+        _require(name, "tokens")
     valid = options(name)
     for key in overrides:
         if key == "pretrained":
@@ -252,7 +271,12 @@ def create(name: str, num_classes: int | None = None, **overrides: Any) -> nn.Mo
     return entry.module(**fields)
 
 
-_ENDS = {"classes": "classes", "features": "features", "pyramid": "a feature pyramid"}
+_ENDS = {
+    "classes": "classes",
+    "features": "features",
+    "pyramid": "a feature pyramid",
+    "tokens": "tokens",
+}
 
 
 def _require(name: str, end: str) -> None:
@@ -265,7 +289,8 @@ def _require(name: str, end: str) -> None:
 def _encoder(entry: Variant, fields: Mapping[str, Any], wanted: Mapping[str, Any]) -> nn.Module:
     """The network that gives another its feature maps, named as in that one's reference.
 
-    Of the variant's own options for its encoder another one gets those that it has.
+    Modules whose `ENCODER_END` is "tokens" get tokens instead, of a network that has them. Of the
+    variant's own options for its encoder another one gets those that it has.
     """
     valid = options(fields["encoder"])
     chosen = {
@@ -274,7 +299,10 @@ def _encoder(entry: Variant, fields: Mapping[str, Any], wanted: Mapping[str, Any
         **wanted,
     }
     place = getattr(entry.module, "ENCODER", "encoder")
-    return create(fields["encoder"], features_only=True, **chosen).clone(name=place)
+    wanted_end = getattr(entry.module, "ENCODER_END", "pyramid")
+    tokens = wanted_end == "tokens" and "tokens" in variant(fields["encoder"]).ends
+    end = {"tokens_only" if tokens else "features_only": True}
+    return create(fields["encoder"], **end, **chosen).clone(name=place)
 
 
 def encoder_of(name: str, options: Mapping[str, Any]) -> tuple[str, str]:

@@ -85,3 +85,19 @@ def join_attention(state: StateDict) -> StateDict:
             else:
                 found |= {f"{to}{part}_{leaf}": value for part, value in parts.items()}
     return found
+
+
+def split_attention(state: StateDict) -> StateDict:
+    """The inverse of `join_attention`, by the names of transformers 5."""
+    found: StateDict = {}
+    for name, value in state.items():
+        place, _, leaf = name.partition(".attn.")
+        if leaf in ("qkv.weight", "qkv.bias"):
+            kind = leaf.removeprefix("qkv.")
+            for part, third in zip("qkv", np.split(value, 3)):
+                found[f"{place}.attention.{part}_proj.{kind}"] = third
+        elif leaf in ("q_bias", "v_bias"):
+            found[f"{place}.attention.{leaf[0]}_proj.bias"] = value
+        else:
+            found[name] = value
+    return found

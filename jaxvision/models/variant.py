@@ -79,7 +79,8 @@ class Variant:
 
         - "classes": logits, with `num_classes` above 0;
         - "features": its classifier's input, with `num_classes=0`;
-        - "pyramid": feature maps, finest first, with `features_only=True`.
+        - "pyramid": feature maps, finest first, with `features_only=True`;
+        - "tokens": those of the last block, with `tokens_only=True`.
 
         A module of which that is not true says so in its class attribute `ENDS`.
         """
@@ -87,4 +88,5 @@ class Variant:
             return tuple(declared)
         names = {field.name for field in fields(self.module)}
         classes = ("classes", "features") if "num_classes" in names else ()
-        return classes + (("pyramid",) if "features_only" in names else ())
+        maps = ("pyramid",) if "features_only" in names else ()
+        return classes + maps + (("tokens",) if "tokens_only" in names else ())

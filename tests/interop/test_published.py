@@ -13,6 +13,7 @@ from jaxvision.errors import UserError
 from jaxvision.interop import published as module
 from jaxvision.interop.published import (
     class_names,
+    hub_file,
     published,
     resolve,
     url_file,
@@ -90,6 +91,20 @@ def test_files_of_detectors():
     assert published("detr_resnet50_dc5")["coco"].hub == "facebook/detr-resnet-50-dc5"
     assert published("yolos_tiny")["coco"].size == 512
     assert published("tf_efficientdet_d7")["coco"].size == 1536
+
+
+def test_files_of_captioning_networks(offline_hub, tmp_path):
+    entry = published("vit_gpt2")["coco"]
+    assert (entry.hub, entry.classes) == ("nlpconnect/vit-gpt2-image-captioning", 50257)
+    assert (entry.size, entry.square, entry.mean) == (224, True, (0.5,) * 3)
+    blob = offline_hub(entry.hub)
+    path, about = resolve("default", "vit_gpt2")
+    assert (path.resolve(), about) == (blob, entry)
+    assert resolve(entry.hub, "vit_gpt2") == (path, entry)
+    with pytest.raises(UserError, match=rf"Cannot fetch tokenizer\.json of {entry.hub}"):
+        hub_file(entry.hub, names=(entry.tokenizer,))
+    (path.parent / "tokenizer.json").write_text("{}")
+    assert hub_file(entry.hub, names=(entry.tokenizer,)).read_text() == "{}"
 
 
 def test_class_names():

@@ -220,6 +220,7 @@ def test_roles_are_folders():
 def test_ends():
     assert models.variant("resnet50").ends == ("classes", "features", "pyramid")
     assert models.variant("unet").ends == ("classes", "features")
+    assert models.variant("vit_mnist").ends == ("classes", "features", "pyramid", "tokens")
 
 
 @pytest.fixture
@@ -313,6 +314,20 @@ def test_feature_pyramids(name):
     assert not classifies(name, variables)
 
 
+@pytest.mark.parametrize("name", having("tokens_only"))
+def test_tokens(name):
+    """They are what the classifier's input is made of; nothing above is made."""
+    shape = shape_of(name)
+    model = small(name, tokens_only=True)
+    tokens, variables = traced(model, shape)
+    assert not classifies(name, variables)
+    image = jnp.asarray(np.random.default_rng(0).normal(size=shape[1:])[None], jnp.float32)
+    filled = variables_of(model, image)
+    found, state = jax.jit(lambda v: model.apply(v, image, mutable=["tokens"]))(filled)
+    np.testing.assert_array_equal(found, state["tokens"]["tokens"][0])
+    assert tokens.shape[1:] == found.shape[1:]
+
+
 def test_feature_info():
     assert models.feature_info("resnet50") == (
         (64, 2),
@@ -325,6 +340,8 @@ def test_feature_info():
     assert models.feature_info("vit_huge_patch14_224")[0] == (1280, 14)
     with pytest.raises(UserError, match=r"feature pyramid 'lenet5'"):
         models.create("lenet5", features_only=True)
+    with pytest.raises(UserError, match=r"model with tokens 'resnet50'"):
+        models.create("resnet50", tokens_only=True)
 
 
 def test_aliases():

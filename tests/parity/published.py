@@ -77,6 +77,17 @@ TRANSFORMERS = {
         f"yolos_{size}": {"hub": f"hustvl/yolos-{size}", "size": side, **_SETS}
         for size, side in (("tiny", 512), ("small", 800), ("base", 800))
     },
+    "vit_gpt2": {
+        "hub": "nlpconnect/vit-gpt2-image-captioning",
+        "size": 224,
+        "square": True,
+        "crop": 0,
+        "interpolation": "bilinear",
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.5, 0.5, 0.5),
+        "classes": 50257,
+        "tokenizer": "tokenizer.json",
+    },
 }
 
 
@@ -176,7 +187,7 @@ def _of_detector(name: str, weights: Any) -> dict[str, Any]:
 def of_transformers(name: str) -> dict[str, dict]:
     if name not in TRANSFORMERS:
         return {}
-    data = "ade20k" if TRANSFORMERS[name]["labels"] == "ade20k" else "coco"
+    data = "ade20k" if TRANSFORMERS[name].get("labels") == "ade20k" else "coco"
     return {data: TRANSFORMERS[name]}
 
 

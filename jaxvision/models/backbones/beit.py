@@ -125,6 +125,8 @@ class Beit(PatchNetwork):
         if self.features_only:
             return tuple(as_map(tokens, grid, 1) for tokens in kept)
         record(self, "tokens", x)
+        if self.tokens_only:
+            return x
         x = LayerNorm(dtype=self.dtype, name="fc_norm")(x[:, 1:].mean(1))
         return Head(self.num_classes, dtype=self.dtype, name="head")(drop(x))
 

@@ -61,6 +61,8 @@ class MlpMixer(PatchNetwork):
             return tuple(as_map(tokens, grid) for tokens in kept)
         x = LayerNorm(dtype=self.dtype, name="norm")(x)
         record(self, "tokens", x)
+        if self.tokens_only:
+            return x
         x = nn.Dropout(self.dropout, deterministic=not train)(x.mean(1))
         return Head(self.num_classes, dtype=self.dtype, name="head")(x)
 

@@ -115,6 +115,8 @@ class VisionTransformer(PatchNetwork):
             return tuple(as_map(tokens, grid, len(names)) for tokens in kept)
         x = LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype, name="norm")(x)
         record(self, "tokens", x)
+        if self.tokens_only:
+            return x
         head = partial(Head, self.num_classes, dtype=self.dtype)
         pooled = x[:, 0] if self.pool == "token" else x.mean(1)
         logits = head(name="head")(drop(pooled))

@@ -4,7 +4,13 @@ import re
 
 import numpy as np
 
-from jaxvision.models.transformers_names import TO_TIMM, join_attention, move_merging, moved
+from jaxvision.models.transformers_names import (
+    TO_TIMM,
+    join_attention,
+    move_merging,
+    moved,
+    split_attention,
+)
 from jaxvision.state_dict import StateDict, renamed
 
 # To ours, in this order. What comes first in each group is of transformers 5, then of older files.
@@ -69,17 +75,9 @@ def export(state: StateDict) -> StateDict:
     swin = any(name.startswith("backbone.layers.") for name in state)
     if not swin and "backbone.cls_token" not in state:
         return dict(state)
-    found: StateDict = {}
-    for name, value in state.items():
-        place, _, leaf = name.partition(".attn.")
-        if leaf in ("qkv.weight", "qkv.bias"):
-            kind = leaf.removeprefix("qkv.")
-            for part, third in zip("qkv", np.split(value, 3)):
-                found[f"{place}.attention.{part}_proj.{kind}"] = third
-        elif leaf in ("q_bias", "v_bias"):
-            found[f"{place}.attention.{leaf[0]}_proj.bias"] = value
-        else:
-            found[moved(name, -1) if swin else name] = value
+    found = split_attention(state)
+    if swin:
+        found = {moved(name, -1): value for name, value in found.items()}
     found = renamed(found, (*_FROM_OURS, *(_SWIN if swin else _BEIT)))
     if swin:  # registered there but never used
         width = len(state["backbone.hidden_states_norms.stage4.weight"])

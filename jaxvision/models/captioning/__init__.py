@@ -1,0 +1,1 @@
+"""Networks that describe an image in words: one file a paper."""

@@ -1,0 +1,64 @@
+"""What captioning networks have in common: how they are called in training and in decoding."""
+
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from jaxvision.ops.decoding import Cache
+
+Memory = dict[str, Array]
+Found = Float[Array, "b t v"] | dict[str, Array]
+
+
+class Captioner(nn.Module):
+    """An encoder of images, and a `decoder` that scores the next token after those before it.
+
+    Called with tokens [b, t], the begin and the words after it, it gives the logits of the tokens
+    that follow each, [b, t, num_classes]; in training a dict with these as `logits` and whatever
+    else has a loss.
+
+    To decode, by `model.apply(variables, ..., method=...)`: `encode(image)` gives the memory, a
+    dict of arrays; `start(memory, length)` the cache of sequences of at most so many tokens;
+    `step(cache, token)` the logits of the next token and the new cache. See `ops.decoding` for what
+    a cache is. The logits are those of a call with all tokens.
+
+    Attributes:
+      num_classes: tokens of the vocabulary.
+      encoder: gives feature maps, of which the last is used.
+      dtype: what is computed in; None is what input and parameters promote to.
+    """
+
+    ENDS: ClassVar[tuple[str, ...]] = ("classes",)
+
+    num_classes: int = 1000
+    encoder: Any = None
+    dtype: jnp.dtype | None = None
+
+    def __call__(
+        self,
+        image: Float[Array, "b h w c"],
+        tokens: Int[Array, "b t"] | None = None,
+        train: bool = False,
+    ) -> Found:
+        """Scores.
+
+        Args:
+          image: normalised images.
+          tokens: the begin and what was said; without them token 0 alone, to draw variables by.
+          train: whether dropout acts, and what only training needs is returned.
+        """
+        if tokens is None:
+            tokens = jnp.zeros((image.shape[0], 1), jnp.int32)
+        found = self.decoder(self.encode(image, train), tokens, train)
+        return found if train else found["logits"]
+
+    def encode(self, image: Float[Array, "b h w c"], train: bool = False) -> Memory:
+        return {"places": self.encoder(image, train)[-1]}
+
+    def start(self, memory: Memory, length: int) -> Cache:
+        return self.decoder.start(memory, length)
+
+    def step(self, cache: Cache, token: Int[Array, " b"]) -> tuple[Float[Array, "b v"], Cache]:
+        return self.decoder.step(cache, token)
