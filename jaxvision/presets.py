@@ -220,6 +220,58 @@ TINY_FASTER_RCNN = {
 TINY_MASKS = {"mask_convs": (16,), "mask_width": 16, "mask_pool_size": 7}
 
 
+# The networks of captions, as configs/captioning names them.
+CAPTIONERS = (
+    "nic",
+    "cnn_rnn",
+    "show_attend_tell",
+    "hard_attention",
+    "cnn_self_attention",
+    "cnn_transformer",
+    "vit_transformer",
+    "vit_gpt2",
+)
+# One of a few steps, whose programs are soon compiled.
+TINY_CAPTIONER = {
+    "encoder": "resnet18",
+    "encoder_options": {"depths": (1, 1)},
+    "width": 16,
+    "hidden": 16,
+    "attention_width": 16,
+}
+
+
+def learn_captions(config: ConfigDict) -> None:
+    """AdamW for words after those before them.
+
+    Args:
+      config: changed in place.
+    """
+    config.captioning.label_smoothing = 0.1
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.weight_decay = 0.05
+    config.optimizer.clip_norm = 1.0
+    config.schedule.name = "cosine"
+    config.schedule.warmup = "5%"
+
+
+def caption_shapes(config: ConfigDict, size: int = 32) -> None:
+    """A captioning recipe for a few steps on the built-in `shapes`, whose images are of `size`."""
+    reduce_to_shapes(config, size)
+    config.data.options = {"size": size, "train": 32, "test": 16}
+    config.data.train, config.data.validation, config.data.max_captions = "train", "", 1
+    config.data.max_tokens = 40
+    config.data.train_transforms = config.data.augment = ()
+    config.model.name, config.model.options = "show_attend_tell", TINY_CAPTIONER
+    config.model.weights = config.model.encoder_weights = ""
+    config.optimizer.freeze_statistics = ()
+    config.captioning.frozen_encoder = 0.0
+    config.captioning.decoding = "greedy"
+    config.train.batch_size = config.eval.batch_size = 8
+    config.checkpoint.every = "1 epoch"
+
+
 def detect_shapes(config: ConfigDict, size: int = 64) -> None:
     """A detection recipe for a few steps on the built-in `shapes`, whose images are of `size`."""
     reduce_to_shapes(config, size)

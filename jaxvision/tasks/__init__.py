@@ -96,6 +96,7 @@ TASKS: Registry[Any] = Registry(
         "pose": Entry("jaxvision.tasks.pose", "Pose", roles=("pose",)),
         "instances": Entry("jaxvision.tasks.instances", "Instances", roles=("instances",)),
         "panoptic": Entry("jaxvision.tasks.panoptic", "Panoptic"),
+        "captioning": Entry("jaxvision.tasks.captioning", "Captioning", roles=("captioning",)),
         "pretraining": Entry("jaxvision.tasks.pretraining", "Dino"),
         "generation": Entry("jaxvision.tasks.generation", "Dcgan"),
     },

@@ -57,6 +57,10 @@ class Captioner(nn.Module):
     def encode(self, image: Float[Array, "b h w c"], train: bool = False) -> Memory:
         return {"places": self.encoder(image, train)[-1]}
 
+    def score(self, memory: Memory, tokens: Int[Array, "b t"]) -> Float[Array, "b t v"]:
+        """The logits that follow each token, of images that were encoded."""
+        return self.decoder(memory, tokens, False)["logits"]
+
     def start(self, memory: Memory, length: int) -> Cache:
         return self.decoder.start(memory, length)
 
