@@ -38,12 +38,14 @@ class Weights:
       where: they come from; named in errors.
       published: what is known of them beside, if they are published ones.
       ignore: shell patterns of names that the network may lack.
+      vocabulary: what its tokens are, as `data.facts.Facts` has it; None where nothing says it.
     """
 
     state: StateDict
     where: str
     published: Published | None = None
     ignore: tuple[str, ...] = ()
+    vocabulary: Mapping[str, Any] | None = None
 
 
 def read(weights: str, name: str) -> Weights:
@@ -314,8 +316,8 @@ def usual(name: str, classes: int) -> Published:
       classes: how many the file has.
     """
     entry = models.variant(name)
-    if entry.finds_objects and published(name):
-        # Its classifier has as many outputs as the reference makes of the classes.
+    if (entry.finds_objects or entry.role == "captioning") and published(name):
+        # Its classifier has as many outputs as the reference makes of the classes or tokens.
         return next(iter(published(name).values()))
     if entry.role != "segmentation":
         return Published(size=entry.input_shape[0], classes=classes)
@@ -325,7 +327,9 @@ def usual(name: str, classes: int) -> Published:
 
 
 def class_names(about: Published) -> tuple[str, ...]:
-    """The names of the classes of published weights, as far as they are known."""
+    """The names of the classes of published weights, as far as they are known; () of tokens."""
+    if about.tokenizer:
+        return ()
     count = about.classes - about.background
     labels = "imagenet" if count == 1000 else about.labels
     return names_of(labels) if labels else tuple(f"class {i}" for i in range(count))

@@ -15,6 +15,7 @@ from jaxvision import models, pretrained, tasks
 from jaxvision.data import transforms
 from jaxvision.data.facts import OF_LABELS, Facts
 from jaxvision.errors import UserError
+from jaxvision.interop.published import Published, hub_file
 from jaxvision.tasks import configuration
 from jaxvision.tasks.base import Task, image_spec
 from jaxvision.train import compilation, weights
@@ -228,6 +229,8 @@ def published(
     config.model.name = model
     config.data.channels = entry.input_shape[-1]
     config.data.classes = pretrained.class_names(about)
+    if about.tokenizer and "data.tokenizer" not in (overrides or {}):
+        config.data.tokenizer = str(_tokenizer(about, Path(found.where)))
     config.data.mean, config.data.std = about.mean, about.std
     config.data.eval_transforms = pretrained.preparation(about)
     for key, value in (overrides or {}).items():
@@ -235,3 +238,13 @@ def published(
     configuration.validate(config)
     known = OF_LABELS.get(about.labels, Facts())
     return Run(config, replace(known, class_names=tuple(config.data.classes)), weights=weights)
+
+
+def _tokenizer(about: Published, weights: Path) -> Path:
+    """The file that says what the tokens of published weights are: beside them, or on the Hub.
+
+    Raises:
+      UserError: it cannot be had.
+    """
+    beside = weights.parent / about.tokenizer
+    return beside if beside.is_file() else hub_file(about.hub, names=(about.tokenizer,))

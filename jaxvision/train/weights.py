@@ -147,7 +147,8 @@ def read(weights: str, name: str, preferred: str = "") -> Weights:
     place, _, part = weights.removeprefix(RUN).partition("#")
     folder = Path(place).expanduser()
     config = stored_config(folder)
-    task = tasks.create(config, stored_facts(folder, config))
+    facts = stored_facts(folder, config)
+    task = tasks.create(config, facts)
     with checkpoints_of(folder) as checkpoints:
         step = step_of(checkpoints, config)
     parts_of = tasks.require(task, "parts", "Starting from a run")
@@ -155,7 +156,8 @@ def read(weights: str, name: str, preferred: str = "") -> Weights:
     if part and part not in parts:
         raise unknown(f"part of the run {folder}", part, parts)
     chosen = part or (preferred if preferred in parts else next(iter(parts)))
-    return Weights(torch_weights.to_state_dict(parts[chosen]), weights)
+    state = torch_weights.to_state_dict(parts[chosen])
+    return Weights(state, weights, vocabulary=facts.vocabulary)
 
 
 def initial_variables(

@@ -11,7 +11,7 @@ import pytest
 from flax import linen as nn
 from PIL import Image
 
-from jaxvision import tasks
+from jaxvision import pretrained, tasks
 from jaxvision.data import caption_frequencies, tokenizer
 from jaxvision.data.facts import Facts
 from jaxvision.data.geometry import Geometry
@@ -315,3 +315,17 @@ def test_rewards_are_not_for_taught_words():
     config.captioning.self_critical, config.captioning.label_smoothing = True, 0.1
     with pytest.raises(UserError, match="label_smoothing"):
         configuration.validate(config)
+
+
+def test_words_of_another_run_are_not_taken_for_these():
+    config = tasks.default_config("captioning")
+    config.model.name = "nic"
+    other = tokenizer.train(["blue", "green", "tree", "house"], "word", size=WORDS.size)
+    assert other.size == WORDS.size
+
+    def read(weights, name, preferred=""):
+        return pretrained.Weights({}, "run:other", vocabulary=other.to_vocabulary())
+
+    config.model.weights = "run:other"
+    with pytest.raises(UserError, match=r"run:other .*model\.reset_classifier=True"):
+        make().load_weights(config, {"params": {}}, read)

@@ -21,6 +21,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxvision import pretrained
 from jaxvision.data import caption_frequencies
 from jaxvision.data.annotations import KINDS
 from jaxvision.data.annotations.caption import text_of
@@ -164,6 +165,22 @@ class Captioning(base.Task):
                 "counts": jnp.asarray(self.frequencies.counts),
             }
         return variables
+
+    def load_weights(
+        self, config: "ConfigDict", variables: Variables, read: base.Reader
+    ) -> Variables:
+        def known(weights: str, name: str, *preferred: str) -> pretrained.Weights:
+            found = read(weights, name, *preferred)
+            if name != config.model.name or config.model.reset_classifier or not found.vocabulary:
+                return found
+            if Tokenizer.of(found.vocabulary) != self.tokenizer:
+                raise UserError(
+                    f"The tokens of {weights} stand for other words than those of these captions. "
+                    "Set model.reset_classifier=True to learn words afresh."
+                )
+            return found
+
+        return base.load_network(config, self.model, variables, known)
 
     # -- training ----------------------------------------------------------------------------------
 
