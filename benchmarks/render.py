@@ -20,6 +20,7 @@ SECTIONS = {
     "ops": "Operations",
     "loader": "Input pipeline",
     "first_step": "Time to the first step",
+    "captioning": "Captioning",
     "scaling": "Scaling",
     "checkpoint": "Checkpoint",
 }

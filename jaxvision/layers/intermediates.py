@@ -4,8 +4,9 @@
   its mean), before they are pooled; the class token, if there is one, is the first.
 - `attention` [b, heads, n, n]: the weights of each layer of attention; rows are queries and sum to
   one. Of windows, b counts those of all images; where queries see other tokens than themselves
-  (DETR) it is [b, heads, queries, n].
-- `self_attention` [b, heads, n, n]: the same of tokens that others attend to (DETR's encoder).
+  (DETR, words of a caption) it is [b, heads, queries, n].
+- `self_attention` [b, heads, n, n]: the same of tokens that others attend to (DETR's encoder, maps
+  of `cnn_self_attention`), and of words to those before them.
 
 Each is sown in a Flax collection of its own name, so that nobody pays for what only others ask for:
 weights of attention need another form of the product, tokens nothing. To have them beside the

@@ -12,6 +12,7 @@ from jaxvision.layers.positions import (
     relative_index,
     resample_positions,
     resize_relative_bias,
+    sequence_positions,
     sincos_positions,
     stored_grid,
 )
@@ -27,6 +28,15 @@ def test_sine_cosine_positions():
     np.testing.assert_allclose(positions[row * 5 + column], np.concatenate(expected), 1e-5)
     with pytest.raises(ValueError, match="in fours, not 6"):
         sincos_positions((2, 2), 6)
+
+
+def test_positions_of_words():
+    positions = sequence_positions(7, 6)
+    angles = 5 / 10_000 ** (np.arange(3) * 2 / 6)
+    expected = np.stack([np.sin(angles), np.cos(angles)], 1).reshape(-1)
+    np.testing.assert_allclose(positions[5], expected, 1e-6)
+    with pytest.raises(UserError, match="in twos, not 7"):
+        sequence_positions(3, 7)
 
 
 def test_relative_index_depends_on_the_offset_alone():

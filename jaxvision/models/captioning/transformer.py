@@ -224,7 +224,7 @@ class Transformer(nn.Module):
             raise UserError(
                 f"{length} tokens; this network has positions for max_tokens={self.max_tokens}."
             )
-        return self.wpe.embedding[:length]
+        return self.wpe(jnp.arange(length))
 
     def _look_at(self, memory: Memory) -> list[KeysValues]:
         """Keys and values of the image, for each block."""
