@@ -11,8 +11,7 @@ truth and one for each network of that file, in its order. The table is printed 
 
 import argparse
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,61 +19,23 @@ import jax
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from report import machine, table
+from trained import ended, learning_seconds, predicting_seconds
 
 from jaxvision import plugins, runs, tasks
 from jaxvision.inspect import layers, totals
 from jaxvision.tasks import configuration
 from jaxvision.train import mesh, run
 from jaxvision.train.beginning import open_loader
-from jaxvision.train.compilation import compiler_options
-from jaxvision.train.writers import read_metrics, write_atomically
+from jaxvision.train.writers import write_atomically
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "configs" / "detection" / "shapes.py"
 RESULTS = ROOT / "benchmarks" / "detectors.json"
 PICTURE = ROOT / "docs" / "images" / "detectors.jpg"
 WATCHED = ("ap", "ap50", "ap75", "ap_small", "ap_medium")
-BATCH, SCENES, ROUNDS = 32, 8, 5
+BATCH, SCENES = 32, 8
 # In pixels. A row is a multiple of 16 high, so that rows that are saved again stay what they are.
 SIDE, MARGIN, GAP = 156, 144, 4
-
-
-def ended(workdir: Path) -> dict[str, Any] | None:
-    """The metrics of the test scenes, if the run has come to them."""
-    file = workdir / "metrics.jsonl"
-    tested = [r for r in read_metrics(file) if r["split"] == "test"] if file.exists() else []
-    return tested[-1] if tested else None
-
-
-def seconds(call: Callable[[], Any]) -> float:
-    """Of the fastest of some calls, after one that compiles."""
-    jax.block_until_ready(call())
-    found = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        jax.block_until_ready(call())
-        found.append(time.perf_counter() - start)
-    return min(found)
-
-
-def speed(trained: Any, batch: dict[str, Any]) -> dict[str, float]:
-    """Images a second: of loss and gradients, and of boxes."""
-    task, key = trained.task, jax.random.key(0)
-    variables = dict(trained.variables)
-    params = variables.pop("params")
-
-    def loss(params: Any) -> jax.Array:
-        objective, _ = task.loss(params, variables, batch, key)
-        return objective.value
-
-    options = compiler_options()
-    learn = jax.jit(jax.value_and_grad(loss), compiler_options=options)
-    detect = jax.jit(task.predict, compiler_options=options)
-    return {
-        "training_images_per_second": BATCH / seconds(lambda: learn(params)),
-        "inference_images_per_second": BATCH
-        / seconds(lambda: detect(trained.variables, batch, key)),
-    }
 
 
 def result(workdir: Path) -> dict[str, Any]:
@@ -89,7 +50,8 @@ def result(workdir: Path) -> dict[str, Any]:
     return {
         "parameters": total.parameters,
         "multiply_adds": total.multiply_adds,
-        **speed(trained, batch),
+        "training_images_per_second": BATCH / learning_seconds(trained, batch),
+        "inference_images_per_second": BATCH / predicting_seconds(trained, batch),
         "scenes": [pair(task, batch, found, place) for place in range(SCENES)],
     }
 

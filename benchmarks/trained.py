@@ -1,0 +1,50 @@
+"""What the comparisons of trained networks share: their metrics, and how fast they are."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxvision.train.compilation import compiler_options
+from jaxvision.train.writers import read_metrics
+
+ROUNDS = 5
+
+
+def ended(workdir: Path) -> dict[str, Any] | None:
+    """The metrics of the test scenes, if the run has come to them."""
+    file = workdir / "metrics.jsonl"
+    tested = [r for r in read_metrics(file) if r["split"] == "test"] if file.exists() else []
+    return tested[-1] if tested else None
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    """Of the fastest of some calls, after one that compiles."""
+    jax.block_until_ready(call())
+    found = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        jax.block_until_ready(call())
+        found.append(time.perf_counter() - start)
+    return min(found)
+
+
+def learning_seconds(trained: Any, batch: dict[str, Any]) -> float:
+    """Of loss and gradients of a batch."""
+    variables = dict(trained.task.init(jax.random.key(0), batch)) | trained.variables
+    params = variables.pop("params")
+
+    def loss(params: Any) -> jax.Array:
+        objective, _ = trained.task.loss(params, variables, batch, jax.random.key(0))
+        return objective.value
+
+    learn = jax.jit(jax.value_and_grad(loss), compiler_options=compiler_options())
+    return seconds(lambda: learn(params))
+
+
+def predicting_seconds(trained: Any, batch: dict[str, Any]) -> float:
+    """Of what is found in a batch."""
+    find = jax.jit(trained.task.predict, compiler_options=compiler_options())
+    return seconds(lambda: find(trained.variables, batch, jax.random.key(0)))
