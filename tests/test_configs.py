@@ -23,6 +23,7 @@ ALIKE = {
         *("fashion_mnist", "cifar10", "imagenet_resnet50", "imagenet_mobilenet_v2"),
         *("mnist_vit", "imagenet_deit", "imagenet_swin", "capsnet"),
     ),
+    "captioning": ("coco", "flickr8k", "folder"),
     "pose": ("lsp",),
     "instances": ("coco",),
     "detection": ("bccd", "coco", "fastestdet_coco", "folder", "voc"),

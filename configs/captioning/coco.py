@@ -17,7 +17,7 @@ CIDEr as the reward goes on from a run:
 
 The published ViT and GPT-2 needs no training:
 
-    jaxvision predict --model vit_gpt2 photo.jpg --output predictions
+    jaxvision predict --model vit_gpt2 --pretrained photo.jpg --output predictions
 
 `:smoke` runs on built-in shapes.
 """

@@ -62,6 +62,7 @@ def get_config(variant: str = "") -> ConfigDict:
     )
     network = variant if variant in CAPTIONERS else "show_attend_tell"
     config.model.name, config.model.options = network, OPTIONS[network]
+    config.data.eval_transforms = ({"name": "resize", "size": 64},)  # for other photographs
     config.train.batch_size = 32
     config.train.duration = f"{EPOCHS.get(network, 15)} epochs"
     config.eval.every = config.checkpoint.every = "5 epochs"
