@@ -68,8 +68,8 @@ class PanopticFPN(MaskRCNN):
 
     Beside what `MaskRCNN` gives there is `semantic` [b, h, w, s + 1], logits of the classes of
     stuff, then of all things as one. It has the size of the finest map, a sixteenth of the image's
-    pixels: whoever needs all of them enlarges it. Targets are `segmentation` [b, h, w] too, classes
-    in this order; others are void.
+    pixels: whoever needs all of them enlarges it, as the loss does. Targets are `segmentation`
+    [b, h, w] too, classes in this order; others are void.
 
     Attributes, beside those of `MaskRCNN`:
       num_classes: of things.
@@ -103,9 +103,8 @@ class PanopticFPN(MaskRCNN):
                 f"{type(self).__name__} in training needs the targets segmentation, the class of "
                 "each pixel; the data have none, or the task does not give it."
             )
-        logits = self._semantic(seen)
-        truth = resize(targets["segmentation"][..., None], logits.shape[1:3], "nearest")[..., 0]
-        truth = truth.astype(jnp.int32)
+        truth = targets["segmentation"].astype(jnp.int32)
+        logits = resize(self._semantic(seen), truth.shape[1:3])
         counted = (truth >= 0) & (truth < logits.shape[-1])
         if "valid" in targets:
             counted &= targets["valid"][:, None, None]
