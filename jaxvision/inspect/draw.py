@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw
 
-from jaxvision.inspect.text import Font, font_for
+from jaxvision.inspect.text import Font, font_for, printable
 from jaxvision.metrics import ConfusionMatrix
 
 # Viridis (van der Walt and Smith 2015, https://bids.github.io/colormap, CC0): equal steps look
@@ -140,7 +140,7 @@ def confusion_matrix(
     """
     counts: Int[np.ndarray, "k k"] = np.asarray(matrix.counts)
     classes = len(counts)
-    names = list(matrix.class_names) or [str(index) for index in range(classes)]
+    names = list(map(printable, matrix.class_names)) or [str(index) for index in range(classes)]
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     texts = [
         [f"{100 * share:.0f}" if percent else f"{int(count):,}" for share, count in zip(*row)]

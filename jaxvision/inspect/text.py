@@ -9,7 +9,13 @@ from PIL import ImageFont
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 logger = logging.getLogger(__name__)
+_CONTROLS = ("Cc", "Zl", "Zp")
 _UNUSUAL = ("bold", "italic", "oblique", "mono", "light", "thin", "black", "condensed", "serif")
+
+
+def printable(text: str) -> str:
+    """The text with spaces for controls and ends of paragraphs, of which layout fails."""
+    return "".join(" " if unicodedata.category(c) in _CONTROLS else c for c in text)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from jaxvision.inspect.text import font_for, wrapped
+from jaxvision.inspect.text import font_for, printable, wrapped
 
 _VOID = (224, 224, 224)
 _BACKGROUND = ("background", "bg", "backgrnd", "void", "unlabeled", "unlabelled")
@@ -170,6 +170,7 @@ def labelled(
         x0, y0, x1, y1 = (float(side) * factor for side in box)
         if x1 < x0 or y1 < y0:
             continue
+        text = printable(text)
         colour, font = class_colour(int(label)), font_for(text, size)
         draw.rectangle((x0, y0, x1, y1), outline=colour, width=width)
         left, top, right, bottom = font.getbbox(text)
@@ -252,6 +253,7 @@ def segmented(
         row, column = np.unravel_index(room.argmax(), room.shape)
         if room[row, column] * step < size / 2:
             continue
+        text = printable(text)
         font = font_for(text, size)
         wide = font.getlength(text) / 2 + 2
         x = min(max((column - 0.5) * step, wide), max(wide, canvas.width - wide))
@@ -268,6 +270,7 @@ def captioned_grid(
     """Images uint8 [n, h, w, c] in a grid, each over its caption; wrong ones in red."""
     pictures = [_enlarge(image, 160) for image in images]
     width, height = pictures[0].size
+    captions = [printable(caption) for caption in captions]
     fonts = [font_for(caption, 13) for caption in captions]
     texts = [wrapped(*one, width - 2) for one in zip(captions, fonts)]
     columns = min(columns, len(pictures))
@@ -287,7 +290,7 @@ def captioned_grid(
 def ranked(image: np.ndarray, names: Sequence[str], probabilities: Sequence[float]) -> np.ndarray:
     """An image uint8 [h, w, c] beside its likeliest classes, each over a bar of its probability."""
     picture, step, margin = _enlarge(image, 224), 36, 10
-    texts = [f"{name} {p:.1%}" for name, p in zip(names, probabilities)]
+    texts = [f"{printable(name)} {p:.1%}" for name, p in zip(names, probabilities)]
     fonts = [font_for(text, 14) for text in texts]
     side = max(200, *(int(font.getlength(text)) for font, text in zip(fonts, texts)))
     height = max(picture.height, step * len(texts))
@@ -326,7 +329,7 @@ def _over_legend(
     colours = palette(len(class_names))
     places, x, y, width = [], 4, 4, picture.width
     for index in shown:
-        name = class_names[index]
+        name = printable(class_names[index])
         font = font_for(name, 13)
         needed = int(18 + font.getlength(name) + 12)
         if x + needed > picture.width and x > 4:

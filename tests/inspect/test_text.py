@@ -4,6 +4,8 @@ import logging
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import ImageFont
 
 from jaxvision.inspect import text
@@ -56,3 +58,16 @@ def test_lines_break_between_words_and_lose_nothing():
     assert lines[0] == "a rather long"
     assert text.wrapped("", font, 100) == [""]
     assert text.wrapped("cat", font, 100) == ["cat"]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.text(st.characters(max_codepoint=0x2100, exclude_categories=["Cs"]), max_size=30))
+def test_any_text_is_laid_out_once_it_is_printable(words):
+    shown = text.printable(words)
+    assert len(shown) == len(words)
+    font = ImageFont.truetype(text._fonts()[0], 13)
+    assert "".join(text.wrapped(shown, font, 80)).replace(" ", "") == shown.replace(" ", "")
+
+
+def test_ends_of_paragraphs_and_controls_become_spaces():
+    assert text.printable("one\u2029two\nthree\x00ü 🐕") == "one two three ü 🐕"
