@@ -65,7 +65,9 @@ def get_config(variant: str = "") -> ConfigDict:
     else:  # pixels less the mean of ImageNet, as SqueezeNet's authors had them
         config.data.mean = (123 / 255, 117 / 255, 104 / 255)
         config.data.std = (1 / 255,)
-    config.data.train_transforms = config.data.eval_transforms = ({"name": "resize", "size": 224},)
+    config.data.train_transforms = config.data.eval_transforms = (
+        {"name": "resize", "size": 224 if network.startswith("vit") else 160},
+    )
     config.data.augment = ({"name": "flip_horizontal"},)
     config.captioning.frozen_encoder = 1.0
     config.captioning.decoding = "beam"

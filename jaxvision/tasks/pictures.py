@@ -267,12 +267,17 @@ def segmented(
 def captioned_grid(
     images: np.ndarray, captions: Sequence[str], wrong: Sequence[bool], columns: int = 4
 ) -> np.ndarray:
-    """Images uint8 [n, h, w, c] in a grid, each over its caption; wrong ones in red."""
+    """Images uint8 [n, h, w, c] in a grid, each over its caption, of which \\n ends lines; wrong
+    ones in red.
+    """
     pictures = [_enlarge(image, 160) for image in images]
     width, height = pictures[0].size
-    captions = [printable(caption) for caption in captions]
-    fonts = [font_for(caption, 13) for caption in captions]
-    texts = [wrapped(*one, width - 2) for one in zip(captions, fonts)]
+    paragraphs = [[printable(part) for part in caption.split("\n")] for caption in captions]
+    fonts = [font_for(" ".join(parts), 13) for parts in paragraphs]
+    texts = [
+        [line for part in parts for line in wrapped(part, font, width - 2)]
+        for parts, font in zip(paragraphs, fonts)
+    ]
     columns = min(columns, len(pictures))
     lines = -(-len(pictures) // columns)
     step = height + _LINE * max(map(len, texts)) + 8
