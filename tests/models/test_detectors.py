@@ -88,8 +88,8 @@ def setup(name):
 
 
 @functools.cache
-def evaluated(name):
-    """(raw outputs, detections)."""
+def evaluation(name):
+    """Images -> (raw outputs, detections)."""
     found = setup(name)
 
     @jax.jit
@@ -99,8 +99,17 @@ def evaluated(name):
         raw = network.apply(variables, x, method="heads", **more)
         return raw, network.apply(variables, x, train=False, **more)
 
-    with found.precision():
-        return jax.tree.map(np.asarray, both(found.variables, found.image, found.inputs))
+    def run(x):
+        with found.precision():
+            return jax.tree.map(np.asarray, both(found.variables, x, found.inputs))
+
+    return run
+
+
+@functools.cache
+def evaluated(name):
+    """(raw outputs, detections)."""
+    return evaluation(name)(setup(name).image)
 
 
 @functools.cache
@@ -149,26 +158,41 @@ def test_raw_outputs(name):
         compare(sample(heads[key], OUTPUTS), golden[f"heads/{key}"])
 
 
-@pytest.mark.parametrize(
-    "name", marked([name for name, case in CASES.items() if not case.saturated], "all")
-)
-def test_detections(name):
-    found, (_, ours) = setup(name), evaluated(name)
-    count = np.minimum(found.golden["detections/count"], found.case.detections)
-    assert count.sum() > 0
-    kept = np.arange(found.case.detections) < count[:, None]
+DETECTED = marked([name for name, case in CASES.items() if not case.saturated], "all")
+
+
+def compare_detections(name, ours, images):
+    """With what the reference detects in these images."""
+    found = setup(name)
+    prefix = f"{images}/"
+    golden = {k.removeprefix(prefix): v for k, v in found.golden.items() if k.startswith(prefix)}
     number = found.case.detections
-    np.testing.assert_array_equal(ours["valid"].sum(1), found.golden["detections/count"])
+    kept = np.arange(number) < golden["count"][:, None]
+    np.testing.assert_array_equal(ours["valid"].sum(1), golden["count"])
     for key in ("labels", "scores", "boxes", "keypoints"):
         if key in ours:
-            expected = found.golden[f"detections/{key}"]
-            compare(ours[key][:, :number][kept], expected[kept])
+            compare(ours[key][:, :number][kept], golden[key][kept])
     if found.case.masks:
         masks = np.where(kept[..., None, None], ours["masks"][:, :number], 0)
         masks = np.stack([sample(image, OUTPUTS) for image in masks])
-        compare(masks, found.golden["detections/masks"])
-    assert ours["boxes"].dtype == found.dtype
+        compare(masks, golden["masks"])
     assert not ours["scores"][~ours["valid"]].any()
+
+
+@pytest.mark.parametrize("name", DETECTED)
+def test_detections(name):
+    found, (_, ours) = setup(name), evaluated(name)
+    assert found.golden["detections/count"].sum() > 0
+    assert ours["boxes"].dtype == found.dtype
+    compare_detections(name, ours, "detections")
+
+
+@pytest.mark.parametrize("name", DETECTED)
+def test_detections_in_photographs(name):
+    found = setup(name)
+    assert found.golden["photographs/count"].all()
+    x = np.moveaxis(detectors.photographs(found.case), 1, -1).astype(found.dtype)
+    compare_detections(name, evaluation(name)(x)[1], "photographs")
 
 
 @pytest.mark.parametrize("name", LEARNING)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from parity.deterministic import image, sample, weights
+from parity.deterministic import image, photographs, sample, weights
 from parity.set_prediction import CASES, CLASSES, GOLDEN, GRADIENTS, OUTPUTS, objects
 
 from jaxvision import models
@@ -110,34 +110,47 @@ def by_reference(name, gradient):
     return [flat[place].reshape(shape) for place, shape in zip(places, kept.values())]
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_outputs(name):
-    model, x = network(name), pictures(name)
+@functools.cache
+def evaluation(name):
+    """Images -> ((logits, boxes), detections)."""
+    model = network(name)
 
     @jax.jit
-    def apply(variables):
-        raw = model.apply(variables, x, False, method="heads")
-        return raw, model.apply(variables, x)
+    def apply(variables, x):
+        return model.apply(variables, x, False, method="heads"), model.apply(variables, x)
 
-    (logits, boxes), found = apply(variables(name))
+    return lambda x: apply(variables(name), x)
+
+
+def compare_detections(name, found, prefix=""):
+    """With what the reference detects, in the order of its scores."""
+    golden = {key: FOUND[f"{name}/{prefix}{key}"] for key in ("scores", "labels", "boxes")}
+    order = np.argsort(-golden["scores"], 1, kind="stable")
+    height, width = CASES[name].image[2:]
+    golden["boxes"] = golden["boxes"].clip(0, [width, height] * 2)
+    for key, value in golden.items():
+        index = order[..., None] if value.ndim == 3 else order
+        np.testing.assert_allclose(found[key], np.take_along_axis(value, index, 1), 1e-3, 1e-2)
+    assert found["valid"].all()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_outputs(name):
+    x = pictures(name)
+    (logits, boxes), found = evaluation(name)(x)
     assert logits.shape == (1, len(x), CASES[name].options["queries"], CLASSES + 1)
     for ours, key in ((logits, "logits"), (boxes, "raw_boxes")):
         expected = FOUND[f"{name}/{key}"]
         close = 1e-4 * np.abs(expected).max()
         np.testing.assert_allclose(sample(ours, OUTPUTS), expected, 1e-4, close)
-    scores = FOUND[f"{name}/scores"]
-    order = np.argsort(-scores, 1, kind="stable")
-    height, width = x.shape[1:3]
-    expected = {
-        "scores": scores,
-        "labels": FOUND[f"{name}/labels"],
-        "boxes": FOUND[f"{name}/boxes"].clip(0, [width, height] * 2),
-    }
-    for key, value in expected.items():
-        index = order[..., None] if value.ndim == 3 else order
-        np.testing.assert_allclose(found[key], np.take_along_axis(value, index, 1), 1e-3, 1e-2)
-    assert found["valid"].all()
+    compare_detections(name, found)
     assert found["labels"].dtype == jnp.int32
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_detections_in_photographs(name):
+    x = jnp.asarray(np.moveaxis(photographs(CASES[name].image), 1, -1))
+    compare_detections(name, evaluation(name)(x)[1], "photographs/")
 
 
 SMALLER = {"detr_dc5", "yolos_tiny"}  # others run the same code

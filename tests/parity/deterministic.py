@@ -1,11 +1,13 @@
 """Weights and inputs that a name and a shape decide: PyTorch and JAX are given the same ones.
 
-NumPy alone, because both environments import it. NumPy keeps the streams of `default_rng`'s raw
-bits across versions (NEP 19); what is built on them here is plain arithmetic.
+NumPy alone, and Pillow to read photographs, because both environments import it. NumPy keeps the
+streams of `default_rng`'s raw bits across versions (NEP 19); what is built on them here is plain
+arithmetic.
 """
 
 import hashlib
 import math
+from pathlib import Path
 
 import numpy as np
 
@@ -47,6 +49,34 @@ def weights(name: str, shape: tuple[int, ...]) -> np.ndarray:
 def image(shape: tuple[int, ...], draw: int = 0) -> np.ndarray:
     """The n-th draw of a batch of images, [b, c, h, w] as in PyTorch, values in [-1.7, 1.7)."""
     return _uniform(f"image {draw} of {_text(shape)}", shape) * np.float32(1.7)
+
+
+PHOTOGRAPHS = ("cat", "coffee")
+_MEAN, _DEVIATION = (np.array(v) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+
+
+def photographs(shape: tuple[int, ...]) -> np.ndarray:
+    """The two photographs beside this file, in turn, as `image` has its images.
+
+    They are stretched, each pixel to the mean of what it covers, and normalised as ImageNet's are.
+    """
+    from PIL import Image
+
+    folder = Path(__file__).parent / "photographs"
+    stretched = []
+    for name in PHOTOGRAPHS:
+        pixels = np.asarray(Image.open(folder / f"{name}.png"), np.float64) / 255
+        pixels = (pixels - _MEAN) / _DEVIATION
+        rows, columns = map(_overlap, shape[2:], pixels.shape[:2])
+        stretched.append(rows @ np.moveaxis(pixels, -1, 0) @ columns.T)
+    return np.stack([stretched[k % 2] for k in range(shape[0])]).astype(np.float32)
+
+
+def _overlap(want: int, have: int) -> np.ndarray:
+    """Which part of each of `want` equal lengths each of `have` equal ones covers, [want, have]."""
+    edges, ends = np.arange(want + 1) * (have / want), np.arange(have + 1)
+    common = np.minimum(edges[1:, None], ends[1:]) - np.maximum(edges[:-1, None], ends[:-1])
+    return np.maximum(common, 0) * (want / have)
 
 
 def labels(shape: tuple[int, ...], classes: int) -> np.ndarray:

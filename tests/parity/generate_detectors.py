@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from parity import detectors
 from parity.detectors import GOLDEN, GRADIENTS, OUTPUTS, STATISTICS, Case
-from parity.deterministic import image, sample
+from parity.deterministic import _uniform, image, sample
 
 
 def filled(network: torch.nn.Module, case: Case) -> torch.nn.Module:
@@ -58,6 +58,40 @@ def padded(values: list[torch.Tensor], count: int) -> np.ndarray:
     )
 
 
+def rows_of(detected: list[dict[str, Any]], case: Case) -> dict[str, np.ndarray]:
+    """What was detected in each image, padded."""
+    found = {"count": np.array([len(one["scores"]) for one in detected])}
+    for key in ("boxes", "scores", "labels", "keypoints"):
+        if key in detected[0]:
+            values = [one[key].numpy() for one in detected]
+            found[key] = padded(values, case.detections)
+    if case.masks:  # many numbers: some of each image
+        masks = padded([one["masks"].numpy() for one in detected], case.detections)
+        found["masks"] = np.stack([sample(image, OUTPUTS) for image in masks])
+    return found
+
+
+def on_photographs(family: Any, network: torch.nn.Module, case: Case) -> dict[str, np.ndarray]:
+    """What is detected in photographs.
+
+    Raises:
+      RuntimeError: nothing in one of them, or rounding may decide what and in which order: it is
+        not the same in photographs that differ in their fifth digit.
+    """
+    x = detectors.photographs(case)
+    found = rows_of(family.detections(network, torch.from_numpy(x).double()), case)
+    if not found["count"].all():
+        raise RuntimeError(f"Nothing is detected in a photograph: {found['count']}.")
+    for draw in range(4):
+        noise = 1e-5 * _uniform(f"noise {draw}", x.shape)
+        near = rows_of(family.detections(network, torch.from_numpy(x + noise).double()), case)
+        for key, value in found.items():
+            error = np.abs(near[key] - value).max() / max(1, np.abs(value).max())
+            if error > (0 if key in ("count", "labels") else 1e-2):
+                raise RuntimeError(f"Rounding decides {key} of photographs: {error:.1e}.")
+    return found
+
+
 def outcome(family: Any, name: str, case: Case) -> dict[str, np.ndarray]:
     torch.set_num_threads(1)
     network = filled(family.build(name, case), case)
@@ -73,16 +107,11 @@ def outcome(family: Any, name: str, case: Case) -> dict[str, np.ndarray]:
     for key, value in family.heads(network, x).items():
         found[f"heads/{key}"] = sample(value.numpy(), OUTPUTS)
         found[f"heads_shape/{key}"] = value.shape
-    detected = family.detections(network, x)
-    for key in ("boxes", "scores", "labels", "keypoints"):
-        if key not in detected[0]:
-            continue
-        values = [one[key].numpy() for one in detected]
-        found[f"detections/{key}"] = padded(values, case.detections)
-    if case.masks:  # many numbers: some of each image
-        masks = padded([one["masks"].numpy() for one in detected], case.detections)
-        found["detections/masks"] = np.stack([sample(image, OUTPUTS) for image in masks])
-    found["detections/count"] = [len(one["scores"]) for one in detected]
+    detected = rows_of(family.detections(network, x), case)
+    found |= {f"detections/{key}": value for key, value in detected.items()}
+    if not case.saturated:
+        detected = on_photographs(family, network, case)
+        found |= {f"photographs/{key}": value for key, value in detected.items()}
     losses = family.losses(network, x, objects(case))
     for key, value in losses.items():
         found[f"losses/{key}"] = value.item()
@@ -107,7 +136,8 @@ def main() -> None:
             np.savez_compressed(GOLDEN / f"{name}.npz", **found)
             size = (GOLDEN / f"{name}.npz").stat().st_size
             losses = {k: float(v) for k, v in found.items() if k.startswith("losses/")}
-            print(f"{name}: {found['detections/count']} detections, {losses}, {size} bytes")
+            counts = [found.get(f"{k}/count") for k in ("detections", "photographs")]
+            print(f"{name}: {counts} detections, {losses}, {size} bytes")
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
     python tests/parity/set_prediction.py
 
 writes tests/parity/golden/set_prediction.npz: of each case some logits and boxes, what the
-reference's image processor makes of them, the losses of a training step, some of every
-parameter's gradient and its norm, and the names and shapes of its state_dict. See README.md for the
-environment.
+reference's image processor makes of them and of those of photographs, the losses of a training
+step, some of every parameter's gradient and its norm, and the names and shapes of its state_dict.
+See README.md for the environment.
 """
 
 import json
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from parity.deterministic import _uniform, image, sample, weights
+from parity.deterministic import _uniform, image, photographs, sample, weights
 
 GOLDEN = Path(__file__).parent / "golden" / "set_prediction.npz"
 OUTPUTS, GRADIENTS = 240, 6  # values kept of an output, and of each parameter's gradient
@@ -195,9 +195,10 @@ def outcome(name: str, draw: int, dtype: Any) -> dict[str, np.ndarray]:
     x = torch.from_numpy(image(case.image, draw)).to(dtype)
     with torch.no_grad():
         output = network(x)
+        on_photographs = network(torch.from_numpy(photographs(case.image)).to(dtype))
     size = [case.image[2:]] * case.image[0]
     decode = transformers().DetrImageProcessor().post_process_object_detection
-    decoded = decode(output, -1.0, size)
+    decoded, seen = decode(output, -1.0, size), decode(on_photographs, -1.0, size)
     found = {
         "draw": np.array(draw),
         "logits": sample(output.logits.numpy(), OUTPUTS),
@@ -205,6 +206,7 @@ def outcome(name: str, draw: int, dtype: Any) -> dict[str, np.ndarray]:
     }
     for key in ("boxes", "scores", "labels"):
         found[key] = np.stack([row[key].numpy() for row in decoded])
+        found[f"photographs/{key}"] = np.stack([row[key].numpy() for row in seen])
     learnt = tensors(network)
     for value in learnt.values():
         value.requires_grad_()
@@ -237,6 +239,9 @@ def main() -> None:
                 break
         else:
             raise RuntimeError(f"{name}: float32 is unlike float64 on every image.")
+        scores = -np.sort(-exact["photographs/scores"], axis=1)
+        if (scores[:, :-1] - scores[:, 1:]).min() < 1e-5:
+            raise RuntimeError(f"{name}: rounding decides the order of photographs' detections.")
         print(f"{name}: draw {draw}, loss {float(exact['loss/total']):.4f}")
         for key, value in exact.items():
             kept[f"{name}/{key}"] = np.float32(value) if value.dtype == np.float64 else value

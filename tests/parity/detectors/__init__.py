@@ -14,7 +14,8 @@ torchvision.py has the last three for detectors of torchvision.
 
     python tests/parity/generate_detectors.py [CASE ...]
 
-writes golden/CASE.npz of what tests/models/test_detectors.py compares with.
+writes golden/CASE.npz of what tests/models/test_detectors.py compares with: raw outputs, losses and
+gradients on generated images, detections there and in two photographs.
 """
 
 import importlib
@@ -27,6 +28,7 @@ from typing import Any, Literal
 
 import numpy as np
 from parity.deterministic import _uniform, weights
+from parity.deterministic import photographs as _photographs
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 # How many elements are kept of an output, a parameter's gradient, a statistic.
@@ -54,6 +56,7 @@ class Case:
       background: whether something is learnt of a batch without objects.
       slow: what need not run by default, because another case runs the same code: "all", or the
         "training" step alone.
+      contrast: by what photographs are multiplied, so that objects are found in each.
       smaller: by how names of weights begin, factors that keep outputs small of which boxes are
         exponentials.
     """
@@ -72,6 +75,7 @@ class Case:
     keypoints: int = 0
     stuff: int = 0
     saturated: bool = False
+    contrast: float = 1.0
     smaller: Mapping[str, float] = field(default_factory=dict)
 
     def weights(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -133,6 +137,11 @@ def targets(case: Case) -> dict[str, np.ndarray]:
         "box_crowd": np.zeros_like(valid),
         "valid": np.ones(batch, bool),
     }
+
+
+def photographs(case: Case) -> np.ndarray:
+    """Two photographs in the case's shape, [b, c, h, w] as in PyTorch."""
+    return np.float32(case.contrast) * _photographs(case.image)
 
 
 def inputs(case: Case) -> dict[str, np.ndarray]:

@@ -38,6 +38,7 @@ CASES = {
             "steps": (8, 16, 32, 84),
         },
         background=False,
+        contrast=2.0,
     ),
     "ssdlite320_mobilenet_v3_large": Case(
         "ssdlite320_mobilenet_v3_large",
@@ -50,6 +51,7 @@ CASES = {
             "ratios": ((2, 3),) * 3,
         },
         background=False,
+        contrast=2.0,
         slow="training",
     ),
 }
