@@ -17,6 +17,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 SECTIONS = {
     "training_step": "Training step",
     "inference": "Inference",
+    "detection": "Detection and instances",
     "ops": "Operations",
     "loader": "Input pipeline",
     "first_step": "Time to the first step",

@@ -160,7 +160,7 @@ def _one_by_one(
     ngram: int,
 ) -> Decoded:
     """Each sequence by itself; `choose(log-probabilities, time)` gives its next token."""
-    rows = len(_own(cache)[0])
+    rows = _own(cache)[0].shape[0]
     attention = cache.get("attention")
 
     def advance(state: tuple) -> tuple:
@@ -235,7 +235,7 @@ def beam(
     _require(beams > 0, f"beams={beams}: one sequence or more is followed.")
     if early_stopping not in (False, True, "never"):
         raise UserError(f"early_stopping={early_stopping!r} is none of False, True and 'never'.")
-    rows = len(_own(cache)[0])
+    rows = _own(cache)[0].shape[0]
     attention = cache.get("attention")
 
     def penalised(score: Array, count: int | Array) -> Array:
@@ -320,7 +320,7 @@ def _without_repeats(
     ngrams = said[:, starts[:, None] + jnp.arange(size)]
     last = said[:, jnp.maximum(count - size + 1, 0) + jnp.arange(size - 1)]
     same = (ngrams[..., :-1] == last[:, None]).all(-1) & (starts + size <= count)
-    rows = jnp.arange(len(said))[:, None]
+    rows = jnp.arange(said.shape[0])[:, None]
     return scores.at[rows, ngrams[..., -1]].min(jnp.where(same, -jnp.inf, jnp.inf))
 
 
@@ -349,7 +349,7 @@ def _reordered(cache: Cache, parent: Int[Array, "b n"]) -> Cache:
 
 
 def _take(x: Array, index: Int[Array, "b m"]) -> Array:
-    return x[jnp.arange(len(x))[:, None], index]
+    return x[jnp.arange(x.shape[0])[:, None], index]
 
 
 def _history(x: Array, length: int) -> Array:

@@ -40,7 +40,7 @@ class Decoder(nn.Module):
 
     def _context(self, memory: Memory) -> Float[Array, "b h"]:
         places = memory["places"]
-        return self.context_2(nn.relu(self.context_0(places.reshape(len(places), -1))))
+        return self.context_2(nn.relu(self.context_0(places.reshape(places.shape[0], -1))))
 
     def __call__(
         self, memory: Memory, tokens: Int[Array, "b t"], train: bool

@@ -42,7 +42,7 @@ class SelfAttention(nn.Module):
             Dense(max(1, channels // share), dtype=self.dtype, name=name)(x)
             for name, share in parts.items()
         )
-        q, k, v = (part.reshape(len(x), -1, part.shape[-1]) for part in (q, k, v))
+        q, k, v = (part.reshape(x.shape[0], -1, part.shape[-1]) for part in (q, k, v))
         scores = jnp.einsum("bqd,bkd->bqk", q, k).astype(jnp.float32)
         weights = nn.softmax(scores).astype(v.dtype)
         record(self, "self_attention", weights[:, None])

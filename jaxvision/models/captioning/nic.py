@@ -39,7 +39,7 @@ class Decoder(nn.Module):
         """After the image was read."""
         x = self.drop(self.project(memory["places"].mean((1, 2))), deterministic=not train)
         gates, advance = self.lstm(x)
-        zeros = jnp.zeros((len(x), self.hidden), gates.dtype)
+        zeros = jnp.zeros((x.shape[0], self.hidden), gates.dtype)
         state, _ = advance((zeros, zeros), gates)
         return state
 

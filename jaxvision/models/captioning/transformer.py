@@ -47,7 +47,7 @@ def _attend_one(
 ) -> tuple[Float[Array, "n 1 c"], Float[Array, "b heads g m"]]:
     """What one query of each sequence finds, and its weights; g sequences share an image's keys."""
     k, v = keys
-    scaled = q.reshape(len(k), -1, heads, k.shape[-1]).swapaxes(1, 2) * k.shape[-1] ** -0.5
+    scaled = q.reshape(k.shape[0], -1, heads, k.shape[-1]).swapaxes(1, 2) * k.shape[-1] ** -0.5
     scores = jnp.einsum("bhgd,bhmd->bhgm", scaled, k, preferred_element_type=jnp.float32)
     if mask is not None:
         scores = jnp.where(mask, scores, -jnp.inf)
@@ -229,7 +229,7 @@ class Transformer(nn.Module):
     def _look_at(self, memory: Memory) -> list[KeysValues]:
         """Keys and values of the image, for each block."""
         places = memory["places"]
-        tokens = places.reshape(len(places), -1, places.shape[-1])
+        tokens = places.reshape(places.shape[0], -1, places.shape[-1])
         tokens = jnp.concatenate([memory["others"], tokens], 1)
         found = [jnp.split(project(tokens), 2, -1) for project in self.of_memory]
         return [(by_heads(k, self.num_heads), by_heads(v, self.num_heads)) for k, v in found]
@@ -250,7 +250,7 @@ class Transformer(nn.Module):
     def start(self, memory: Memory, length: int) -> Cache:
         self._positions(length)
         found = self._look_at(memory)
-        shape = (len(memory["places"]), self.num_heads, length, self.width // self.num_heads)
+        shape = (memory["places"].shape[0], self.num_heads, length, self.width // self.num_heads)
         nothing = jnp.zeros(shape, found[0][0].dtype)
         return {
             "memory": found,
@@ -268,7 +268,7 @@ class Transformer(nn.Module):
             x, now, weights = block(x, keys, False, before, position)
             past.append(now)
         attention = cache["attention"]
-        looked = weights.mean(1).reshape(len(attention), -1)
+        looked = weights.mean(1).reshape(attention.shape[0], -1)
         looked = looked[:, -attention[0].size :].reshape(attention.shape)
         new = {"past": past, "position": cache["position"] + 1, "attention": looked}
         return self._score(x)[:, 0], {**cache, **new}
@@ -322,7 +322,7 @@ class TransformerCaptioner(Captioner):
             grid = patch_grid(image.shape, self.encoder.patch_size)
             before = found.shape[1] - grid[0] * grid[1]
             others = found[:, :before]
-            places = found[:, before:].reshape(len(found), *grid, -1)
+            places = found[:, before:].reshape(found.shape[0], *grid, -1)
         if places.shape[-1] != self.width:
             places, others = self.enc_to_dec_proj(places), self.enc_to_dec_proj(others)
         if self.image_positions:
