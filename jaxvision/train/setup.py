@@ -7,9 +7,11 @@ from functools import partial
 from typing import Any
 
 import jax
+from flax.errors import ScopeParamShapeError
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from jaxvision.errors import UserError
 from jaxvision.tasks.base import Spec, Task
 from jaxvision.train import compilation, mesh, optimizer
 from jaxvision.train.memory import garbage_waits
@@ -67,7 +69,11 @@ class Setup:
 
     @garbage_waits()
     def compile_step(self, batch: Any) -> compilation.Compiled:
-        """The training step, for batches like this one; it takes over the state's memory."""
+        """The training step, for batches like this one; it takes over the state's memory.
+
+        Raises:
+          UserError: parameters depend on the size of images, which is another than that of `spec`.
+        """
         step = make_train_step(
             self.task,
             self.groups,
@@ -76,9 +82,18 @@ class Setup:
             ema=self.config.optimizer.ema,
             freeze_statistics=self.config.optimizer.freeze_statistics,
         )
-        return compilation.compile_now(
-            step, self.state, batch, donate=(0,), out_shardings=(self.shardings, None)
-        )
+        try:
+            return compilation.compile_now(
+                step, self.state, batch, donate=(0,), out_shardings=(self.shardings, None)
+            )
+        except ScopeParamShapeError as error:
+            if compilation.shapes_of(self.spec) == compilation.shapes_of(batch):
+                raise
+            own, other = ("x".join(map(str, of["image"].shape[1:3])) for of in (self.spec, batch))
+            raise UserError(
+                f"{self.config.model.name} has parameters for images of {own}; it cannot learn "
+                f"from those of {other} too: {error}"
+            ) from error
 
     def _fresh(self, variables: dict[str, Any]) -> TrainState:
         return _fresh_state(self.config, self.task, self.groups, variables)
