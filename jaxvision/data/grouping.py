@@ -37,18 +37,17 @@ class Grouping:
 
 
 def arranged(
-    drawn: Int[np.ndarray, " n"],
-    grouping: Grouping,
-    begun: int,
-    rng: np.random.Generator,
+    drawn: Int[np.ndarray, " n"], grouping: Grouping, epoch: int, rng: np.random.Generator
 ) -> Int[np.ndarray, " n"]:
     """An epoch's records in an order whose batches have one bucket, as far as that can be.
 
-    What does not fill a batch of its bucket is mixed; batches are in random order.
+    What does not fill a batch of its bucket is mixed, by the proportions of its bucket, so that few
+    batches hold wide and tall images; from the tall ones on in every second epoch, whose first
+    batch is the last one of the epoch before. Whole batches are in random order.
 
     Args:
       drawn: indices of records, in random order.
-      begun: rows of the epoch's first batch that the epoch before has filled.
+      epoch: its number; the ones before were as long.
       rng: shuffles.
     """
     size, places = grouping.batch_size, grouping.places[drawn]
@@ -59,12 +58,14 @@ def arranged(
         full = len(here) // size * size
         whole += list(here[:full].reshape(-1, size))
         rest.append(here[full:])
-    first = -begun % size
+    first = -epoch * len(drawn) % size
     last = (len(drawn) - first) % size
     mixed = np.concatenate(rest)
     if len(mixed) < first + last:
         mixed = np.concatenate([mixed, whole.pop(int(rng.integers(len(whole))))])
-    mixed = rng.permutation(mixed)
+    tallness = np.array([height / width for height, width in grouping.buckets.shapes])
+    mixed = mixed[np.argsort(tallness[grouping.places[mixed]], kind="stable")]
+    mixed = mixed[::-1] if epoch % 2 else mixed
     end = len(mixed) - last
     batches = [*whole, *mixed[first:end].reshape(-1, size)]
     shuffled = [batches[number] for number in rng.permutation(len(batches))]

@@ -77,7 +77,7 @@ def _of_epoch(order: Order, epoch: int) -> np.ndarray:
         drawn = balance.draw(order.shares, rng)
     if order.grouping is None:
         return drawn
-    return grouping.arranged(drawn, order.grouping, epoch * order.count, rng)
+    return grouping.arranged(drawn, order.grouping, epoch, rng)
 
 
 @lru_cache(maxsize=256)

@@ -24,7 +24,7 @@ from jaxvision.train.log import NotFiniteError, Trace, TrainLog
 from jaxvision.train.pictures import Pictures
 from jaxvision.train.preemption import Preemption
 from jaxvision.train.progress import Progress, Watched, react
-from jaxvision.train.setup import Setup, prepare
+from jaxvision.train.setup import Setup, prepare, sizes_checked
 from jaxvision.train.state import TrainState
 from jaxvision.train.weights import chooses, spec_to_json
 from jaxvision.train.writers import Writers
@@ -66,7 +66,9 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     evaluator = Evaluator(task, config.seed)
     # As they will be placed: otherwise the evaluation is traced once more for its first batch.
     placed = setup.state.variables(averaged=True)
-    given = evaluator.names(placed, beginning.spec_of(data.validation))
+    evaluated = beginning.spec_of(data.validation)
+    with sizes_checked(config, data.spec, evaluated):
+        given = evaluator.names(placed, evaluated)
     watched = Watched.of(config, task, given)
     folder.check(workdir, config, data.facts)
 

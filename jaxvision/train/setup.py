@@ -1,6 +1,7 @@
 """What a run settles before its first step: the update, the state's shape, the compiled step."""
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -82,18 +83,10 @@ class Setup:
             ema=self.config.optimizer.ema,
             freeze_statistics=self.config.optimizer.freeze_statistics,
         )
-        try:
+        with sizes_checked(self.config, self.spec, batch):
             return compilation.compile_now(
                 step, self.state, batch, donate=(0,), out_shardings=(self.shardings, None)
             )
-        except ScopeParamShapeError as error:
-            if compilation.shapes_of(self.spec) == compilation.shapes_of(batch):
-                raise
-            own, other = ("x".join(map(str, of["image"].shape[1:3])) for of in (self.spec, batch))
-            raise UserError(
-                f"{self.config.model.name} has parameters for images of {own}; it cannot learn "
-                f"from those of {other} too: {error}"
-            ) from error
 
     def _fresh(self, variables: dict[str, Any]) -> TrainState:
         return _fresh_state(self.config, self.task, self.groups, variables)
@@ -108,6 +101,30 @@ def _fresh_state(
         ema=config.optimizer.ema > 0,
         training_collections=task.training_collections,
     )
+
+
+@contextlib.contextmanager
+def sizes_checked(config: ConfigDict, spec: Spec, batch: Mapping[str, Any]) -> Iterator[None]:
+    """Inside, the network is traced for a batch.
+
+    Args:
+      config: of the run.
+      spec: that the network's parameters are for.
+      batch: arrays, or shapes.
+
+    Raises:
+      UserError: parameters depend on the size of images, which is another in the batch.
+    """
+    try:
+        yield
+    except ScopeParamShapeError as error:
+        if "image" not in spec or spec["image"].shape[1:] == batch["image"].shape[1:]:
+            raise
+        own, other = ("x".join(map(str, of["image"].shape[1:-1])) for of in (spec, batch))
+        raise UserError(
+            f"{config.model.name} has parameters for images of {own}, and does not take those of "
+            f"{other} too: {error}"
+        ) from error
 
 
 @garbage_waits()
