@@ -25,14 +25,19 @@ class Grouping:
     places: Int[np.ndarray, " n"]
     batch_size: int
 
-    def describe(self) -> str:
-        """`"800x1344 (61), 1344x800 (39), 1344x1344 (mixed)"`: height, width, records."""
+    def describe(self, mixed: bool) -> str:
+        """`"800x1344 (61), 1344x800 (39), 1344x1344 (mixed)"`: height, width, records.
+
+        Args:
+          mixed: whether there may be batches of several buckets.
+        """
         counts = np.bincount(self.places, minlength=len(self.buckets.shapes))
-        listed = self.buckets.listed
+        held = [str(count) if count else "" for count in counts]
+        held[self.buckets.listed :] = ["mixed"] * (mixed and len(held) - self.buckets.listed)
         return ", ".join(
-            f"{height}x{width} ({counts[place] if place < listed else 'mixed'})"
-            for place, (height, width) in enumerate(self.buckets.shapes)
-            if counts[place] or place >= listed
+            f"{height}x{width} ({what})"
+            for (height, width), what in zip(self.buckets.shapes, held)
+            if what
         )
 
 

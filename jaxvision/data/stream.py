@@ -128,7 +128,7 @@ class Stream:
         """`1,437 records of 'train'`, and how many of each class where that needs no reading."""
         text = f"{self.order.count:,} records of {self.spec!r}"
         if self.order.grouping is not None:
-            text = f"{text}, in batches of {self.order.grouping.describe()}"
+            text = f"{text}, in batches of {self.order.grouping.describe(not self.padding)}"
         labels = labels_of(self.source)
         if labels is None:
             return text

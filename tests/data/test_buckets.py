@@ -1,6 +1,7 @@
 """Batches of several shapes: which records share one, in which order, and what they hold."""
 
 import io
+import math
 from collections import Counter
 
 import jax
@@ -235,6 +236,29 @@ def test_batches_have_the_shape_of_their_bucket(photos):
     assert ", 24x24 (mixed)" in stream.describe()
 
 
+@pytest.mark.parametrize(
+    ("shapes", "padding", "pixels"),
+    [
+        (((1344, 1344),), 0.51, 1.0),
+        (((800, 1344), (1344, 800)), 0.17, 0.60),
+        (((800, 1344), (1344, 800), (800, 1088), (1088, 800)), 0.10, 0.55),
+    ],
+)
+def test_what_is_saved_on_photographs(shared_data, shapes, padding, pixels):
+    """docs/data.md has these numbers, of batches of 8."""
+    files = tuple(sorted((shared_data / "coco128_val").rglob("*.jpg")))
+    sizes = image_sizes(sources.Files(files, ("any",)))
+    (step,) = transforms.compose([{"name": "resize_shortest", "buckets": shapes}]).steps
+    found, count, epochs = step.buckets, len(sizes), 10
+    assert count == 128
+    places = np.array([found.of_image(size) for size in sizes])
+    one = Order(count, grouping=Grouping(found, places, 8))
+    batches = [math.prod(found.shapes[one.bucket(8 * k)]) for k in range(epochs * count // 8)]
+    seen = epochs * sum(math.prod(found.resized(size)) for size in sizes)
+    assert 1 - seen / (8 * sum(batches)) == pytest.approx(padding, abs=0.005)
+    assert np.mean(batches) / 1344**2 == pytest.approx(pixels, abs=0.005)
+
+
 def test_threads_processes_and_resuming_change_nothing(photos):
     stream = stream_of(photos).grouped(4)
     whole = host(stream)
@@ -268,6 +292,8 @@ def test_evaluation_has_every_record_once(photos):
         assert not batch["image"][~batch["valid"]].any()
         assert (batch["geometry"][~batch["valid"]] == np.eye(3)).all()
     assert sorted(seen) == list(range(11))
+    assert "in batches of 16x24 (" in stream.describe()
+    assert "mixed" not in stream.describe()
     first = stream.example()
     assert first["valid"].all()
     assert first["image"].shape[1:3] == SIDES[0]
