@@ -4,7 +4,8 @@ import io
 import math
 import threading
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -84,18 +85,47 @@ def open_image(data: bytes, name: str, limit: int = MAX_PIXELS) -> Image.Image:
       CorruptImageError: empty, of unknown format, damaged in its header, or of more pixels than
         `limit`.
     """
-    if not data:
+    return _opened(io.BytesIO(data), name, limit)
+
+
+def size_of(data: bytes | Path, name: str, limit: int = MAX_PIXELS) -> tuple[int, int]:
+    """(height, width) of an encoded image, upright; of a file no more than the header is read.
+
+    Raises:
+      CorruptImageError: see `open_image`.
+      UserError: it is a volume.
+    """
+    try:
+        with io.BytesIO(data) if isinstance(data, bytes) else data.open("rb") as file:
+            if file.read(len(NPY)) == NPY:
+                raise UserError(f"{name} is a volume; an image is expected.")
+            file.seek(0)
+            image = _opened(file, name, limit)
+            # Pillow would look for a PNG's behind the pixels.
+            turn = orientation(image) if image.format != "PNG" or "exif" in image.info else 1
+            if turn > 4 and image.format == "TIFF":  # Pillow turns it with its pixels
+                image, turn = load(image, name), 1
+            width, height = image.size
+    except OSError as error:
+        raise CorruptImageError(name, error.strerror or str(error)) from error
+    return (width, height) if turn > 4 else (height, width)
+
+
+def _opened(file: BinaryIO, name: str, limit: int) -> Image.Image:
+    head = file.read(30)
+    file.seek(0)
+    if not head:
         raise CorruptImageError(name, "the file is empty")
-    if data[:4] == b"RIFF" and data[12:16] == b"VP8X" and len(data) >= 30:
+    if head[:4] == b"RIFF" and head[12:16] == b"VP8X" and len(head) >= 30:
         # Pillow reserves memory for the canvas when it opens the file.
-        width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
+        width, height = (1 + int.from_bytes(head[at : at + 3], "little") for at in (24, 27))
         check_declared((height, width), name, limit)
     try:
         with _unlimited:
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
+            image = Image.open(file, formats=_FORMATS)
     except UnidentifiedImageError as error:
         reason = "no known image format, or cut off in its header"
-        if data[:4] in _TIFF:
+        if head[:4] in _TIFF:
             reason = "a TIFF file of a kind of pixels that is not read, or damaged in its header"
         raise CorruptImageError(name, reason) from error
     except MemoryError:

@@ -165,8 +165,8 @@ class Loader:
     @property
     def batches_per_epoch(self) -> int:
         """Full batches in training, all batches (the last one padded) in evaluation."""
-        count = self.stream.order.count
-        return -(-count // self.batch_size) if self.stream.padding else count // self.batch_size
+        length = self.stream.order.length
+        return -(-length // self.batch_size) if self.stream.padding else length // self.batch_size
 
     def batches(self, start: int = 0, stop: int | None = None) -> Generator[dict[str, jax.Array]]:
         """Batches number `start` (0 = the first of the first epoch) up to `stop`."""

@@ -12,9 +12,12 @@ from jaxvision.data import annotations as kinds_of
 from jaxvision.data import balance, transforms
 from jaxvision.data.annotations import Kind, Settings
 from jaxvision.data.batches import Batch, stack
+from jaxvision.data.buckets import Buckets
 from jaxvision.data.codecs import MAX_PIXELS, CorruptImageError
 from jaxvision.data.decode import Decode, as_decoded, in_memory
 from jaxvision.data.geometry import Geometry
+from jaxvision.data.grouping import NOTHING, Grouping
+from jaxvision.data.image_sizes import image_sizes
 from jaxvision.data.order import Order, record_generator
 from jaxvision.data.sources import Arrays, Selection, Source, open_split
 from jaxvision.data.sources.splits import labels_of
@@ -26,15 +29,20 @@ CORRUPT = "corrupt"  # record index of a replaced record, -1 elsewhere
 LEFT_OUT = "left_out"  # objects of a record that are more than its row holds
 INTERNAL = (CORRUPT, LEFT_OUT)
 
+Shape = tuple[int, int] | None
+
 
 @dataclass(frozen=True)
 class Stream:
     """Record at each position: read, decoded, transformed; corrupt ones replaced or refused.
 
     In training the place of a corrupt record is taken by the next readable one of the order; in
-    evaluation (`padding`) its place is not valid, nor are the positions past the end that fill the
-    last batch. Only there records carry `geometry` f32 [3, 3] and `image_size` i32, which take
-    predictions back to the photograph (`jaxvision.data.geometry`).
+    evaluation (`padding`) its place is not valid, nor are the positions that fill a batch. Only
+    there records carry `geometry` f32 [3, 3] and `image_size` i32, which take predictions back to
+    the photograph (`jaxvision.data.geometry`).
+
+    Of transforms with buckets all records have the shape that holds any, or, where they are
+    `grouped`, that of their batch.
 
     Attributes:
       source: the records.
@@ -61,19 +69,56 @@ class Stream:
     vocabulary: Mapping[str, Any] | None = None
 
     def __getitem__(self, position: int) -> dict[str, Any]:
-        if self.padding and position >= self.order.count:
-            return self._blank
-        record = self._prepare(position)
+        return self._record(position, self._shape([position]))
+
+    def _record(self, position: int, shape: Shape) -> dict[str, Any]:
+        """The record at a position, or what stands for it, of `shape` where there are buckets."""
+        index = self.order(position)[1]
+        if self.padding and (position >= self.order.length or index == NOTHING):
+            return self._blank(shape)
+        record = self._prepare(position, shape)
         if record is not None:
             return {**record, CORRUPT: np.int32(-1)}
-        corrupt = np.int32(self.order(position)[1])
+        corrupt = np.int32(index)
         if self.padding:
-            return {**self._blank, CORRUPT: corrupt}
-        for later in range(position + 1, position + self.order.count):
-            record = self._prepare(later)
+            return {**self._blank(shape), CORRUPT: corrupt}
+        for later in range(position + 1, position + self.order.length):
+            record = self._prepare(later, shape)
             if record is not None:
                 return {**record, CORRUPT: corrupt}
         raise UserError("Every image of the split is unreadable.")
+
+    def grouped(self, batch_size: int) -> "Stream":
+        """The same records in batches of one bucket each, where the transforms have buckets.
+
+        The headers of all images are read for it.
+
+        Args:
+          batch_size: records of a batch, of all processes together.
+
+        Raises:
+          CorruptImageError: a header cannot be read, and corrupt records are not skipped.
+        """
+        if self._buckets is None:
+            return self
+        limit = self.settings.max_image_pixels
+        sizes = image_sizes(self.source, limit, skip=self.on_corrupt == "skip")
+        places = [0 if size is None else self._buckets.of_image(size) for size in sizes]
+        grouping = Grouping(self._buckets, np.array(places), batch_size)
+        return replace(self, order=replace(self.order, grouping=grouping))
+
+    @property
+    def _buckets(self) -> Buckets | None:
+        return None if self.transform is None else self.transform.buckets
+
+    def _shape(self, positions: Sequence[int]) -> Shape:
+        """The shape that holds the batches of these positions; None without buckets."""
+        if self._buckets is None:
+            return None
+        if self.order.grouping is None:
+            return self._buckets.whole
+        places = {self.order.bucket(position) for position in positions}
+        return self._buckets.shapes[self._buckets.together(places)]
 
     def name(self, record: Mapping[str, Any]) -> str:
         """The name of a record that this stream gave."""
@@ -82,6 +127,8 @@ class Stream:
     def describe(self) -> str:
         """`1,437 records of 'train'`, and how many of each class where that needs no reading."""
         text = f"{self.order.count:,} records of {self.spec!r}"
+        if self.order.grouping is not None:
+            text = f"{text}, in batches of {self.order.grouping.describe(not self.padding)}"
         labels = labels_of(self.source)
         if labels is None:
             return text
@@ -97,7 +144,7 @@ class Stream:
             f"({names[many]})"
         )
 
-    def _prepare(self, position: int) -> dict[str, Any] | None:
+    def _prepare(self, position: int, shape: Shape) -> dict[str, Any] | None:
         """The record ready to be batched, or None if it is corrupt and may be skipped."""
         epoch, index = self.order(position)
         name = self.source.name(index)
@@ -113,7 +160,7 @@ class Stream:
             record["geometry"] = Geometry.identity(size)
         rng = record_generator(self.order.seed, epoch, index)
         if self.transform is not None:
-            record = self.transform(record, rng)
+            record = self.transform(record, rng, shape)
         geometry = record.pop("geometry", None)
         if self.padding:
             record["geometry"] = geometry.as_array()
@@ -136,11 +183,19 @@ class Stream:
         record[LEFT_OUT] = np.int32(left_out)
         return record
 
-    @cached_property
-    def _blank(self) -> dict[str, Any]:
+    def _blank(self, shape: Shape) -> dict[str, Any]:
         """A row that stands for no record, with the shapes of the first readable one."""
-        for position in range(self.order.count):
-            record = self._prepare(position)
+        if shape not in self._blanks:
+            self._blanks[shape] = self._new_blank(shape)
+        return self._blanks[shape]
+
+    @cached_property
+    def _blanks(self) -> dict[Shape, dict[str, Any]]:
+        return {}
+
+    def _new_blank(self, shape: Shape) -> dict[str, Any]:
+        for position in self.order.held():
+            record = self._prepare(position, shape)
             if record is not None:
                 blank = {key: np.zeros_like(value)[()] for key, value in record.items()}
                 for kind in self.kinds:
@@ -155,10 +210,18 @@ class Stream:
         """Whether batches are gathered from one array, without a loop over records."""
         return isinstance(self.source, Arrays) and self.transform is None
 
+    def example(self) -> Batch:
+        """A batch of one record, of the shape that holds all of the training's; in evaluation, of
+        the first batch's."""
+        if self._buckets is None or self.padding:
+            return self.batch([0])
+        return stack([self._record(0, self._buckets.whole)], self.name)
+
     def batch(self, positions: Sequence[int]) -> Batch:
         """The records at `positions`, stacked."""
         if not isinstance(self.source, Arrays) or self.transform is not None:
-            return stack([self[position] for position in positions], self.name)
+            shape = self._shape(positions)
+            return stack([self._record(position, shape) for position in positions], self.name)
         valid = np.asarray(positions) < (self.order.count if self.padding else np.inf)
         indices = self.order.indices(positions) * valid
         images = self.source.images[indices]

@@ -31,6 +31,8 @@ def open_loader(
 ) -> Loader:
     """Batches of a split over the mesh, shuffled for training or padded for evaluation.
 
+    Where transforms have buckets, each batch has the shape of one.
+
     Args:
       config: of the run.
       split: as `data.train`.
@@ -52,7 +54,7 @@ def open_loader(
     )
     size = config.train.batch_size if train else config.eval.batch_size or config.train.batch_size
     return Loader(
-        stream,
+        stream.grouped(size),
         size,
         mesh.batch_sharding(devices),
         threads=config.data.threads,
@@ -111,8 +113,8 @@ def facts_of(config: ConfigDict, loader: Loader) -> Facts:
 
 
 def spec_of(loader: Loader) -> Spec:
-    """A batch of the loader as shapes, on the loader's devices."""
-    batch = loader.stream.batch([0])
+    """A batch of the loader as shapes, on the loader's devices; see `Stream.example`."""
+    batch = loader.stream.example()
     return {
         key: jax.ShapeDtypeStruct(
             (loader.batch_size, *value.shape[1:]), jnp.dtype(value.dtype), sharding=loader.sharding

@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -48,6 +48,11 @@ def use_cache(setting: str) -> Path | None:
         compilation_cache.reset_cache()  # JAX looks at the setting only once
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
     return folder
+
+
+def shapes_of(batch: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a compiled function depends on of a batch, to be looked up by."""
+    return tuple(sorted((key, value.shape) for key, value in batch.items()))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Exact evaluation over a split: padded batches, sums on the device, rows on the host."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -11,12 +11,13 @@ from jaxvision.tasks.base import Sums, Task
 from jaxvision.train import compilation
 from jaxvision.train.step import EVALUATION, stream
 
+_RECORD = "record"  # of a row: the index of its record
 _FOLD_EVERY = 64  # batches summed on the device before 64-bit sums on the host, ...
 _FOLD_ABOVE = 2**30  # ... or fewer, of so many elements that counts might overflow 32 bits
 
 
 class Evaluator:
-    """Evaluates a task; compiled once for all splits of one batch shape.
+    """Evaluates a task; compiled once for each shape of batches.
 
     Args:
       task: whose `evaluate` and `score` are meant.
@@ -34,7 +35,7 @@ class Evaluator:
         def step(variables: Any, batch: Any, number: Any) -> tuple[Sums, dict[str, Any]]:
             sums, rows = task.evaluate(variables, batch, jax.random.fold_in(key, number))
             if rows:
-                rows = {**rows, "valid": batch["valid"]}
+                rows = {**rows, "valid": batch["valid"], _RECORD: batch["image_id"]}
             return sums, rows
 
         self.step = jax.jit(step, compiler_options=compilation.compiler_options())
@@ -73,12 +74,22 @@ class Evaluator:
         result = metrics.compute(sums)
         self.rows = {}
         if kept:
-            self.rows = {key: np.concatenate([part[key] for part in kept]) for key in kept[0]}
+            self.rows = _in_order(kept)
             result |= self.task.score(self.rows)
         return result, sums
 
 
 _add = jax.jit(metrics.add)
+
+
+def _in_order(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The rows of all batches, in the order of the records, whichever batches these were in."""
+    records = np.concatenate([part.pop(_RECORD) for part in parts])
+    rows = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    if np.all(records[1:] > records[:-1]):
+        return rows
+    order = np.argsort(records)
+    return {key: value[order] for key, value in rows.items()}
 
 
 def _on_host(rows: dict[str, jax.Array]) -> dict[str, np.ndarray]:

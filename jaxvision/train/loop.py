@@ -24,7 +24,7 @@ from jaxvision.train.log import NotFiniteError, Trace, TrainLog
 from jaxvision.train.pictures import Pictures
 from jaxvision.train.preemption import Preemption
 from jaxvision.train.progress import Progress, Watched, react
-from jaxvision.train.setup import Setup, prepare
+from jaxvision.train.setup import Setup, prepare, sizes_checked
 from jaxvision.train.state import TrainState
 from jaxvision.train.weights import chooses, spec_to_json
 from jaxvision.train.writers import Writers
@@ -66,7 +66,9 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     evaluator = Evaluator(task, config.seed)
     # As they will be placed: otherwise the evaluation is traced once more for its first batch.
     placed = setup.state.variables(averaged=True)
-    given = evaluator.names(placed, beginning.spec_of(data.validation))
+    evaluated = beginning.spec_of(data.validation)
+    with sizes_checked(config, data.spec, evaluated):
+        given = evaluator.names(placed, evaluated)
     watched = Watched.of(config, task, given)
     folder.check(workdir, config, data.facts)
 
@@ -101,6 +103,7 @@ class _Training:
         self.setup, self.evaluator, self.watched = setup, evaluator, watched
         self.checkpoints, self.task = checkpoints, setup.task
         self.state: TrainState | None = None
+        self.steps: dict[Any, compilation.Compiled] = {}  # by shapes of their batches
         self.news = [news]
         self.progress = Progress(records=data.train.stream.order.count)
         if (found := beginning.restored(checkpoints, setup, data)) is not None:
@@ -125,7 +128,7 @@ class _Training:
         total, save_every = self.plan.total, self.plan.save_every
         batches = self.data.train.batches(self.start, total)
         batch = next(batches, None)
-        train_step = self._compiled(batch)
+        self._begin(batch)
         leaving = False
         trace = Trace(self.config.train.profile, self.workdir / "profile")
         with Preemption() as stop, self.console:
@@ -139,8 +142,9 @@ class _Training:
                     if self.step > self.start and (ending or new_best or save_due):
                         with stop.writing():
                             self._save()
-                    if ending or train_step is None:
+                    if ending or batch is None:
                         break
+                    train_step = self._step_for(batch)
                     trace.before(self.step + 1, self._state)
                     self.state, sums = train_step.call(self.state, batch)
                     self.step += 1
@@ -165,26 +169,38 @@ class _Training:
         assert self.state is not None  # from the first step on
         return self.state
 
-    def _compiled(self, batch: Any) -> compilation.Compiled | None:
-        """The training step, None if no batch is left; draws the state where there is none yet."""
-        say, size = self.console.say, self.config.train.batch_size
+    def _begin(self, batch: Any) -> None:
+        """Compiles the step for the first batch, if one is left; draws a state where none is."""
+        say = self.console.say
         for line in beginning.describe(self.config, self.task, self.setup, self.data, self.plan):
             say(line)
         for line in filter(None, self.news):
             say(line)
-        step = None
         if batch is not None and not self.progress.stopped:
             with self.console.waiting("Compiling the training step"):
                 if self.state is None:
                     self.state, step = self.setup.begin(batch)
                 else:
                     step = self.setup.compile_step(batch)
-        if step is not None:
-            flops = f", {step.flops / size / 1e9:.3g} GFLOP an image"
-            say(f"Compiled the training step in {step.seconds:.1f} s{flops}")
+            self._keep(step, batch)
         if self.start:
             say(f"Resumed {self.workdir} at step {self.start} of {self.plan.total}")
-        return step
+
+    def _step_for(self, batch: Any) -> compilation.Compiled:
+        """The training step for batches of this shape, compiled when the first of these comes."""
+        shapes = compilation.shapes_of(batch)
+        if shapes not in self.steps:
+            with self.log.pause():
+                self._keep(self.setup.compile_step(batch), batch)
+        return self.steps[shapes]
+
+    def _keep(self, step: compilation.Compiled, batch: Any) -> None:
+        self.steps[compilation.shapes_of(batch)] = step
+        of = ""
+        if len(self.steps) > 1:
+            of = f" for images of {'x'.join(map(str, batch['image'].shape[1:3]))}"
+        flops = f"{step.flops / self.config.train.batch_size / 1e9:.3g} GFLOP an image"
+        self.console.say(f"Compiled the training step{of} in {step.seconds:.1f} s, {flops}")
 
     def _owes_evaluation(self) -> bool:
         every, step = self.plan.evaluate_every, self.step

@@ -1,5 +1,6 @@
 """Pictures that a run draws of its own predictions or samples, as its task reports them."""
 
+from itertools import islice
 from typing import Any
 
 import jax
@@ -46,6 +47,6 @@ class Pictures:
     def draw(self, variables: Any, loader: Loader) -> np.ndarray:
         """uint8 [h, w, 3]."""
         records = loader.stream
-        batch = records.batch(range(min(self._count, records.order.count)))
+        batch = records.batch(list(islice(records.order.held(), self._count)))
         outputs = jax.device_get(self._predict(variables, batch, self._key))
         return self._report.picture(self._task, batch, outputs)

@@ -1,15 +1,18 @@
 """What a run settles before its first step: the update, the state's shape, the compiled step."""
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import jax
+from flax.errors import ScopeParamShapeError
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from jaxvision.errors import UserError
 from jaxvision.tasks.base import Spec, Task
 from jaxvision.train import compilation, mesh, optimizer
 from jaxvision.train.memory import garbage_waits
@@ -67,7 +70,11 @@ class Setup:
 
     @garbage_waits()
     def compile_step(self, batch: Any) -> compilation.Compiled:
-        """The training step, for batches like this one; it takes over the state's memory."""
+        """The training step, for batches like this one; it takes over the state's memory.
+
+        Raises:
+          UserError: parameters depend on the size of images, which is another than that of `spec`.
+        """
         step = make_train_step(
             self.task,
             self.groups,
@@ -76,9 +83,10 @@ class Setup:
             ema=self.config.optimizer.ema,
             freeze_statistics=self.config.optimizer.freeze_statistics,
         )
-        return compilation.compile_now(
-            step, self.state, batch, donate=(0,), out_shardings=(self.shardings, None)
-        )
+        with sizes_checked(self.config, self.spec, batch):
+            return compilation.compile_now(
+                step, self.state, batch, donate=(0,), out_shardings=(self.shardings, None)
+            )
 
     def _fresh(self, variables: dict[str, Any]) -> TrainState:
         return _fresh_state(self.config, self.task, self.groups, variables)
@@ -93,6 +101,30 @@ def _fresh_state(
         ema=config.optimizer.ema > 0,
         training_collections=task.training_collections,
     )
+
+
+@contextlib.contextmanager
+def sizes_checked(config: ConfigDict, spec: Spec, batch: Mapping[str, Any]) -> Iterator[None]:
+    """Inside, the network is traced for a batch.
+
+    Args:
+      config: of the run.
+      spec: that the network's parameters are for.
+      batch: arrays, or shapes.
+
+    Raises:
+      UserError: parameters depend on the size of images, which is another in the batch.
+    """
+    try:
+        yield
+    except ScopeParamShapeError as error:
+        if "image" not in spec or spec["image"].shape[1:] == batch["image"].shape[1:]:
+            raise
+        own, other = ("x".join(map(str, of["image"].shape[1:-1])) for of in (spec, batch))
+        raise UserError(
+            f"{config.model.name} has parameters for images of {own}, and does not take those of "
+            f"{other} too: {error}"
+        ) from error
 
 
 @garbage_waits()

@@ -119,8 +119,29 @@ def test_evaluation_can_be_cancelled():
 
 def test_rows_go_to_the_host_without_those_that_fill_a_batch():
     batches = [
-        {"number": jnp.arange(4.0) + 4 * k, "valid": jnp.arange(4) < (4 if k < 2 else 1)}
+        {
+            "number": jnp.arange(4.0) + 4 * k,
+            "valid": jnp.arange(4) < (4 if k < 2 else 1),
+            "image_id": jnp.arange(4) + 4 * k,
+        }
         for k in range(3)
     ]
     result, _ = Evaluator(Fixed({}), 0)(None, iter(batches))
     assert result == {"rows": 9, "total": sum(range(9))}
+
+
+def test_rows_are_in_the_order_of_the_records_whatever_their_batches():
+    evaluator = Evaluator(Fixed({}), 0)
+    evaluator(
+        None,
+        iter(
+            {
+                "number": 10.0 * jnp.array(records),
+                "valid": jnp.array(records) >= 0,
+                "image_id": jnp.array(records),
+            }
+            for records in ([1, 4, -1], [0, 2, 3])
+        ),
+    )
+    assert evaluator.rows["number"].tolist() == [0, 10, 20, 30, 40]
+    assert evaluator.rows.keys() == {"number"}

@@ -30,7 +30,7 @@ from jaxvision.data.sources.files import (
 from jaxvision.data.sources.idx import Arrays, idx, idx_files, read_idx
 from jaxvision.data.sources.lsp import lsp
 from jaxvision.data.sources.panoptic import panoptic
-from jaxvision.data.sources.splits import Selection, Source, base_splits, cut, image_id
+from jaxvision.data.sources.splits import Selection, Source, base_splits, cut, image_file, image_id
 from jaxvision.data.sources.table import table
 from jaxvision.data.sources.tfds import Tfds, tfds, tfds_builder
 from jaxvision.data.sources.voc import voc
@@ -73,6 +73,7 @@ __all__ = [
     "cut",
     "describe",
     "idx_files",
+    "image_file",
     "image_folder",
     "image_id",
     "images_below",

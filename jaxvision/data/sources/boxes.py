@@ -80,6 +80,9 @@ class BoxFiles:
     def name(self, index: int) -> str:
         return str(self.images[index])
 
+    def image_file(self, index: int) -> Path:
+        return self.images[index]
+
     def image_id(self, index: int) -> Any:
         """What the data set calls an image: COCO's id, else its file's name without suffix."""
         return self.image_ids[index] if self.image_ids else self.images[index].stem

@@ -160,6 +160,9 @@ class Scenes:
     def name(self, index: int) -> str:
         return str(self.images[index])
 
+    def image_file(self, index: int) -> Path:
+        return self.images[index]
+
     def image_id(self, index: int) -> Any:
         return self.images[index].stem.removesuffix("_leftImg8bit")
 

@@ -50,6 +50,9 @@ class Files:
     def name(self, index: int) -> str:
         return str(self.images[index])
 
+    def image_file(self, index: int) -> Path:
+        return self.images[index]
+
 
 def read_file(path: Path) -> bytes:
     """The contents of the file of an image or mask.

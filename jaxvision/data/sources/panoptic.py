@@ -126,6 +126,9 @@ class PanopticFiles:
     def image_id(self, index: int) -> Any:
         return self.objects.image_id(index)
 
+    def image_file(self, index: int) -> Path:
+        return self.objects.image_file(index)
+
 
 @dataclass(frozen=True, eq=False)
 class _Content:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Protocol
 
@@ -15,8 +16,8 @@ class Source(Protocol):
     """Random access over encoded records.
 
     A source may also have `facts` (`jaxvision.data.facts.Facts`): what it says of its key points,
-    `image_id(index)`: what its data set calls an image, and `captions()`: those of every record,
-    where images need not be read for them.
+    `image_id(index)`: what its data set calls an image, `image_file(index)`: the file of an image,
+    and `captions()`: those of every record, where images need not be read for them.
     """
 
     @property
@@ -56,11 +57,20 @@ class Selection:
     def image_id(self, index: int) -> Any:
         return image_id(self.source, int(self.indices[index]))
 
+    def image_file(self, index: int) -> Path | None:
+        return image_file(self.source, int(self.indices[index]))
+
 
 def image_id(source: Source, index: int) -> Any:
     """What the data set calls the image of a record, COCO's id for one; else the record's index."""
     known = getattr(source, "image_id", None)
     return index if known is None else known(index)
+
+
+def image_file(source: Source, index: int) -> Path | None:
+    """The file of a record's image; None where the source has no files."""
+    known = getattr(source, "image_file", None)
+    return None if known is None else known(index)
 
 
 def labels_of(source: Source) -> np.ndarray | None:
@@ -168,6 +178,10 @@ class _Joined:
     def image_id(self, index: int) -> Any:
         part, offset = self._locate(index)
         return part.image_id(offset)
+
+    def image_file(self, index: int) -> Path | None:
+        part, offset = self._locate(index)
+        return part.image_file(offset)
 
 
 def _concatenate(selections: Sequence[Selection]) -> _Joined:

@@ -9,12 +9,15 @@ import numpy as np
 
 from jaxvision.data import options
 from jaxvision.data.annotations import KINDS, Kind
+from jaxvision.data.buckets import Buckets
 from jaxvision.data.geometry import Geometry
 from jaxvision.errors import UserError
 from jaxvision.registry import Registry
 
 Record = dict[str, Any]
 Size = int | Sequence[int]
+
+SHAPE = "batch_shape"  # of a record: (height, width) of its batch, for a step with buckets
 
 
 class Drawn(NamedTuple):
@@ -43,7 +46,7 @@ class Transform:
 
     Attributes:
       function: `(record, rng, *, parameters)`, or of a factory `(*, parameters) -> Step`, called
-        once when the configuration is read.
+        once when the configuration is read; what it gives may have `buckets`.
       random: whether it draws random numbers, or a function of its parameters that says so.
     """
 
@@ -111,16 +114,30 @@ class Pipeline:
       steps: the transforms, their parameters bound.
       kinds: the annotations that have to follow.
       random: whether any of them draws random numbers.
+      buckets: shapes to which images are padded; None where transforms have no `buckets`.
     """
 
     steps: tuple[Step, ...]
     kinds: tuple[Kind, ...]
     random: bool
+    buckets: Buckets | None = None
 
-    def __call__(self, record: Record, rng: np.random.Generator) -> Record:
+    def __call__(
+        self, record: Record, rng: np.random.Generator, shape: tuple[int, int] | None = None
+    ) -> Record:
+        """The record, moved.
+
+        Args:
+          record: an image with its annotations.
+          rng: of the record.
+          shape: (height, width) of its batch, of transforms with buckets; None: of its own bucket.
+        """
+        if shape is not None:
+            record = {**record, SHAPE: shape}
         for step in self.steps:
             drawn = step(record, rng)
             record = move(record, drawn, self.kinds) if isinstance(drawn, Drawn) else drawn
+        record.pop(SHAPE, None)
         return record
 
 
@@ -132,9 +149,11 @@ def compose(steps: Sequence[Mapping[str, Any]], kinds: Sequence[Kind] | None = N
       kinds: of the annotations that records may have (None: all that there are).
 
     Raises:
-      UserError: unknown transform or parameter, or a required parameter is missing.
+      UserError: unknown transform or parameter, a required parameter is missing, or another
+        transform comes before one with buckets.
     """
-    bound, random = [], False
+    bound: list[Step] = []
+    random, buckets = False, None
     for step in steps:
         parameters = dict(step)
         name = parameters.pop("name", "")
@@ -142,8 +161,15 @@ def compose(steps: Sequence[Mapping[str, Any]], kinds: Sequence[Kind] | None = N
         options.check(f"transform {name!r}", "parameter", transform.function, parameters)
         bound.append(transform.bind(parameters))
         random |= transform.random(parameters)
+        own = getattr(bound[-1], "buckets", None)
+        if own is not None and len(bound) > 1:
+            raise UserError(
+                f"Transform {name!r} has buckets, to which images go by the sizes of their files; "
+                f"it has to come before {steps[0]['name']!r}."
+            )
+        buckets = buckets or own
     placed = [kind for kind in (KINDS.values() if kinds is None else kinds) if kind.placed]
-    return Pipeline(tuple(bound), tuple(placed), random)
+    return Pipeline(tuple(bound), tuple(placed), random, buckets)
 
 
 def image_size(record: Record) -> tuple[int, int]:

@@ -58,6 +58,9 @@ def views(*, views: Mapping[str, Mapping[str, Any]], keep_image: bool = False) -
         count = view["count"]
         if not isinstance(count, int) or count < 1:
             raise UserError(f"View {name!r} has the count {count!r}; expected 1 or more.")
-        pipelines[f"views_{name}"] = (count, compose(view["transforms"], ()))
+        pipeline = compose(view["transforms"], ())
+        if pipeline.buckets is not None:
+            raise UserError(f"View {name!r} has buckets; all views have one shape.")
+        pipelines[f"views_{name}"] = (count, pipeline)
 
     return _Views(pipelines, keep_image)
