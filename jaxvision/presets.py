@@ -146,7 +146,10 @@ def coco_recipe(config: ConfigDict) -> None:
     config.data.test = "val"
     config.data.classes = COCO_CLASSES
     config.data.mean, config.data.std = IMAGENET_MEAN, IMAGENET_STD
-    config.data.train_transforms = config.data.eval_transforms = ({"name": "resize_shortest"},)
+    shapes = ((800, 1088), (1088, 800), (800, 1344), (1344, 800))  # a square would be half padding
+    config.data.train_transforms = config.data.eval_transforms = (
+        {"name": "resize_shortest", "buckets": shapes},
+    )
     config.data.augment = ({"name": "flip_horizontal"},)
     config.model.encoder_weights = "default"
     config.optimizer.name = "sgd"
