@@ -316,13 +316,14 @@ def usual(name: str, classes: int) -> Published:
       classes: how many the file has.
     """
     entry = models.variant(name)
-    if (entry.finds_objects or entry.role == "captioning") and published(name):
-        # Its classifier has as many outputs as the reference makes of the classes or tokens.
-        return next(iter(published(name).values()))
+    known = next(iter(published(name).values()), None)
+    if known is not None and (entry.finds_objects or known.tokenizer):
+        # Its classifier has as many outputs as the reference makes of the classes, or of tokens.
+        return known
     if entry.role != "segmentation":
         return Published(size=entry.input_shape[0], classes=classes)
     ordinary = Published(size=entry.input_shape[0], crop=0, classes=0)
-    about = next(iter(published(name).values()), ordinary)
+    about = known or ordinary
     return replace(about, classes=classes, labels=about.labels * (classes == about.classes))
 
 
