@@ -170,6 +170,7 @@ def test_two_processes_follow_one(single, tmp_path):
         "detection/shapes.py",
         "instances/shapes.py",
         "pose/shapes.py",
+        "captioning/shapes.py",
     ],
 )
 def test_other_tasks_train_on_eight_devices_and_two_processes(config, tmp_path):
