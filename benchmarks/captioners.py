@@ -10,7 +10,6 @@ batches of 32. docs/images/captioners.jpg has some scenes with what each network
 The table is printed as Markdown, over what captions say that look at no image.
 """
 
-import argparse
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -21,15 +20,15 @@ import jax
 import numpy as np
 from PIL import Image
 from report import machine, table
-from trained import ended, learning_seconds, predicting_seconds
+from trained import all_runs, arguments, learning_seconds, predicting_seconds
 
-from jaxvision import plugins, runs
+from jaxvision import runs
 from jaxvision.data.annotations.caption import texts_of
 from jaxvision.data.sources import open_split
 from jaxvision.metrics.captioning import bleu, cider, words
 from jaxvision.presets import CAPTIONERS
-from jaxvision.tasks import configuration, pictures
-from jaxvision.train import mesh, run
+from jaxvision.tasks import pictures
+from jaxvision.train import mesh
 from jaxvision.train.beginning import open_loader
 from jaxvision.train.evaluation import Evaluator
 from jaxvision.train.writers import write_atomically
@@ -102,9 +101,10 @@ def captions_in(config: Any, split: str) -> list[str]:
 
 def draw(workdir: Path, results: dict[str, dict[str, Any]]) -> None:
     """Some test scenes over what is true of them and what each network says."""
-    config = runs.open(workdir, "latest").config.copy_and_resolve_references()
-    facts = runs.open(workdir, "latest").facts
-    loader = open_loader(config, config.data.test, mesh.make(config), train=False, facts=facts)
+    trained = runs.open(workdir, "latest")
+    config = trained.config.copy_and_resolve_references()
+    devices = mesh.make(config)
+    loader = open_loader(config, config.data.test, devices, train=False, facts=trained.facts)
     images = np.asarray(next(iter(loader.batches()))["image"])[:SCENES]
     images = images.repeat(4, 1).repeat(4, 2)
     truth = captions_in(config, config.data.test)[:SCENES]
@@ -151,32 +151,16 @@ def markdown(results: dict[str, dict[str, Any]], blind: dict[str, dict[str, floa
 
 
 def main() -> None:
-    networks = [name for name in CAPTIONERS if name in plugins.import_file(CONFIG).OPTIONS]
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
-    parser.add_argument("--only", nargs="+", choices=networks, metavar="NAME")
-    parser.add_argument("--ended", action="store_true", help="train none")
-    options = parser.parse_args()
+    options = arguments(__doc__.splitlines()[0], CAPTIONERS)
     results = json.loads(RESULTS.read_text())["networks"] if RESULTS.is_file() else {}
-    workdir, blind = None, {}
-    for name in options.only or networks:
-        place = options.runs / f"captions_{name}"
-        metrics = ended(place)
-        if metrics is None:
-            if options.ended:
-                continue
-            run(configuration.load(f"{CONFIG}:{name}"), place)
-            metrics = ended(place)
-            assert metrics is not None
-        workdir, blind = place, blind or without_images(place)
-        results[name] = {**{key: metrics[key] for key in ("step", *WATCHED)}, **result(place)}
+    blind: dict[str, dict[str, float]] = {}
+    for name, workdir, metrics in all_runs(options, CAPTIONERS, CONFIG, "captions"):
+        blind = blind or without_images(workdir)
+        results[name] = {**{key: metrics[key] for key in ("step", *WATCHED)}, **result(workdir)}
         content = {"machine": machine(), "networks": results, "without_images": blind}
         write_atomically(RESULTS, json.dumps(content, indent=1) + "\n")
-        draw(place, results)
-        jax.clear_caches()
+        draw(workdir, results)
         print(f"{name}: BLEU-4 {metrics['bleu4']:.3f}, CIDEr {metrics['cider']:.2f}", flush=True)
-    if workdir is None:
-        return
     print(markdown(results, blind))
 
 

@@ -9,7 +9,6 @@ of loss and gradients, and of boxes, in batches of 32. docs/images/detectors.jpg
 truth and one for each network of that file, in its order. The table is printed as Markdown.
 """
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,12 +18,11 @@ import jax
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from report import machine, table
-from trained import ended, learning_seconds, predicting_seconds
+from trained import all_runs, arguments, learning_seconds, predicting_seconds
 
 from jaxvision import plugins, runs, tasks
 from jaxvision.inspect import layers, totals
-from jaxvision.tasks import configuration
-from jaxvision.train import mesh, run
+from jaxvision.train import mesh
 from jaxvision.train.beginning import open_loader
 from jaxvision.train.writers import write_atomically
 
@@ -119,22 +117,10 @@ def markdown(results: dict[str, dict[str, Any]]) -> str:
 
 def main() -> None:
     networks = plugins.import_file(CONFIG).NETWORKS
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
-    parser.add_argument("--only", nargs="+", choices=networks, metavar="NAME")
-    parser.add_argument("--ended", action="store_true", help="train none")
-    options = parser.parse_args()
+    options = arguments(__doc__.splitlines()[0], networks)
     results = json.loads(RESULTS.read_text())["networks"] if RESULTS.is_file() else {}
     rows = rows_before(list(results))
-    for name in options.only or networks:
-        workdir = options.runs / f"shapes_{name}"
-        metrics = ended(workdir)
-        if metrics is None:
-            if options.ended:
-                continue
-            run(configuration.load(f"{CONFIG}:{name}"), workdir)
-            metrics = ended(workdir)
-            assert metrics is not None
+    for name, workdir, metrics in all_runs(options, networks, CONFIG, "shapes"):
         one = result(workdir)
         truth, found = zip(*one.pop("scenes"))
         rows = {**rows, "truth": row("truth", truth), name: row(name, found)}
@@ -142,7 +128,6 @@ def main() -> None:
         content = {"machine": machine(), "networks": results}
         write_atomically(RESULTS, json.dumps(content, indent=1) + "\n")
         draw({name: rows[name] for name in ("truth", *results)})
-        jax.clear_caches()
         print(f"{name}: AP {metrics['ap']:.3f}, AP50 {metrics['ap50']:.3f}", flush=True)
     print(markdown(results))
 

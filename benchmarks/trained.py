@@ -1,12 +1,15 @@
 """What the comparisons of trained networks share: their metrics, and how fast they are."""
 
+import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from jaxvision.tasks import configuration
+from jaxvision.train import run
 from jaxvision.train.compilation import compiler_options
 from jaxvision.train.writers import read_metrics
 
@@ -48,3 +51,35 @@ def predicting_seconds(trained: Any, batch: dict[str, Any]) -> float:
     """Of what is found in a batch."""
     find = jax.jit(trained.task.predict, compiler_options=compiler_options())
     return seconds(lambda: find(trained.variables, batch, jax.random.key(0)))
+
+
+def arguments(about: str, networks: Iterable[str]) -> argparse.Namespace:
+    """Of a command that trains networks, or some, in a folder of runs."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
+    parser.add_argument("--only", nargs="+", choices=networks, metavar="NAME")
+    parser.add_argument("--ended", action="store_true", help="train none")
+    return parser.parse_args()
+
+
+def all_runs(
+    options: argparse.Namespace, networks: Iterable[str], config: Path, prefix: str
+) -> Iterator[tuple[str, Path, dict[str, Any]]]:
+    """(network, folder of its run, metrics), each trained to its end or left out.
+
+    Args:
+      options: of `arguments`.
+      networks: variants of the configuration.
+      config: its file.
+      prefix: of the folders' names.
+    """
+    for name in options.only or networks:
+        workdir = options.runs / f"{prefix}_{name}"
+        metrics = ended(workdir)
+        if metrics is None and not options.ended:
+            run(configuration.load(f"{config}:{name}"), workdir)
+            metrics = ended(workdir)
+            assert metrics is not None
+        if metrics is not None:
+            yield name, workdir, metrics
+            jax.clear_caches()

@@ -1,5 +1,8 @@
 """What several configuration files say alike."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from ml_collections import ConfigDict
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -234,6 +237,19 @@ CAPTIONERS = (
     "vit_transformer",
     "vit_gpt2",
 )
+
+
+def captioner_options(
+    recurrent: Mapping[str, Any],
+    attention: Mapping[str, Any],
+    transformer: Mapping[str, Any],
+    vit: Mapping[str, Any],
+) -> dict[str, dict[str, Any]]:
+    """Options of each of the networks of captions, by their kinds."""
+    kinds = (recurrent,) * 2 + (attention,) * 3 + (transformer, {**vit, "pre_norm": True}, vit)
+    return {name: dict(options) for name, options in zip(CAPTIONERS, kinds, strict=True)}
+
+
 # One of a few steps, whose programs are soon compiled.
 TINY_CAPTIONER = {
     "encoder": "resnet18",

@@ -23,6 +23,7 @@ from jaxvision.presets import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     caption_shapes,
+    captioner_options,
     learn_captions,
 )
 from jaxvision.tasks import default_config
@@ -32,16 +33,7 @@ _RECURRENT = {**_MAP, "width": 128, "hidden": 256}
 _ATTENTION = {**_RECURRENT, "attention_width": 128}
 _TRANSFORMER = {"width": 128, "depth": 2, "num_heads": 4, "hidden": 256, "dropout": 0.3}
 _VIT = {"encoder": "vit_small_patch16_224", **_TRANSFORMER, "max_tokens": 32}
-OPTIONS = {
-    "nic": _RECURRENT,
-    "cnn_rnn": _RECURRENT,
-    "show_attend_tell": _ATTENTION,
-    "hard_attention": _ATTENTION,
-    "cnn_self_attention": _ATTENTION,
-    "cnn_transformer": {**_MAP, **_TRANSFORMER},
-    "vit_transformer": {**_VIT, "pre_norm": True},
-    "vit_gpt2": _VIT,
-}
+OPTIONS = captioner_options(_RECURRENT, _ATTENTION, {**_MAP, **_TRANSFORMER}, _VIT)
 
 
 def get_config(variant: str = "") -> ConfigDict:

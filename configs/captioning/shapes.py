@@ -21,7 +21,7 @@ what they reach. Scenes are not mirrored: sentences know left from right.
 from ml_collections import ConfigDict
 
 from jaxvision.config import check_variant
-from jaxvision.presets import CAPTIONERS, caption_shapes, learn_captions
+from jaxvision.presets import CAPTIONERS, caption_shapes, captioner_options, learn_captions
 from jaxvision.tasks import default_config
 
 _MAP = {"encoder": "resnet18", "encoder_options": {"depths": (2, 2, 2), "output_stride": 8}}
@@ -34,16 +34,7 @@ _VIT = {
     **_TRANSFORMER,
     "max_tokens": 48,
 }
-OPTIONS = {
-    "nic": _RECURRENT,
-    "cnn_rnn": _RECURRENT,
-    "show_attend_tell": _ATTENTION,
-    "hard_attention": _ATTENTION,
-    "cnn_self_attention": _ATTENTION,
-    "cnn_transformer": {**_MAP, **_TRANSFORMER},
-    "vit_transformer": {**_VIT, "pre_norm": True},
-    "vit_gpt2": _VIT,
-}
+OPTIONS = captioner_options(_RECURRENT, _ATTENTION, {**_MAP, **_TRANSFORMER}, _VIT)
 EPOCHS = {"vit_transformer": 12, "vit_gpt2": 12}  # of the others 6
 
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
+from jaxvision.models.variant import Variant
 from jaxvision.ops.decoding import Cache
 
 Memory = dict[str, Array]
@@ -66,3 +67,22 @@ class Captioner(nn.Module):
 
     def step(self, cache: Cache, token: Int[Array, " b"]) -> tuple[Float[Array, "b v"], Cache]:
         return self.decoder.step(cache, token)
+
+
+def recurrent(module: type[Captioner], paper: str, **options: Any) -> Variant:
+    """A network of our own reference, on the maps of a ResNet-50, whose layers of words are these.
+
+    Args:
+      module: of the same name as the reference.
+      paper: authors and year, and the address.
+      options: fields of the module.
+    """
+    return Variant(
+        module,
+        {"encoder": "resnet50", **options},
+        f"tests/parity/networks/captioning.py {module.__name__}",
+        paper=paper,
+        inputs=("image", "tokens"),
+        classifier=("decoder.classifier", "decoder.embed"),
+        first="encoder.conv1",
+    )

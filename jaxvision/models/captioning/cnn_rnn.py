@@ -16,8 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxvision.layers.linear import Dense
 from jaxvision.layers.recurrent import RNNCell, State
-from jaxvision.models.captioning.captioner import Captioner, Memory
-from jaxvision.models.variant import Variant
+from jaxvision.models.captioning.captioner import Captioner, Memory, recurrent
 from jaxvision.ops.decoding import Cache
 
 
@@ -83,14 +82,4 @@ class CnnRnn(Captioner):
         self.decoder = Decoder(self.num_classes, self.width, self.hidden, self.dropout, self.dtype)
 
 
-VARIANTS = {
-    "cnn_rnn": Variant(
-        CnnRnn,
-        {"encoder": "resnet50"},
-        "tests/parity/networks/captioning.py CnnRnn",
-        paper="Sutskever et al. 2014, https://arxiv.org/abs/1409.3215",
-        inputs=("image", "tokens"),
-        classifier=("decoder.classifier", "decoder.embed"),
-        first="encoder.conv1",
-    )
-}
+VARIANTS = {"cnn_rnn": recurrent(CnnRnn, "Sutskever et al. 2014, https://arxiv.org/abs/1409.3215")}

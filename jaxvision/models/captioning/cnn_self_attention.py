@@ -15,9 +15,8 @@ from jaxtyping import Array, Float
 from jaxvision.layers.intermediates import record
 from jaxvision.layers.linear import Dense
 from jaxvision.layers.parameters import parameter
-from jaxvision.models.captioning.captioner import Memory
+from jaxvision.models.captioning.captioner import Memory, recurrent
 from jaxvision.models.captioning.show_attend_tell import ShowAttendTell
-from jaxvision.models.variant import Variant
 
 
 class SelfAttention(nn.Module):
@@ -66,13 +65,7 @@ class CnnSelfAttention(ShowAttendTell):
 
 
 VARIANTS = {
-    "cnn_self_attention": Variant(
-        CnnSelfAttention,
-        {"encoder": "resnet50"},
-        "tests/parity/networks/captioning.py CnnSelfAttention",
-        paper="Wang et al. 2018, https://arxiv.org/abs/1711.07971",
-        inputs=("image", "tokens"),
-        classifier=("decoder.classifier", "decoder.embed"),
-        first="encoder.conv1",
+    "cnn_self_attention": recurrent(
+        CnnSelfAttention, "Wang et al. 2018, https://arxiv.org/abs/1711.07971"
     )
 }

@@ -14,8 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxvision.layers.linear import Dense
 from jaxvision.layers.recurrent import LSTMCell, State
-from jaxvision.models.captioning.captioner import Captioner, Memory
-from jaxvision.models.variant import Variant
+from jaxvision.models.captioning.captioner import Captioner, Memory, recurrent
 from jaxvision.ops.decoding import Cache
 
 
@@ -79,14 +78,4 @@ class Nic(Captioner):
         self.decoder = Decoder(self.num_classes, self.width, self.hidden, self.dropout, self.dtype)
 
 
-VARIANTS = {
-    "nic": Variant(
-        Nic,
-        {"encoder": "resnet50"},
-        "tests/parity/networks/captioning.py Nic",
-        paper="Vinyals et al. 2015, https://arxiv.org/abs/1411.4555",
-        inputs=("image", "tokens"),
-        classifier=("decoder.classifier", "decoder.embed"),
-        first="encoder.conv1",
-    )
-}
+VARIANTS = {"nic": recurrent(Nic, "Vinyals et al. 2015, https://arxiv.org/abs/1411.4555")}

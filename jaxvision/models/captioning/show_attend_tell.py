@@ -15,8 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxvision.layers.linear import Dense
 from jaxvision.layers.recurrent import LSTMCell, State
-from jaxvision.models.captioning.captioner import Captioner, Memory
-from jaxvision.models.variant import Variant
+from jaxvision.models.captioning.captioner import Captioner, Memory, recurrent
 from jaxvision.ops.decoding import Cache
 
 
@@ -156,16 +155,8 @@ class ShowAttendTell(Captioner):
         )
 
 
-def _variant(**options: Any) -> Variant:
-    return Variant(
-        ShowAttendTell,
-        {"encoder": "resnet50", **options},
-        "tests/parity/networks/captioning.py ShowAttendTell",
-        paper="Xu et al. 2015, https://arxiv.org/abs/1502.03044",
-        inputs=("image", "tokens"),
-        classifier=("decoder.classifier", "decoder.embed"),
-        first="encoder.conv1",
-    )
-
-
-VARIANTS = {"show_attend_tell": _variant(), "hard_attention": _variant(hard=True)}
+_XU = "Xu et al. 2015, https://arxiv.org/abs/1502.03044"
+VARIANTS = {
+    "show_attend_tell": recurrent(ShowAttendTell, _XU),
+    "hard_attention": recurrent(ShowAttendTell, _XU, hard=True),
+}

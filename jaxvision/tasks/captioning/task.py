@@ -425,8 +425,7 @@ class Captioning(base.Task):
         }
 
     def scores(self) -> tuple[str, ...]:
-        kinds = ("perplexity", "bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider", "distinct")
-        return kinds
+        return ("perplexity", "bleu1", "bleu2", "bleu3", "bleu4", "rouge_l", "cider", "distinct")
 
 
 def _parts(means: Mapping[str, Ratio]) -> dict[str, Mean]:
