@@ -92,7 +92,7 @@ def create(
     entry = models.variant(name)
     found = read(weights, name) if isinstance(weights, str) else weights
     state, about = found.state, found.published
-    if num_classes is None:
+    if num_classes is None and "classes" in entry.ends:
         num_classes = classes_in(entry, state) - (about.background if about else 0)
     *usual_size, colours = entry.input_shape
     size = image_size or ([about.size] * len(usual_size) if about else usual_size)
