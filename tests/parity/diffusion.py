@@ -142,6 +142,9 @@ def unet(
     classes: int = 0,
 ) -> Any:
     """diffusers' network, in the configuration of google/ddpm-cifar10-32 but for these."""
+    from parity.references import torchvision
+
+    torchvision()  # which diffusers imports
     from diffusers import UNet2DModel
 
     last = len(widths) - 1
@@ -259,9 +262,7 @@ def schedules() -> dict[str, np.ndarray]:
 
 def main() -> None:
     import torch
-    from parity.references import torchvision
 
-    torchvision()  # which diffusers looks at
     torch.set_num_threads(1)
     found = {**schedules(), **embeddings(), "repaint": repainted()}
     for name in CASES:

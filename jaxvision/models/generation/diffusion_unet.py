@@ -52,7 +52,7 @@ class ResidualBlock(nn.Module):
         self, x: Float[Array, "b h w c"], embedding: Float[Array, "b e"], train: bool
     ) -> Float[Array, "b h w d"]:
         """Computes; `embedding` is the activated one of the time."""
-        conv = partial(Conv2d, self.features, dtype=self.dtype)
+        conv = partial(Conv2d, self.features, dtype=self.dtype, winograd=True)
         norm = partial(GroupNorm, self.groups, _EPSILON, dtype=self.dtype)
         y = conv(kernel_init=_uniform, name="conv1")(nn.silu(norm(name="norm1")(x)))
         dense = Dense(self.features, dtype=self.dtype, kernel_init=_uniform, name="time_emb_proj")
@@ -108,7 +108,14 @@ class Resample(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
-        conv = partial(Conv2d, x.shape[-1], dtype=self.dtype, kernel_init=_uniform, name="conv")
+        conv = partial(
+            Conv2d,
+            x.shape[-1],
+            dtype=self.dtype,
+            kernel_init=_uniform,
+            winograd=True,
+            name="conv",
+        )
         if self.up:
             return conv()(resize(x, (2 * x.shape[1], 2 * x.shape[2]), "nearest"))
         return conv(stride=2, padding=((0, 1), (0, 1)))(x)
