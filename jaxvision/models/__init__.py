@@ -75,6 +75,7 @@ from jaxvision.models.detection import (
 from jaxvision.models.generation import dcgan, stylegan2
 from jaxvision.models.instances import centernet_pose, keypoint_rcnn, mask_rcnn, panoptic_fpn
 from jaxvision.models.pose import hourglass, simple_baseline
+from jaxvision.models.restoration import srgan, srresnet
 from jaxvision.models.segmentation import (
     autoencoder,
     deconvnet,
@@ -175,6 +176,9 @@ _FAMILIES = (
     # Generation.
     dcgan,
     stylegan2,
+    # Restoration.
+    srresnet,
+    srgan,
     # Pose.
     hourglass,
     simple_baseline,
