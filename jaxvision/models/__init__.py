@@ -72,9 +72,10 @@ from jaxvision.models.detection import (
     yolov2,
     yolov3,
 )
-from jaxvision.models.generation import dcgan, diffusion_unet, dit
+from jaxvision.models.generation import dcgan, diffusion_unet, dit, stylegan2
 from jaxvision.models.instances import centernet_pose, keypoint_rcnn, mask_rcnn, panoptic_fpn
 from jaxvision.models.pose import hourglass, simple_baseline
+from jaxvision.models.restoration import srgan, srresnet
 from jaxvision.models.segmentation import (
     autoencoder,
     deconvnet,
@@ -174,8 +175,12 @@ _FAMILIES = (
     vit_gpt2,
     # Generation.
     dcgan,
+    stylegan2,
     diffusion_unet,
     dit,
+    # Restoration.
+    srresnet,
+    srgan,
     # Pose.
     hourglass,
     simple_baseline,

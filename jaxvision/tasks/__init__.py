@@ -98,7 +98,8 @@ TASKS: Registry[Any] = Registry(
         "panoptic": Entry("jaxvision.tasks.panoptic", "Panoptic"),
         "captioning": Entry("jaxvision.tasks.captioning", "Captioning", roles=("captioning",)),
         "pretraining": Entry("jaxvision.tasks.pretraining", "Dino"),
-        "generation": Entry("jaxvision.tasks.generation", "Dcgan"),
+        "restoration": Entry("jaxvision.tasks.restoration", "Restoration", roles=("restoration",)),
+        "generation": Entry("jaxvision.tasks.generation", "Adversarial"),
     },
 )
 

@@ -41,16 +41,34 @@ class Group:
       owns: top-level names of the parameter tree; () is the whole tree.
       accumulate: micro-batches that its gradient is made of.
       schedule: the learning rate by step, for the log.
+      learns: a tree like its parameters of whether each is trained; None trains all. Nothing is
+        computed of the gradient of others, which is 0.
     """
 
     rule: optax.GradientTransformation
     owns: tuple[str, ...] = ()
     accumulate: int = 1
     schedule: Callable[[Any], Any] = lambda step: jnp.zeros(())
+    learns: Any = None
 
     def of(self, params: Any) -> Any:
         """The group's part of the parameter tree."""
         return {name: params[name] for name in self.owns} if self.owns else params
+
+    def holding(self, loss: Loss) -> Loss:
+        """The loss as a function of the parameters that are trained."""
+        if self.learns is None:
+            return loss
+
+        def of_trained(params: Any, *rest: Any) -> Any:
+            held = jax.tree.map(
+                lambda value, learns: value if learns else jax.lax.stop_gradient(value),
+                params,
+                self.learns,
+            )
+            return loss(held, *rest)
+
+        return of_trained
 
 
 def init_state(
@@ -96,18 +114,39 @@ class Update:
         self, group: str, loss: Loss, state: TrainState, batch: Batch, key: jax.Array
     ) -> tuple[Any, tuple[Any, Sums]]:
         chosen = self.groups[group]
-        params = chosen.of(state.params)
+        params, loss = chosen.of(state.params), chosen.holding(loss)
         if chosen.accumulate > 1:
             return _accumulated(loss, params, state.model_state, batch, key, chosen.accumulate)
         differentiate = jax.grad(lambda *args: _number(*loss(*args)), has_aux=True)
         return differentiate(params, state.model_state, batch, key)
 
     def __call__(self, group: str, gradient: Any, state: TrainState) -> TrainState:
+        self.norms[group] = jnp.sqrt(sum(map(square_sum, jax.tree.leaves(gradient)), jnp.zeros(())))
+        return self._applied(group, gradient, state)
+
+    def when(
+        self,
+        due: jax.Array,
+        group: str,
+        loss: Loss,
+        state: TrainState,
+        batch: Batch,
+        key: jax.Array,
+    ) -> tuple[TrainState, Sums]:
+        def act(state: TrainState) -> tuple[TrainState, Sums]:
+            gradient, (model_state, sums) = self.gradients(group, loss, state, batch, key)
+            return self._applied(group, gradient, state.replace(model_state=model_state)), sums
+
+        nothing = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda: act(state)[1])
+        )
+        return jax.lax.cond(due, act, lambda state: (state, nothing), state)
+
+    def _applied(self, group: str, gradient: Any, state: TrainState) -> TrainState:
         chosen = self.groups[group]
         params = chosen.of(state.params)
         updates, opt_state = chosen.rule.update(gradient, state.opt_state[group], params)
         new = optax.apply_updates(params, updates)
-        self.norms[group] = jnp.sqrt(sum(map(square_sum, jax.tree.leaves(gradient)), jnp.zeros(())))
         return state.replace(
             params={**state.params, **new} if chosen.owns else new,
             opt_state={**state.opt_state, group: opt_state},
