@@ -54,10 +54,10 @@ def denoising_loss(
 
 # -- the variational bound -------------------------------------------------------------------------
 #
-# -log p(x0) is at most the sum of three parts (Ho et al. 2020, eq. 5): of x_T, which is nearly N(0, 1);
-# of each step back from t to t - 1, whose two Gaussians have the posterior's variance; of the last
-# step, which ends at one of 256 values. The middle part is estimated at one t an image, drawn evenly
-# in log snr: there the parts of all t are about alike (Kingma et al. 2021,
+# -log p(x0) is at most the sum of three parts (Ho et al. 2020, eq. 5): of x_T, which is nearly
+# N(0, 1); of each step back from t to t - 1, whose two Gaussians have the posterior's variance; of
+# the last step, which ends at one of 256 values. The middle part is estimated at one t an image,
+# drawn evenly in log snr: there the parts of all t are about alike (Kingma et al. 2021,
 # https://arxiv.org/abs/2107.00630), so that few draws tell it well.
 
 
@@ -101,7 +101,7 @@ def decoder_loss(
     """-log p(x0) in nats of images of 256 values, about `found`, which the last step sees.
 
     A value has the probability of a Gaussian between its neighbours' middles, the outermost ones
-    all that is beyond; the variance is that of the posterior at t = 1 (Ho et al. 2020, section 3.3).
+    all that is beyond; the variance is that of the posterior at t = 1 (Ho et al. 2020, 3.3).
     """
     kept, beta = schedule.alpha_bars.astype(np.float64), float(schedule.betas[1])
     inverse = float(((1 - kept[0]) / (1 - kept[1]) * beta) ** -0.5)

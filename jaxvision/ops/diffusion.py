@@ -1,17 +1,17 @@
 """Diffusion: how images become noise, and the samplers that lead back. Pure functions.
 
-After t steps of a schedule an image x0 is `x = sqrt(a) x0 + sqrt(1 - a) e`, where e is N(0, 1) and a
-the schedule's `alpha_bars[t]` (Ho et al., Denoising Diffusion Probabilistic Models, 2020,
+After t steps of a schedule an image x0 is `x = sqrt(a) x0 + sqrt(1 - a) e`, where e is N(0, 1) and
+a the schedule's `alpha_bars[t]` (Ho et al., Denoising Diffusion Probabilistic Models, 2020,
 https://arxiv.org/abs/2006.11239). A network that sees x and t says e, x0, or
 `v = sqrt(a) e - sqrt(1 - a) x0` (Salimans and Ho 2022, https://arxiv.org/abs/2202.00512).
 
-A sampler is a table of numbers, one row a step, that is made on the host (`Steps`): the next image is
-a sum of what is known, each times its number. So `sample` is one loop for all of them. The tables are
-those of diffusers' schedulers with their default settings, step for step.
+A sampler is a table of numbers, one row a step, that is made on the host (`Steps`): the next image
+is a sum of what is known, each times its number. So `sample` is one loop for all of them. The
+tables are those of diffusers' schedulers with their default settings, step for step.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ SCHEDULES = ("linear", "cosine")
 PREDICTIONS = ("epsilon", "x0", "v")
 SAMPLERS = ("ddpm", "ddim", "dpm++")
 
+Column = Any  # float32 np.ndarray [n] of a table, Array [] of one step
 Predict = Callable[[Float[Array, "b h w c"], Int[Array, ""]], Float[Array, "b h w c"]]
 
 
@@ -83,15 +84,15 @@ def noise_schedule(name: str, steps: int = 1000) -> Schedule:
 
 def _factors(alpha_bar: Float[Array, "*b"], x: Array) -> tuple[Array, Array]:
     """What an image and the noise in it are multiplied by, to be broadcast over `x`."""
-    alpha_bar = jnp.asarray(alpha_bar, jnp.float32)
-    alpha_bar = alpha_bar.reshape(alpha_bar.shape + (1,) * (x.ndim - alpha_bar.ndim))
-    return jnp.sqrt(alpha_bar), jnp.sqrt(1 - alpha_bar)
+    kept = jnp.asarray(alpha_bar, jnp.float32)
+    kept = kept.reshape(kept.shape + (1,) * (x.ndim - kept.ndim))
+    return jnp.sqrt(kept), jnp.sqrt(1 - kept)
 
 
 def add_noise(
     x0: Float[Array, "b h w c"],
     noise: Float[Array, "b h w c"],
-    alpha_bar: Float[Array, " b"] | Float[Array, ""],
+    alpha_bar: Float[Array, "*b"],
 ) -> Float[Array, "b h w c"]:
     """Images with noise, `sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) noise`.
 
@@ -108,7 +109,7 @@ def target(
     prediction: str,
     x0: Float[Array, "b h w c"],
     noise: Float[Array, "b h w c"],
-    alpha_bar: Float[Array, " b"] | Float[Array, ""],
+    alpha_bar: Float[Array, "*b"],
 ) -> Float[Array, "b h w c"]:
     """What a network is to say of `add_noise(x0, noise, alpha_bar)`.
 
@@ -129,7 +130,7 @@ def clean_and_noise(
     prediction: str,
     output: Float[Array, "b h w c"],
     x: Float[Array, "b h w c"],
-    alpha_bar: Float[Array, " b"] | Float[Array, ""],
+    alpha_bar: Float[Array, "*b"],
 ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w c"]]:
     """The image x0 and the noise of which `x` is made, by what a network says of it.
 
@@ -182,14 +183,14 @@ class Steps(NamedTuple):
       image, clean, noise, before, fresh: see above.
     """
 
-    timesteps: Int[np.ndarray, "*n"]
-    alpha_bar: Float[np.ndarray, "*n"]
-    after: Float[np.ndarray, "*n"]
-    image: Float[np.ndarray, "*n"]
-    clean: Float[np.ndarray, "*n"]
-    noise: Float[np.ndarray, "*n"]
-    before: Float[np.ndarray, "*n"]
-    fresh: Float[np.ndarray, "*n"]
+    timesteps: Column
+    alpha_bar: Column
+    after: Column
+    image: Column
+    clean: Column
+    noise: Column
+    before: Column
+    fresh: Column
 
     @property
     def draws(self) -> bool:
@@ -205,8 +206,8 @@ class Steps(NamedTuple):
 def _table(timesteps: np.ndarray, alpha_bar: np.ndarray, after: np.ndarray, **factors: np.ndarray):
     zeros = np.zeros(len(timesteps))
     names = ("image", "clean", "noise", "before", "fresh")
-    columns = (alpha_bar, after, *(factors.get(name, zeros) for name in names))
-    return Steps(timesteps.astype(np.int32), *(np.float32(column) for column in columns))
+    columns = [alpha_bar, after, *(factors.get(name, zeros) for name in names)]
+    return Steps(timesteps.astype(np.int32), *(column.astype(np.float32) for column in columns))
 
 
 def _evenly(schedule: Schedule, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

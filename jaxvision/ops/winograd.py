@@ -1,10 +1,10 @@
 """3x3 convolutions with four ninths of the multiplications, for CPUs.
 
-Winograd's minimal filtering F(2x2, 3x3), by Lavin and Gray, Fast Algorithms for Convolutional Neural
-Networks, 2015, https://arxiv.org/abs/1509.09308. The map is cut into tiles of 2x2 outputs, which see
-4x4 inputs. Of each tile sixteen sums are taken, multiplied by sixteen matrices that are sums of the
-kernel's nine, and added up again. The gradients of map and kernel are made likewise. Rounding is that
-of float32; in narrower types the sums would lose digits.
+Winograd's minimal filtering F(2x2, 3x3), by Lavin and Gray, Fast Algorithms for Convolutional
+Neural Networks, 2015, https://arxiv.org/abs/1509.09308. The map is cut into tiles of 2x2 outputs,
+which see 4x4 inputs. Of each tile sixteen sums are taken, multiplied by sixteen matrices that are
+sums of the kernel's nine, and added up again. The gradients of map and kernel are made likewise.
+Rounding is that of float32; in narrower types the sums would lose digits.
 
 Sums and products are made for some images at a time, so that they stay in the processor's cache.
 """
@@ -23,7 +23,7 @@ _CACHE = 2**21  # numbers, of the sums of some images
 def suits(x: Float[Array, "b h w c"], features: int) -> bool:
     """Whether a convolution of `x` to so many features is faster in this form.
 
-    Few channels are sooner multiplied than added, few places sooner than the kernel's sums are made.
+    Few channels are sooner multiplied than added; few places, than the kernel's sums are made.
     """
     batch, height, width, channels = x.shape
     even = height % 2 == 0 and width % 2 == 0
@@ -99,11 +99,12 @@ def _output_sums_transposed(g: Array) -> list[list[Array]]:
     return [[in_memory(one.reshape(-1, features)) for one in row] for row in sums]
 
 
-def _parts(batch: int, height: int, width: int, channels: int) -> int:
+def _parts(x: Array, channels: int) -> int:
     """Into how many equal parts a batch falls whose sums are to stay in the cache.
 
     With several devices the partitioner would move samples between them, so there it is one.
     """
+    batch, height, width, _ = x.shape
     if is_symbolic_dim(batch) or jax.device_count() > 1:
         return 1
     wanted = -(-4 * batch * height * width * channels // _CACHE)
@@ -114,9 +115,7 @@ def _split(parts: int, x: Array) -> Array:
     return x.reshape(parts, -1, *x.shape[1:])
 
 
-def conv3x3(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c o"]
-) -> Float[Array, "b h w o"]:
+def conv3x3(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c o"]) -> Float[Array, "b h w o"]:
     """The convolution at stride 1 of a map with even sides, padded by 1."""
     matrices = _kernel_sums(kernel)
 
@@ -125,7 +124,7 @@ def conv3x3(
         products = [[a @ m for a, m in zip(*rows)] for rows in zip(sums, matrices)]
         return _output_sums(products, (*x.shape[:3], kernel.shape[3]))
 
-    parts = _parts(*x.shape[:3], max(x.shape[3], kernel.shape[3]))
+    parts = _parts(x, max(x.shape[3], kernel.shape[3]))
     if parts == 1:
         return some(x)
     return lax.map(some, _split(parts, x)).reshape(*x.shape[:3], kernel.shape[3])
@@ -143,7 +142,7 @@ def kernel_gradient(
             for rows in both
         ]
 
-    parts = _parts(*x.shape[:3], max(x.shape[3], g.shape[3]))
+    parts = _parts(x, max(x.shape[3], g.shape[3]))
     if parts == 1:
         return _kernel_sums_transposed(some(x, g))
 

@@ -1,4 +1,4 @@
-"""Diffusion networks against diffusers and a DiT in PyTorch: golden files of parity/diffusion.py."""
+"""Diffusion networks against diffusers, and a DiT in PyTorch: goldens of parity/diffusion.py."""
 
 import json
 
@@ -168,15 +168,15 @@ def test_networks_begin_by_saying_nothing():
 def test_what_does_not_fit_is_refused():
     unet, _, (x, time, _) = prepared("unet")
     key = jax.random.key(0)
-    with pytest.raises(UserError, match="10x8 cannot be halved 2 times; .* multiple of 4"):
+    with pytest.raises(UserError, match=r"10x8 cannot be halved 2 times; .* multiple of 4"):
         jax.eval_shape(lambda: unet.init(key, jnp.zeros((1, 10, 8, 3))))
     with pytest.raises(UserError, match="knows no classes: make it with classes=N"):
         jax.eval_shape(lambda: unet.init(key, x, time, jnp.zeros(3, jnp.int32)))
     dit, _, (x, *_) = prepared("dit_unconditional")
     with pytest.raises(UserError, match="knows no classes"):
         jax.eval_shape(lambda: dit.init(key, x, time, jnp.zeros(3, jnp.int32)))
+    odd = models.create("ddpm_cifar10", widths=(8, 12), groups=4, head_dim=5)
     with pytest.raises(UserError, match="12 channels do not divide into heads of 5"):
-        odd = models.create("ddpm_cifar10", widths=(8, 12), groups=4, head_dim=5)
         jax.eval_shape(lambda: odd.init(key, jnp.zeros((1, 8, 8, 3))))
 
 
@@ -194,9 +194,9 @@ def test_files_of_diffusion_networks():
     }
 
 
-def test_files_of_old_versions_of_diffusers_are_read(tmp_path):
+def test_files_of_old_versions_of_diffusers_are_read():
     """Published ones call the parts of attention by other names."""
-    network, variables, (x, *_) = prepared("unet")
+    network, variables, _ = prepared("unet")
     state = torch_weights.to_state_dict(variables)
     names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     old = {}

@@ -175,13 +175,13 @@ def test_known_pixels_are_kept_and_missing_ones_made():
 
 def test_what_is_refused():
     schedule = diffusion.noise_schedule("linear", 20)
-    with pytest.raises(UserError, match="Unknown noise schedule 'cosin'. Did you mean 'cosine'"):
+    with pytest.raises(UserError, match=r"Unknown noise schedule 'cosin'. Did you mean 'cosine'"):
         diffusion.noise_schedule("cosin")
     with pytest.raises(UserError, match="two steps or more, not 1"):
         diffusion.noise_schedule("linear", 1)
     with pytest.raises(UserError, match="Unknown prediction 'eps'"):
         diffusion.target("eps", images(1, 1, 1, 1), normal(1, 1, 1, 1), jnp.ones(1))
-    with pytest.raises(UserError, match="Unknown sampler 'dim'. Did you mean 'ddim'"):
+    with pytest.raises(UserError, match=r"Unknown sampler 'dim'. Did you mean 'ddim'"):
         diffusion.sampler_steps("dim", schedule, 5)
     for name, count in (("ddim", 21), ("ddpm", 0), ("dpm++", 20)):
         with pytest.raises(UserError, match="where 20 were trained"):

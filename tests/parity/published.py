@@ -3,8 +3,8 @@
     python tests/parity/published.py
 
 For every network of the registry: where each file is and how its images are prepared, as the
-installed timm and torchvision say, and for transformers' networks, effdet's and diffusers' as listed here;
-nothing is downloaded. Also the class names of ImageNet and Pascal VOC.
+installed timm and torchvision say, and for transformers' networks, effdet's and diffusers' as
+listed here; nothing is downloaded. Also the class names of ImageNet and Pascal VOC.
 """
 
 import json

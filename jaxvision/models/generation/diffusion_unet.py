@@ -1,8 +1,8 @@
 """The U-Net of DDPM: Ho et al., Denoising Diffusion Probabilistic Models, 2020.
 
 https://arxiv.org/abs/2006.11239. Reference: `diffusers.UNet2DModel` with the configurations of
-google/ddpm-cifar10-32 and google/ddpm-celebahq-256. With `classes` the embedding of an image's class
-is added to that of the time; the last row is that of no class (Ho and Salimans 2022,
+google/ddpm-cifar10-32 and google/ddpm-celebahq-256. With `classes` the embedding of an image's
+class is added to that of the time; the last row is that of no class (Ho and Salimans 2022,
 https://arxiv.org/abs/2207.12598), so that `num_class_embeds` there is one more.
 
 Parameters start as in the paper's code: uniform over the mean of both fans; last layers of residual
@@ -83,13 +83,14 @@ class AttentionBlock(nn.Module):
         size = self.head_dim or channels
         if channels % size:
             raise UserError(f"{channels} channels do not divide into heads of {size}.")
+        heads = channels // size
         dense = partial(Dense, channels, dtype=self.dtype)
         norm = GroupNorm(self.groups, _EPSILON, dtype=self.dtype, name="group_norm")
         tokens = norm(x).reshape(batch, -1, channels)
         q, k, v = (
-            dense(kernel_init=_uniform, name=f"to_{part}")(tokens).reshape(batch, -1, channels // size, size)
+            dense(kernel_init=_uniform, name=f"to_{part}")(tokens).reshape(batch, -1, heads, size)
             for part in "qkv"
-        )  # fmt: skip
+        )
         y = attend(self, q, k, v).reshape(tokens.shape)
         y = dense(kernel_init=_zeros, name="to_out_0")(y)
         return computed_once(x + y.reshape(x.shape))
