@@ -17,6 +17,7 @@ from flax import linen as nn
 
 from jaxvision.errors import UserError, unknown
 from jaxvision.layers.intermediates import intermediates as intermediates
+from jaxvision.models.autoencoding import ae, autoencoder_kl, vae, vqvae
 from jaxvision.models.backbones import (
     alexnet,
     beit,
@@ -174,6 +175,11 @@ _FAMILIES = (
     vit_gpt2,
     # Generation.
     dcgan,
+    # Autoencoding.
+    ae,
+    vae,
+    vqvae,
+    autoencoder_kl,
     # Pose.
     hourglass,
     simple_baseline,

@@ -84,3 +84,19 @@ def first_blocks(resnet: torch.nn.Module) -> None:
     """Leaves a ResNet of torchvision the first block of each stage, in place."""
     for stage in range(1, 5):
         setattr(resnet, f"layer{stage}", getattr(resnet, f"layer{stage}")[:1])
+
+
+def diffusers() -> ModuleType:
+    """The package, which imports torchvision."""
+    torchvision()
+    import diffusers
+
+    return diffusers
+
+
+def pythae() -> ModuleType:
+    """`pythae.models`, which import torchvision."""
+    torchvision()
+    import pythae.models
+
+    return pythae.models
