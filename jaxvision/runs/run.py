@@ -222,7 +222,7 @@ def published(
     about = found.published
     if about is None:
         count = pretrained.classes_in(entry, found.state)
-        if not count:
+        if "classes" in entry.ends and not count:
             raise UserError(f"{found.where} has no {entry.classifier[0]!r}; it is not of {model}.")
         about = pretrained.usual(model, count)
     config = tasks.default_config(tasks.for_role(entry.role))
