@@ -73,7 +73,7 @@ from jaxvision.models.detection import (
     yolov2,
     yolov3,
 )
-from jaxvision.models.generation import dcgan
+from jaxvision.models.generation import dcgan, stylegan2
 from jaxvision.models.instances import centernet_pose, keypoint_rcnn, mask_rcnn, panoptic_fpn
 from jaxvision.models.pose import hourglass, simple_baseline
 from jaxvision.models.segmentation import (
@@ -175,6 +175,7 @@ _FAMILIES = (
     vit_gpt2,
     # Generation.
     dcgan,
+    stylegan2,
     # Autoencoding.
     ae,
     vae,

@@ -20,7 +20,7 @@ from jaxvision.tasks import configuration
 from jaxvision.tasks.base import Task, image_spec
 from jaxvision.train import compilation, weights
 from jaxvision.train import workdir as stored
-from jaxvision.train.step import SAMPLING, init_variables, stream
+from jaxvision.train.step import init_variables
 
 
 @dataclass(frozen=True)
@@ -148,16 +148,20 @@ class Run:
 
         return evaluate(self, split, output)
 
-    def sample(self, count: int, seed: int = 0) -> np.ndarray:
+    def sample(self, count: int, seed: int = 0, **options: Any) -> np.ndarray:
         """New images, uint8 [count, h, w, c]; the first ones are the same for any count.
 
+        Args:
+          count: how many.
+          seed: decides them.
+          options: `labels`, `settings`, see `sampling.sample`.
+
         Raises:
-          UserError: the task does not generate images.
+          UserError: the task does not make images, or does not understand a setting.
         """
-        draw = tasks.require(self.task, "sample", "Sampling")
-        function = jax.jit(draw, static_argnums=2, compiler_options=compilation.compiler_options())
-        key = stream(seed, SAMPLING)
-        return np.asarray(jax.device_get(function(self.variables, key, count)))
+        from jaxvision.runs.sampling import sample
+
+        return sample(self, count, seed, **options)
 
 
 def stored_config(folder: Path, overrides: Mapping[str, Any] | None = None) -> ConfigDict:

@@ -98,7 +98,7 @@ TASKS: Registry[Any] = Registry(
         "panoptic": Entry("jaxvision.tasks.panoptic", "Panoptic"),
         "captioning": Entry("jaxvision.tasks.captioning", "Captioning", roles=("captioning",)),
         "pretraining": Entry("jaxvision.tasks.pretraining", "Dino"),
-        "generation": Entry("jaxvision.tasks.generation", "Dcgan"),
+        "generation": Entry("jaxvision.tasks.generation", "Adversarial"),
     },
 )
 

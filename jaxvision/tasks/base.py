@@ -7,7 +7,8 @@ the device. What only some tasks can do are further methods, for which commands 
 | method | gives |
 |---|---|
 | `predict(variables, batch, key)` | outputs for images, [b, ...] each |
-| `sample(variables, key, count)` | new images, uint8 [count, h, w, c] |
+| `latents`, `generate`, `sample` | new images; see `jaxvision/tasks/sampling.py` |
+| `inpaint(variables, images, masks, keys, ...)` | images made anew where masks are True |
 | `logits(variables, image)` | classes of each image, float32 [b, k], or of each pixel |
 | `class_probabilities(variables, image)` | of each image, float32 [b, k] |
 | `pixel_probabilities(variables, image)` | of each pixel, float32 [b, h, w, k]; for tiles |
@@ -78,6 +79,15 @@ class Update(Protocol):
 
     def __call__(self, group: str, gradient: Any, state: Any) -> Any:
         """The state after the group's optimiser has used the gradient."""
+
+    def when(
+        self, due: jax.Array, group: str, loss: Loss, state: Any, batch: Batch, key: jax.Array
+    ) -> tuple[Any, Sums]:
+        """(the state after an update by this loss, its sums) where one is due.
+
+        Where none is, nothing is computed: the state is as it was, and the sums weigh nothing. It
+        is for what is learnt lazily, once in several steps.
+        """
 
 
 # (weights, network's name, preferred part) to `pretrained.Weights`; see `jaxvision.train.weights`.
@@ -269,12 +279,15 @@ def image_spec(shape: tuple[int, ...]) -> Spec:
 
 
 def moving_average(average: Any, new: Any, decay: jax.Array | float) -> Any:
-    """`decay * average + (1 - decay) * new`, leaf by leaf; integers are taken as they are."""
+    """`decay * average + (1 - decay) * new`, leaf by leaf; integers are taken as they are.
+
+    What is equal stays so to the bit: what does not change has no rounding errors to gather.
+    """
 
     def of(old: jax.Array, now: jax.Array) -> jax.Array:
         if not jnp.issubdtype(now.dtype, jnp.floating):
             return now
-        return (decay * old + (1 - decay) * now).astype(now.dtype)
+        return jnp.where(old == now, now, decay * old + (1 - decay) * now).astype(now.dtype)
 
     return jax.tree.map(of, average, new)
 

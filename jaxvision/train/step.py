@@ -103,11 +103,32 @@ class Update:
         return differentiate(params, state.model_state, batch, key)
 
     def __call__(self, group: str, gradient: Any, state: TrainState) -> TrainState:
+        self.norms[group] = jnp.sqrt(sum(map(square_sum, jax.tree.leaves(gradient)), jnp.zeros(())))
+        return self._applied(group, gradient, state)
+
+    def when(
+        self,
+        due: jax.Array,
+        group: str,
+        loss: Loss,
+        state: TrainState,
+        batch: Batch,
+        key: jax.Array,
+    ) -> tuple[TrainState, Sums]:
+        def act(state: TrainState) -> tuple[TrainState, Sums]:
+            gradient, (model_state, sums) = self.gradients(group, loss, state, batch, key)
+            return self._applied(group, gradient, state.replace(model_state=model_state)), sums
+
+        nothing = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(lambda: act(state)[1])
+        )
+        return jax.lax.cond(due, act, lambda state: (state, nothing), state)
+
+    def _applied(self, group: str, gradient: Any, state: TrainState) -> TrainState:
         chosen = self.groups[group]
         params = chosen.of(state.params)
         updates, opt_state = chosen.rule.update(gradient, state.opt_state[group], params)
         new = optax.apply_updates(params, updates)
-        self.norms[group] = jnp.sqrt(sum(map(square_sum, jax.tree.leaves(gradient)), jnp.zeros(())))
         return state.replace(
             params={**state.params, **new} if chosen.owns else new,
             opt_state={**state.opt_state, group: opt_state},

@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import torch
@@ -100,3 +101,34 @@ def pythae() -> ModuleType:
     import pythae.models
 
     return pythae.models
+
+
+def stylegan2() -> ModuleType:
+    """`basicsr.archs.stylegan2_arch`, without the rest of the package and without its kernels."""
+    import math
+
+    from torch import nn
+    from torch.nn import functional
+
+    if "basicsr" not in sys.modules:
+        (root,) = importlib.util.find_spec("basicsr").submodule_search_locations
+        for name in ("basicsr", "basicsr.archs", "basicsr.utils", "basicsr.ops"):
+            package = ModuleType(name)
+            package.__path__ = [str(Path(root, *name.split(".")[1:]))]
+            sys.modules[name] = package
+    module = importlib.import_module("basicsr.archs.stylegan2_arch")
+
+    def fused_leaky_relu(x, bias):
+        bias = bias.view(1, -1, *[1] * (x.ndim - 2))
+        return math.sqrt(2) * functional.leaky_relu(x + bias, 0.2)
+
+    class FusedLeakyReLU(nn.Module):
+        def __init__(self, channels):
+            super().__init__()
+            self.bias = nn.Parameter(torch.zeros(channels))
+
+        def forward(self, x):
+            return fused_leaky_relu(x, self.bias)
+
+    module.fused_leaky_relu, module.FusedLeakyReLU = fused_leaky_relu, FusedLeakyReLU
+    return module

@@ -13,7 +13,7 @@ from jaxvision import models, tasks
 from jaxvision.data.facts import Facts
 from jaxvision.errors import UserError
 from jaxvision.tasks import base, configuration
-from jaxvision.tasks.generation.task import Dcgan
+from jaxvision.tasks.generation.task import Adversarial
 from jaxvision.tasks.pretraining.task import GLOBAL, Dino, knn_accuracy
 from jaxvision.train import optimizer
 from jaxvision.train.progress import Progress, Watched, react
@@ -118,7 +118,7 @@ def test_no_task_is_named_outside_its_folder():
 
 def gan():
     generator = models.create("dcgan_generator", size=8, channels=1, latent=4, width=2)
-    return Dcgan(generator, models.create("dcgan_discriminator", width=2))
+    return Adversarial(generator, models.create("dcgan_discriminator", width=2))
 
 
 def sgd(task, rate=1.0):

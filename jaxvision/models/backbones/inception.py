@@ -3,11 +3,14 @@
 https://arxiv.org/abs/1512.00567. Reference: `torchvision.models.inception_v3(init_weights=False)`;
 timm's has the same names. The module `Inception` is also that of v2 (`bninception.py`) and of v4
 and Inception-ResNet (`inception_v4.py`), which are other tables of layers.
+
+`inception_v3_fid` is the network of the Fréchet Inception distance (Heusel et al. 2017,
+https://arxiv.org/abs/1706.08500): that of TensorFlow's file of 2015-12-05, whose poolings differ.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -132,6 +135,21 @@ def _v3() -> list[Layer]:
     ]
 
 
+def _of_fid() -> list[Layer]:
+    """v3 whose means leave the padding out, and whose last pooling takes maxima."""
+    within = partial(pool_mean, count_include_pad=False)
+    highest = partial(max_pool2d, window=3, stride=1, padding=1)
+
+    def replaced(layer: Layer) -> Layer:
+        if not isinstance(layer, Block):
+            return layer
+        pool = highest if layer.name == "Mixed_7c" else within
+        branches = (tuple(pool if x is pool_mean else x for x in b) for b in layer.branches)
+        return layer._replace(branches=tuple(branches))
+
+    return [replaced(layer) for layer in _v3()]
+
+
 def _v3_a(name: str, pooled: int) -> Block:
     return Block(
         name,
@@ -213,6 +231,13 @@ def _v3_e(name: str) -> Block:
     )
 
 
+_NAMES: dict[str, Any] = {
+    "first": "Conv2d_1a_3x3.conv",
+    "auxiliary": ("AuxLogits.",),
+    # A trailing number of a module is an index by our naming rule, and is none in this one.
+    "convert": partial(renamed, patterns=[(r"(branch\w+)_(\d)\.", r"\1.\2.")]),
+    "export": partial(renamed, patterns=[(r"(branch\w+)\.(\d)\.", r"\1_\2.")]),
+}
 VARIANTS = {
     "inception_v3": Variant(
         Inception,
@@ -221,10 +246,15 @@ VARIANTS = {
         (299, 299, 3),
         "Szegedy et al. 2015, https://arxiv.org/abs/1512.00567",
         classifier=("fc", "AuxLogits.fc"),
-        first="Conv2d_1a_3x3.conv",
-        auxiliary=("AuxLogits.",),
-        # A trailing number of a module is an index by our naming rule, and is none in this one.
-        convert=partial(renamed, patterns=[(r"(branch\w+)_(\d)\.", r"\1.\2.")]),
-        export=partial(renamed, patterns=[(r"(branch\w+)\.(\d)\.", r"\1_\2.")]),
+        **_NAMES,
+    ),
+    "inception_v3_fid": Variant(
+        Inception,
+        {"architecture": Architecture(_of_fid, "fc", 75)},
+        "tests/parity/networks/inception_fid.py inception_fid()",
+        (299, 299, 3),
+        "Heusel et al. 2017, https://arxiv.org/abs/1706.08500",
+        classifier=("fc",),
+        **_NAMES,
     ),
 }

@@ -10,12 +10,14 @@ _SHORT = {"depths": (1, 1, 1)}
 CASES = {
     "bninception": Case((2, 3, 64, 97), features=tuple(f"features.{layer}" for layer in _V2)),
     "inception_v3": Case((2, 3, 107, 96), features=_V3),
+    "inception_v3_fid": Case((2, 3, 107, 96), features=_V3),
     "inception_v4": Case((2, 3, 107, 96), options=_SHORT, features=_V4),
     "inception_resnet_v2": Case((2, 3, 107, 96), options=_SHORT, features=_RESNET),
 }
 PARAMETERS = {
     "bninception": 11_295_240,
     "inception_v3": 23_834_568,
+    "inception_v3_fid": 23_834_568,
     "inception_v4": 42_679_816,
     "inception_resnet_v2": 55_843_464,
 }
@@ -29,6 +31,10 @@ def build(name, case):
         network = bninception(num_classes=case.classes)
         network.features.final_pool = nn.AdaptiveAvgPool2d(1)  # of 7x7 maps in the reference
         return network
+    if name == "inception_v3_fid":
+        from parity.networks.inception_fid import inception_fid
+
+        return inception_fid(case.classes)
     from parity.references import timm, torchvision
 
     if name == "inception_v3":
