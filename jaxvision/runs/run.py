@@ -110,7 +110,8 @@ class Run:
         for variables in self._variables.values():
             if jax.tree.map(lambda x: x.shape, variables) == jax.tree.map(lambda x: x.shape, fresh):
                 return variables
-        return pretrained.load_into(name, self.model, weights.read(self.weights, name), fresh)
+        found = weights.read(self.weights, name)
+        return self.task.with_weights(name, found, fresh, weights.read)
 
     def shapes_for(self, image_shape: Sequence[int]) -> dict[str, Any]:
         """The variables of a fresh network for images [h, w, c], as shapes."""

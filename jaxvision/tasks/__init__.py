@@ -99,6 +99,9 @@ TASKS: Registry[Any] = Registry(
         "captioning": Entry("jaxvision.tasks.captioning", "Captioning", roles=("captioning",)),
         "pretraining": Entry("jaxvision.tasks.pretraining", "Dino"),
         "generation": Entry("jaxvision.tasks.generation", "Adversarial"),
+        "autoencoding": Entry(
+            "jaxvision.tasks.autoencoding", "Autoencoding", roles=("autoencoding",)
+        ),
     },
 )
 
