@@ -25,7 +25,7 @@ from jaxvision.tasks import default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    return VARIANTS[check_variant(variant, [name for name in VARIANTS if name])]()
+    return VARIANTS[check_variant(variant, tuple(filter(None, VARIANTS)))]()
 
 
 def _start(task: str) -> ConfigDict:
@@ -68,7 +68,7 @@ def _autoencoder() -> ConfigDict:
 
 def _vqvae() -> ConfigDict:
     config = _autoencoding()
-    config.autoencoding.learn_scale = True
+    config.autoencoding.scale, config.autoencoding.learn_scale = 0.3, True
     config.model.name = "vqvae_ema"
     config.model.options = {
         **{"hidden": 64, "residual": 32},
