@@ -22,7 +22,7 @@ def bernoulli_nll(
       pixels: from 0 to 1; of one between, the mean over black and white pixels of that mean.
     """
     each = jax.nn.softplus(logits) - logits * pixels
-    return each.reshape(len(each), -1).sum(-1)
+    return each.reshape(each.shape[0], -1).sum(-1)
 
 
 def gaussian_nll(
@@ -39,7 +39,7 @@ def gaussian_nll(
     """
     each = jnp.square((pixels - mean) * jnp.exp(-log_scale)) / 2
     each = each + log_scale + math.log(2 * math.pi) / 2
-    return each.reshape(len(each), -1).sum(-1)
+    return each.reshape(each.shape[0], -1).sum(-1)
 
 
 def gaussian_kl(
@@ -51,7 +51,7 @@ def gaussian_kl(
       mean, log_variance: of vectors [b, k], or of a vector at each place of a map.
     """
     each = (jnp.square(mean) + jnp.exp(log_variance) - 1 - log_variance) / 2
-    return each.reshape(len(each), -1, each.shape[-1]).sum(1)
+    return each.reshape(each.shape[0], -1, each.shape[-1]).sum(1)
 
 
 def free_nats(kl: Float[Array, "b k"], mask: Bool[Array, " b"], free: float) -> Ratio:
@@ -76,4 +76,4 @@ def squared_distance(
 ) -> Float[Array, " b"]:
     """Of each image, added up over all values."""
     each = jnp.square(a - b)
-    return each.reshape(len(each), -1).sum(-1)
+    return each.reshape(each.shape[0], -1).sum(-1)

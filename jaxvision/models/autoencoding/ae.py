@@ -39,7 +39,7 @@ def check_image(image: Array, size: Pair, channels: int) -> None:
 
 def as_image(x: Float[Array, "b n"], size: tuple[int, int]) -> Float[Array, "b h w c"]:
     """The inverse of `layers.head.flatten`."""
-    return x.reshape(len(x), -1, *size).transpose(0, 2, 3, 1)
+    return x.reshape(x.shape[0], -1, *size).transpose(0, 2, 3, 1)
 
 
 class MlpEncoder(nn.Module):

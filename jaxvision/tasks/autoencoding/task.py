@@ -256,7 +256,7 @@ class Autoencoding(sampling.Generative, base.Task):
         """The code without chance, float32 [b, f], of uint8 images."""
         code = self._apply(variables, self.inputs.evaluate(image), method="encode")
         latent = self._latent(variables, code)
-        return latent.reshape(len(latent), -1).astype(jnp.float32)
+        return latent.reshape(latent.shape[0], -1).astype(jnp.float32)
 
     def predict(self, variables: Variables, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
         """`image` uint8, the reconstruction; nats of its pixels as `reconstruction`; `psnr`.
