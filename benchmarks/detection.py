@@ -12,16 +12,14 @@ a torchvision with compiled operators.
 from typing import Any
 
 from detection_steps import DETECTORS
-from report import save, table
-from steps import FLAX, OURS, TORCH
+from report import save
+from steps import FLAX
 from training_step import (
     about,
     arguments,
-    best_torch,
+    by_pass,
     has_torch,
     measure,
-    rate,
-    ratio,
     show,
     sides_of,
 )
@@ -33,25 +31,7 @@ TOLERANCE = {"inference": 1e-2, "training": 5e-2}
 
 def markdown(result: dict[str, Any]) -> str:
     """The section of docs/benchmarks.md."""
-    lines = [
-        [
-            f"{DETECTORS[row['network']].title}, {row['pass']}, {row['batch']} x {row['size']} px",
-            f"{rate(row, OURS):.2f}",
-            *(f"{rate(row, side):.2f}" if rate(row, side) else "" for side in TORCH),
-            ratio(rate(row, OURS), best_torch(row)),
-            f"{row['sides'][OURS]['memory'] / 2**30:.1f}",
-        ]
-        for row in result["rows"]
-    ]
-    named = [f"PyTorch {side.replace('_', '-')}" for side in TORCH]
-    head = ["images/s", "ours", *named, "ours / best PyTorch", "GiB, ours"]
-    missing = {
-        f"Not measured: {DETECTORS[row['network']].title}, {row['pass']}, {side}: {one['missing']}"
-        for row in result["rows"]
-        for side, one in row["sides"].items()
-        if "missing" in one
-    }
-    return "\n".join([table(head, lines), "", f"{result['dtype']}.", *sorted(missing)])
+    return by_pass(result, {name: one.title for name, one in DETECTORS.items()})
 
 
 def main() -> None:

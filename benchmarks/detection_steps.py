@@ -41,6 +41,7 @@ class Detector:
       classes: for `jaxvision.models.create`; PyTorch has `COCO`.
       classifier: of PyTorch's module, the layer that gives the scores; spread, lead: of its output.
       sizes: sides of the images in inference; the first is that of training, too.
+      frozen: regexes of what PyTorch's module does not train.
     """
 
     title: str
@@ -50,6 +51,7 @@ class Detector:
     spread: float = 1.0
     lead: float = 0.0
     sizes: tuple[int, ...] = (320, 640)
+    frozen: tuple[str, ...] = ()
 
 
 COCO = 91  # classes of COCO's ids; for some networks one of them is the background
@@ -76,7 +78,13 @@ DETECTORS = {
         lead=7.0,
         sizes=(300,),
     ),
-    "detr": Detector("DETR R50", "detr_resnet50", COCO, "class_labels_classifier"),
+    "detr": Detector(
+        "DETR R50",
+        "detr_resnet50",
+        COCO,
+        "class_labels_classifier",
+        frozen=("^encoder/(conv1|layer1)", r"^encoder/.*(bn\d|downsample_1)/"),
+    ),
     "maskrcnn": Detector(
         "Mask R-CNN R50-FPN",
         "maskrcnn_resnet50_fpn",
@@ -154,7 +162,8 @@ def jax_side(
         return task.predict(variables, data, jax.random.key(0))["scores"][:, :SHOWN]
 
     variables = jax_variables(detector, task, size, weights)
-    return compiled_run(task, variables, data, None if train else scores, compiler_options())
+    infer = None if train else scores
+    return compiled_run(task, variables, data, infer, compiler_options(), frozen=detector.frozen)
 
 
 # -- PyTorch --------------------------------------------------------------------------------------

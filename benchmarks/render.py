@@ -22,6 +22,7 @@ SECTIONS = {
     "loader": "Input pipeline",
     "first_step": "Time to the first step",
     "captioning": "Captioning",
+    "adversarial": "Generative adversarial networks",
     "scaling": "Scaling",
     "checkpoint": "Checkpoint",
 }

@@ -12,7 +12,7 @@ ml_collections.
 import contextlib
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,7 @@ def compiled_run(
     infer: Callable[[Any, Any], Any] | None,
     options: dict[str, Any] | None,
     layers: AbstractContextManager[Any] | None = None,
+    frozen: Sequence[str] = (),
 ) -> tuple[Callable[[], Any], dict[str, Any]]:
     """(a step on the device, what compiling told).
 
@@ -114,6 +115,7 @@ def compiled_run(
       infer: (variables, data) to what a step returns; None: the step trains, and returns its loss.
       options: of the compiler.
       layers: within which it is compiled.
+      frozen: regexes of parameters that are not trained.
     """
     import jax
     import optax
@@ -123,7 +125,12 @@ def compiled_run(
 
     start = time.perf_counter()
     if infer is None:
-        groups = {"main": Group(optax.sgd(LEARNING_RATE, MOMENTUM))}
+        learns = None
+        if frozen:
+            from jaxvision.train.optimizer import learning
+
+            learns = learning(frozen, variables["params"])
+        groups = {"main": Group(optax.sgd(LEARNING_RATE, MOMENTUM), learns=learns)}
         state = init_state(variables, groups)
         step = jax.jit(
             make_train_step(task, groups, seed=0), donate_argnums=0, compiler_options=options

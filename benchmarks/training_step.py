@@ -17,7 +17,7 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +180,34 @@ def markdown(result: dict[str, Any]) -> str:
     ]
     notes += [f"Not measured: {line}" for line in sorted(missing)]
     return table(head, lines) + "\n\n" + "\n".join(notes)
+
+
+def by_pass(result: dict[str, Any], titles: Mapping[str, str]) -> str:
+    """The section of docs/benchmarks.md of a benchmark whose rows are of one pass or another.
+
+    Args:
+      result: its rows say `pass`.
+      titles: of the networks.
+    """
+    lines = [
+        [
+            f"{titles[row['network']]}, {row['pass']}, {row['batch']} x {row['size']} px",
+            f"{rate(row, OURS):.2f}",
+            *(f"{rate(row, side):.2f}" if rate(row, side) else "" for side in TORCH),
+            ratio(rate(row, OURS), best_torch(row)),
+            f"{row['sides'][OURS]['memory'] / 2**30:.1f}",
+        ]
+        for row in result["rows"]
+    ]
+    named = [f"PyTorch {side.replace('_', '-')}" for side in TORCH]
+    head = ["images/s", "ours", *named, "ours / best PyTorch", "GiB, ours"]
+    missing = {
+        f"Not measured: {titles[row['network']]}, {row['pass']}, {side}: {one['missing']}"
+        for row in result["rows"]
+        for side, one in row["sides"].items()
+        if "missing" in one
+    }
+    return "\n".join([table(head, lines), "", f"{result['dtype']}.", *sorted(missing)])
 
 
 def arguments(description: str, networks: Iterable[str] = NETWORKS) -> argparse.ArgumentParser:

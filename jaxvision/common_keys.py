@@ -18,7 +18,7 @@ KEYS: dict[str, Key] = {
     ),
     # -- data -----------------------------------------------------------------------------------
     "data.source": Key(
-        "tfds", "tfds, folder (split/class/*.jpg), csv, masks (images + masks) or idx"
+        "tfds", "tfds, folder (split/class/*.jpg), images, csv, masks (images + masks), idx, ..."
     ),
     "data.name": Key("digits", "tfds: data set name, built-in or any prepared as ArrayRecord"),
     "data.dir": Key("", "folder of the data; for tfds its data_dir (empty: the TFDS default)"),

@@ -76,6 +76,7 @@ from jaxvision.models.detection import (
 from jaxvision.models.generation import dcgan, stylegan2
 from jaxvision.models.instances import centernet_pose, keypoint_rcnn, mask_rcnn, panoptic_fpn
 from jaxvision.models.pose import hourglass, simple_baseline
+from jaxvision.models.restoration import srgan, srresnet
 from jaxvision.models.segmentation import (
     autoencoder,
     deconvnet,
@@ -181,6 +182,9 @@ _FAMILIES = (
     vae,
     vqvae,
     autoencoder_kl,
+    # Restoration.
+    srresnet,
+    srgan,
     # Pose.
     hourglass,
     simple_baseline,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float, Shaped, UInt8
 
 from jaxvision.ops.forms import in_memory, per_platform
 from jaxvision.ops.windows import Pair, pair
@@ -53,14 +53,7 @@ def resize_matrix(
     }[method]
     places, rows = np.arange(new_size), np.arange(new_size)[:, None]
     if antialias:
-        width = max(scale, 1.0)
-        centre = scale * (places + 0.5)
-        low = np.maximum((centre - radius * width + 0.5).astype(int), 0)[:, None]
-        high = np.minimum((centre + radius * width + 0.5).astype(int), size)[:, None]
-        columns = np.arange(size)
-        weights = kernel((columns + 0.5 - centre[:, None]) / width)
-        weights = np.where((columns >= low) & (columns < high), weights, 0)
-        return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+        return _widened(size, new_size, radius, kernel).astype(np.float32)
     centre = scale * places if align_corners else scale * (places + 0.5) - 0.5
     if method == "bilinear" and not align_corners:
         centre = np.maximum(centre, 0)
@@ -69,6 +62,21 @@ def resize_matrix(
     # What lies beyond the border is the border's pixel.
     np.add.at(matrix, (rows, np.clip(columns, 0, size - 1)), kernel(centre[:, None] - columns))
     return matrix.astype(np.float32)
+
+
+def _widened(
+    size: int, new_size: int, radius: int, kernel: Callable[[np.ndarray], np.ndarray]
+) -> Float[np.ndarray, "new old"]:
+    """The matrix of a kernel that is widened when the axis shrinks, float64, as Pillow makes it."""
+    scale = size / new_size
+    width = max(scale, 1.0)
+    centre = scale * (np.arange(new_size) + 0.5)
+    low = np.maximum((centre - radius * width + 0.5).astype(int), 0)[:, None]
+    high = np.minimum((centre + radius * width + 0.5).astype(int), size)[:, None]
+    columns = np.arange(size)
+    weights = kernel((columns + 0.5 - centre[:, None]) / width)
+    weights = np.where((columns >= low) & (columns < high), weights, 0)
+    return weights / weights.sum(1, keepdims=True)
 
 
 def _nearest(x: Array, axis: int, new_size: int) -> Array:
@@ -153,3 +161,53 @@ def resize(
         raise ValueError(f"method {method!r} is for floats, not {x.dtype}.")
     static = ((height, width), method, align_corners, antialias)
     return _resize(static, x.astype(jnp.float32)).astype(x.dtype)
+
+
+_BITS = 22  # of the fractions that Pillow multiplies pixels by
+
+
+def resize_pixels(x: UInt8[Array, "b h w c"], size: Pair) -> UInt8[Array, "b new_h new_w c"]:
+    """Images resized by Pillow's bicubic filter, bit for bit: `Image.resize(size, BICUBIC)`.
+
+    Keys' kernel with a = -0.5, widened when an axis shrinks, in whole numbers; rows are resized
+    first and rounded to pixels before columns are.
+
+    Args:
+      x: the images.
+      size: the new size, one number or (height, width).
+    """
+    height, width = pair(size)
+    for axis, new_size in ((2, width), (1, height)):
+        if x.shape[axis] != new_size:
+            matrix = _widened(x.shape[axis], new_size, 2, lambda t: _cubic(t, -0.5))
+            x = _rounded_sums(x, matrix, axis)
+    return x
+
+
+def _rounded_sums(x: Array, matrix: np.ndarray, axis: int) -> Array:
+    """Sums of pixels along an axis, weighted by the rows of a matrix, as pixels."""
+    fractions = np.trunc(matrix * 2**_BITS + np.where(matrix < 0, -0.5, 0.5)).astype(np.int32)
+    taps = np.count_nonzero(fractions, 1).max()
+    columns = np.sort(np.argsort(fractions == 0, 1, stable=True)[:, :taps], 1)
+    weights = np.take_along_axis(fractions, columns, 1)
+    shape = [-1 if i == axis else 1 for i in range(x.ndim)]
+    wide = x.astype(jnp.int32)
+    sums = jnp.int32(2 ** (_BITS - 1))
+    for column, weight in zip(columns.T, weights.T, strict=True):
+        sums = sums + jnp.take(wide, column, axis, mode="clip") * weight.reshape(shape)
+    return jnp.clip(sums >> _BITS, 0, 255).astype(jnp.uint8)
+
+
+def pixel_shuffle(x: Float[Array, "b h w c"], times: int) -> Float[Array, "b i j d"]:
+    """Channels as pixels: `torch.nn.functional.pixel_shuffle`, of NHWC maps.
+
+    Shi et al., Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel
+    Convolutional Neural Network, 2016, https://arxiv.org/abs/1609.05158.
+
+    Args:
+      x: maps, whose channels are a multiple of `times` squared.
+      times: how much larger both sides become.
+    """
+    b, h, w, c = x.shape
+    cells = x.reshape(b, h, w, c // times**2, times, times)
+    return cells.transpose(0, 1, 4, 2, 5, 3).reshape(b, h * times, w * times, c // times**2)

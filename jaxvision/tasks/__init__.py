@@ -98,6 +98,7 @@ TASKS: Registry[Any] = Registry(
         "panoptic": Entry("jaxvision.tasks.panoptic", "Panoptic"),
         "captioning": Entry("jaxvision.tasks.captioning", "Captioning", roles=("captioning",)),
         "pretraining": Entry("jaxvision.tasks.pretraining", "Dino"),
+        "restoration": Entry("jaxvision.tasks.restoration", "Restoration", roles=("restoration",)),
         "generation": Entry("jaxvision.tasks.generation", "Adversarial"),
         "autoencoding": Entry(
             "jaxvision.tasks.autoencoding", "Autoencoding", roles=("autoencoding",)

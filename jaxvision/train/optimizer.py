@@ -151,7 +151,8 @@ def groups_of(
         schedule = learning_rate(own, total=total, steps_per_epoch=steps_per_epoch)
         part = Group(optax.identity(), owns).of(params)
         rule = build(own, part, schedule, depths)
-        groups[name] = Group(rule, owns, own.optimizer.accumulate, schedule)
+        learns = learning(own.optimizer.freeze, part)
+        groups[name] = Group(rule, owns, own.optimizer.accumulate, schedule, learns)
     return groups
 
 
@@ -267,7 +268,11 @@ def build(
     if config.schedule.name == "plateau":
         parts.append(scale_by_plateau())
     parts.append(optax.scale_by_learning_rate(schedule))
-    return _freeze(optax.chain(*parts), optimizer.freeze, params)
+    rule, learns = optax.chain(*parts), learning(optimizer.freeze, params)
+    if learns is None:
+        return rule
+    labels = jax.tree.map(lambda learns: "trained" if learns else "frozen", learns)
+    return optax.multi_transform({"trained": rule, "frozen": optax.set_to_zero()}, labels)
 
 
 def _weight_decay(optimizer: ConfigDict, params: Any) -> Parts:
@@ -282,17 +287,21 @@ def _weight_decay(optimizer: ConfigDict, params: Any) -> Parts:
     return [optax.add_decayed_weights(optimizer.weight_decay, mask)]
 
 
-def _freeze(
-    rule: optax.GradientTransformation, patterns: Sequence[str], params: Any
-) -> optax.GradientTransformation:
-    if not patterns:
-        return rule
-    for pattern in patterns:
+def learning(frozen: Sequence[str], params: Any) -> Any:
+    """A tree like `params` of whether each is trained; None where all are.
+
+    Args:
+      frozen: regexes of the paths of those that are not.
+      params: parameters, or their shapes.
+
+    Raises:
+      UserError: a pattern matches no parameter.
+    """
+    if not frozen:
+        return None
+    for pattern in frozen:
         check_pattern(pattern, parameter_paths(params), "optimizer.freeze")
-    labels = map_paths(
-        lambda path: "frozen" if any(re.search(p, path) for p in patterns) else "trained", params
-    )
-    return optax.multi_transform({"trained": rule, "frozen": optax.set_to_zero()}, labels)
+    return map_paths(lambda path: not any(re.search(p, path) for p in frozen), params)
 
 
 def _multiply(

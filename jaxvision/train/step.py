@@ -41,16 +41,34 @@ class Group:
       owns: top-level names of the parameter tree; () is the whole tree.
       accumulate: micro-batches that its gradient is made of.
       schedule: the learning rate by step, for the log.
+      learns: a tree like its parameters of whether each is trained; None trains all. Nothing is
+        computed of the gradient of others, which is 0.
     """
 
     rule: optax.GradientTransformation
     owns: tuple[str, ...] = ()
     accumulate: int = 1
     schedule: Callable[[Any], Any] = lambda step: jnp.zeros(())
+    learns: Any = None
 
     def of(self, params: Any) -> Any:
         """The group's part of the parameter tree."""
         return {name: params[name] for name in self.owns} if self.owns else params
+
+    def holding(self, loss: Loss) -> Loss:
+        """The loss as a function of the parameters that are trained."""
+        if self.learns is None:
+            return loss
+
+        def of_trained(params: Any, *rest: Any) -> Any:
+            held = jax.tree.map(
+                lambda value, learns: value if learns else jax.lax.stop_gradient(value),
+                params,
+                self.learns,
+            )
+            return loss(held, *rest)
+
+        return of_trained
 
 
 def init_state(
@@ -96,7 +114,7 @@ class Update:
         self, group: str, loss: Loss, state: TrainState, batch: Batch, key: jax.Array
     ) -> tuple[Any, tuple[Any, Sums]]:
         chosen = self.groups[group]
-        params = chosen.of(state.params)
+        params, loss = chosen.of(state.params), chosen.holding(loss)
         if chosen.accumulate > 1:
             return _accumulated(loss, params, state.model_state, batch, key, chosen.accumulate)
         differentiate = jax.grad(lambda *args: _number(*loss(*args)), has_aux=True)

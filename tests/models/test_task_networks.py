@@ -20,6 +20,11 @@ OURS = {
     "generator_16": models.create("dcgan_generator", size=16, channels=2, **DCGAN),
     "generator_28": models.create("dcgan_generator", size=28, channels=1, **DCGAN),
     "discriminator_16": models.create("dcgan_discriminator", width=4),
+    "srresnet_2": models.create("srresnet", scale=2, depth=2),
+    "srresnet_4": models.create("srresnet", depth=1),
+    "msrresnet_3": models.create("msrresnet", scale=3, width=5, depth=1),
+    "msrresnet_4": models.create("msrresnet", width=5, depth=2),
+    "srgan_discriminator": models.create("srgan_discriminator", width=3, hidden=7),
     "localizer": models.create("localizer_resnet20_cifar", 5, encoder="resnet8_cifar", hidden=8),
     "dino_head": DinoHead(11, 9, 4),
     "dino_head_norm": DinoHead(11, 9, 4, norm=True),
@@ -56,7 +61,8 @@ def test_outputs_and_gradients(name):
         np.testing.assert_allclose(ours, expected, 1e-4, 1e-4 * np.abs(expected).max())
     gradients = torch_weights.to_state_dict({"params": gradient})
     norms = [np.linalg.norm(gradients[key]) for key in sorted(gradients)]
-    np.testing.assert_allclose(norms, FOUND[f"{name}/norms"], 1e-3, 1e-5)
+    expected = FOUND[f"{name}/norms"]  # some are 0: of biases before batch norms
+    np.testing.assert_allclose(norms, expected, 1e-3, 1e-5 + 1e-7 * expected.max())
     parts = np.concatenate([sample(gradients[key], GRADIENTS) for key in sorted(gradients)])
     expected = FOUND[f"{name}/gradient"]
     np.testing.assert_allclose(parts, expected, 1e-3, 1e-4 * np.abs(expected).max())
@@ -78,6 +84,9 @@ def test_published_sizes():
     for name, image, expected in (
         ("dcgan_generator", (1, 100), 3_576_704),
         ("dcgan_discriminator", (1, 64, 64, 3), 2_765_568),
+        ("srresnet", (1, 24, 24, 3), 1_549_462),
+        ("msrresnet", (1, 24, 24, 3), 1_517_571),
+        ("srgan_discriminator", (1, 96, 96, 3), 23_565_505),
     ):
         network = models.create(name)
         x = jax.ShapeDtypeStruct(image, jnp.float32)

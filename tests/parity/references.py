@@ -87,6 +87,41 @@ def first_blocks(resnet: torch.nn.Module) -> None:
         setattr(resnet, f"layer{stage}", getattr(resnet, f"layer{stage}")[:1])
 
 
+def basicsr(name: str) -> ModuleType:
+    """`basicsr.archs.NAME`, without the rest of the package and without its kernels."""
+    torchvision()
+    if "basicsr" not in sys.modules:
+        (root,) = importlib.util.find_spec("basicsr").submodule_search_locations
+        for part in ("", ".archs", ".utils", ".ops", ".ops.dcn"):
+            package = ModuleType(f"basicsr{part}")
+            package.__path__ = [str(Path(root, *part.split(".")[1:]))]
+            sys.modules[package.__name__] = package
+        sys.modules["basicsr.utils"].get_root_logger = None
+        dcn = sys.modules["basicsr.ops.dcn"]
+        dcn.ModulatedDeformConvPack, dcn.modulated_deform_conv = torch.nn.Module, None
+    return importlib.import_module(f"basicsr.archs.{name}")
+
+
+def stylegan2() -> ModuleType:
+    """`basicsr.archs.stylegan2_arch`, whose one kernel is two lines of PyTorch."""
+    module = basicsr("stylegan2_arch")
+
+    def fused_leaky_relu(x, bias):
+        bias = bias.view(1, -1, *[1] * (x.ndim - 2))
+        return 2**0.5 * torch.nn.functional.leaky_relu(x + bias, 0.2)
+
+    class FusedLeakyReLU(torch.nn.Module):
+        def __init__(self, channels):
+            super().__init__()
+            self.bias = torch.nn.Parameter(torch.zeros(channels))
+
+        def forward(self, x):
+            return fused_leaky_relu(x, self.bias)
+
+    module.fused_leaky_relu, module.FusedLeakyReLU = fused_leaky_relu, FusedLeakyReLU
+    return module
+
+
 def diffusers() -> ModuleType:
     """The package, which imports torchvision."""
     torchvision()
@@ -101,34 +136,3 @@ def pythae() -> ModuleType:
     import pythae.models
 
     return pythae.models
-
-
-def stylegan2() -> ModuleType:
-    """`basicsr.archs.stylegan2_arch`, without the rest of the package and without its kernels."""
-    import math
-
-    from torch import nn
-    from torch.nn import functional
-
-    if "basicsr" not in sys.modules:
-        (root,) = importlib.util.find_spec("basicsr").submodule_search_locations
-        for name in ("basicsr", "basicsr.archs", "basicsr.utils", "basicsr.ops"):
-            package = ModuleType(name)
-            package.__path__ = [str(Path(root, *name.split(".")[1:]))]
-            sys.modules[name] = package
-    module = importlib.import_module("basicsr.archs.stylegan2_arch")
-
-    def fused_leaky_relu(x, bias):
-        bias = bias.view(1, -1, *[1] * (x.ndim - 2))
-        return math.sqrt(2) * functional.leaky_relu(x + bias, 0.2)
-
-    class FusedLeakyReLU(nn.Module):
-        def __init__(self, channels):
-            super().__init__()
-            self.bias = nn.Parameter(torch.zeros(channels))
-
-        def forward(self, x):
-            return fused_leaky_relu(x, self.bias)
-
-    module.fused_leaky_relu, module.FusedLeakyReLU = fused_leaky_relu, FusedLeakyReLU
-    return module

@@ -24,6 +24,11 @@ CASES: dict[str, tuple[int, ...]] = {
     "generator_28": (3, 5),
     "discriminator_16": (4, 1, 16, 16),
     "localizer": (2, 3, 32, 32),
+    "srresnet_2": (2, 3, 10, 13),
+    "srresnet_4": (2, 3, 10, 13),
+    "msrresnet_3": (2, 3, 10, 13),
+    "msrresnet_4": (2, 3, 10, 13),
+    "srgan_discriminator": (3, 3, 32, 32),
     "dino_head": (6, 7),
     "dino_head_norm": (6, 7),
 }
@@ -41,12 +46,22 @@ def references() -> dict[str, Any]:
     from parity.networks.dcgan import Discriminator, Generator
     from parity.networks.dino import DinoHead
     from parity.networks.localizer import Localizer
+    from parity.networks.srgan import Discriminator as SrganDiscriminator
+    from parity.references import basicsr
+
+    MSRResNet = basicsr("srresnet_arch").MSRResNet
+    from torch_enhance.models import SRResNet  # it imports torchvision, which is ready now
 
     return {
         "generator_16": Generator(16, 2, 5, 3),
         "generator_28": Generator(28, 1, 5, 3),
         "discriminator_16": Discriminator(16, 1, 4),
         "localizer": Localizer(5, 32, 1, 8),
+        "srresnet_2": SRResNet(2, num_blocks=2),
+        "srresnet_4": SRResNet(4, num_blocks=1),
+        "msrresnet_3": MSRResNet(num_feat=5, num_block=1, upscale=3),
+        "msrresnet_4": MSRResNet(num_feat=5, num_block=2, upscale=4),
+        "srgan_discriminator": SrganDiscriminator(32, width=3, hidden=7),
         "dino_head": DinoHead(7, 11, 9, 4, norm=False),
         "dino_head_norm": DinoHead(7, 11, 9, 4, norm=True),
     }

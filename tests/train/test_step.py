@@ -12,6 +12,7 @@ from jaxvision.tasks.base import image_spec
 from jaxvision.tasks.classification.task import Classification
 from jaxvision.tasks.inputs import Inputs
 from jaxvision.tasks.segmentation.task import Segmentation
+from jaxvision.train import optimizer
 from jaxvision.train.step import Group, ema_decay, init_state, init_variables, make_train_step
 
 KEY = jax.random.key(0)
@@ -32,8 +33,8 @@ def classification(name="mlp", augmentations=(), **options):
     return Classification(model, tuple("abcd"), Inputs((0.5,), (0.25,), augmentations, 4))
 
 
-def state_of(task, optimizer, ema=False, shape=(8, 8, 1)):
-    groups = {"main": Group(optimizer)}
+def state_of(task, rule, ema=False, shape=(8, 8, 1)):
+    groups = {"main": Group(rule)}
     fresh = lambda: init_variables(task, 0, image_spec(shape))  # noqa: E731
     return jax.jit(lambda: init_state(fresh(), groups, ema=ema))()
 
@@ -50,6 +51,25 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch():
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6)
     assert one["loss"].compute("l")["l"] == pytest.approx(four["loss"].compute("l")["l"], rel=1e-5)
     assert int(four["accuracy"].count) == 8
+
+
+def test_nothing_is_computed_of_gradients_of_what_is_frozen():
+    task, tx, batch = classification(hidden=(16, 16)), optax.sgd(0.1), batch_of()
+    state = state_of(task, tx)
+    whole, sums = step_of(task, Group(tx))(state, batch)
+    learns = optimizer.learning(("^0/",), state.params)
+    frozen = step_of(task, Group(tx, learns=learns))
+    part, part_sums = frozen(state, batch)
+    for name, tree in part.params.items():
+        expected = state.params[name] if name == "0" else whole.params[name]
+        jax.tree.map(np.testing.assert_array_equal, tree, expected)
+    assert 0 < float(part_sums["gradient_norm"].total) < float(sums["gradient_norm"].total)
+    costs = [
+        step.lower(state, batch).compile().cost_analysis()["flops"]
+        for step in (step_of(task, Group(tx)), frozen)
+    ]
+    first = 64 * 16 * 8 * 2  # of the first layer's gradient
+    assert costs[0] - costs[1] > 0.9 * first
 
 
 class Pixels(nn.Module):

@@ -88,6 +88,21 @@ def folder(data: ConfigDict) -> Callable[[str], Source]:
     return load
 
 
+def images(data: ConfigDict) -> Callable[[str], Source]:
+    """images alone, in folders of any depth: DIR/train/**/*.jpg, or DIR/**/*.jpg"""
+    root = Path(data.dir).expanduser()
+
+    def load(split: str) -> Source:
+        whole = root.is_dir() and not unsplit.has_splits(root, data)
+        place = root if whole else _folder(root, split, "split")
+        found = Files(tuple(images_below(place)), ())
+        if not found.images:
+            raise UserError(f"No image in {place}.")
+        return _part(found, root, split, data) if whole else found
+
+    return load
+
+
 def masks(
     data: ConfigDict,
     *,

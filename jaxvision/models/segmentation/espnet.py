@@ -15,31 +15,16 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from jaxvision.errors import UserError
+from jaxvision.layers.activation import PReLU
 from jaxvision.layers.convolution import Conv2d, ConvTranspose2d
 from jaxvision.layers.images import pad_to_multiple
 from jaxvision.layers.normalization import BatchNorm
-from jaxvision.layers.parameters import parameter
 from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import avg_pool2d
 from jaxvision.ops.resize import resize
 from jaxvision.state_dict import StateDict, renamed
 
 _DILATIONS = (1, 2, 4, 8, 16)
-
-
-class PReLU(nn.Module):
-    """He et al., Delving Deep into Rectifiers, 2015, https://arxiv.org/abs/1502.01852.
-
-    A rectifier with a learnt slope for each channel's negative values, at first a quarter.
-    """
-
-    dtype: jnp.dtype | None = None
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
-        slope = parameter(self, "weight", nn.initializers.constant(0.25), x.shape[-1:], jnp.float32)
-        x, slope = nn.dtypes.promote_dtype(x, slope, dtype=self.dtype)
-        return jnp.where(x > 0, x, slope * x)
 
 
 class NormAct(nn.Module):

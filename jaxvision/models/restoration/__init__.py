@@ -1,0 +1,1 @@
+"""Networks that make better images of bad ones."""

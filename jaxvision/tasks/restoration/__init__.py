@@ -1,0 +1,1 @@
+"""Better images of bad ones: super-resolution."""
