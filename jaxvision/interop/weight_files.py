@@ -22,6 +22,8 @@ FILES = (
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.bin",
 )
 _INDEX = ".index.json"
 _FLOAT8 = {

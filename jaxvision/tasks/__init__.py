@@ -100,6 +100,9 @@ TASKS: Registry[Any] = Registry(
         "pretraining": Entry("jaxvision.tasks.pretraining", "Dino"),
         "restoration": Entry("jaxvision.tasks.restoration", "Restoration", roles=("restoration",)),
         "generation": Entry("jaxvision.tasks.generation", "Adversarial"),
+        "autoencoding": Entry(
+            "jaxvision.tasks.autoencoding", "Autoencoding", roles=("autoencoding",)
+        ),
     },
 )
 

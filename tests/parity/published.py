@@ -91,6 +91,23 @@ TRANSFORMERS = {
 }
 
 
+# Images of any size, as they are.
+_WHOLE = {
+    "size": 0,
+    "crop": 0,
+    "interpolation": "bicubic",
+    "mean": (0.5, 0.5, 0.5),
+    "std": (0.5, 0.5, 0.5),
+    "classes": 0,
+}
+DIFFUSERS = {
+    "autoencoder_kl": {
+        f"sd_vae_ft_{kind}": {"hub": f"stabilityai/sd-vae-ft-{kind}", **_WHOLE}
+        for kind in ("mse", "ema")
+    }
+}
+
+
 def _names(name: str) -> set[str]:
     """The network's in all libraries."""
     return {name, *(alias for alias, real in models.ALIASES.items() if real == name)}
@@ -197,7 +214,11 @@ def of_effdet(name: str) -> dict[str, dict]:
 
 def main() -> None:
     table = {
-        name: of_torchvision(name) | of_timm(name) | of_transformers(name) | of_effdet(name)
+        name: of_torchvision(name)
+        | of_timm(name)
+        | of_transformers(name)
+        | of_effdet(name)
+        | DIFFUSERS.get(name, {})
         for name in models.names()
     }
     table = {name: entries for name, entries in table.items() if entries}
