@@ -139,7 +139,8 @@ def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def main() -> None:
-    networks = plugins.import_file(CONFIG).VARIANTS
+    variants = plugins.import_file(CONFIG).VARIANTS
+    networks = [name for name in variants if name and not name.endswith("smoke")]
     parser = parser_of(__doc__.splitlines()[0], networks)
     parser.add_argument("--data", type=Path, required=True, help="folder of the four files")
     parser.add_argument("--judge", type=Path, required=True, help="run of a classifier")
