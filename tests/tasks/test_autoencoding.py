@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -458,6 +459,15 @@ def test_reconstructions_of_files(trained, tmp_path):
     np.testing.assert_array_equal(both[1:161:20, 1:161:20, 0], shown)
     found = runs.open(trained).predict([tmp_path / "a.png"])[0].outputs
     np.testing.assert_array_equal(both[1:161:20, 163:323:20, 0], found["image"][..., 0])
+
+
+def test_what_comes_back_to_the_bit():
+    """Its PSNR is no number of JSON."""
+    outputs = {"reconstruction": np.float32(1.5), "psnr": np.float32(np.inf), "codes": np.eye(2)}
+    found, report = SimpleNamespace(outputs=outputs), tasks.report("autoencoding")
+    expected = {"reconstruction": 1.5, "psnr": None, "codes_used": 2}
+    assert report.summary(None, found) == expected
+    assert report.cell(None, found) == "PSNR inf dB, reconstruction 1.50 nats, 2 codes"
 
 
 def test_samples_and_features_of_a_run(trained, tmp_path):

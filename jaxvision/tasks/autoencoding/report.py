@@ -1,5 +1,6 @@
 """What autoencoding shows: images beside what is made of their codes."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from jaxvision.tasks import pictures
 
 PICTURE = "reconstructions"
 _COLUMNS = 16
+_NUMBERS = ("reconstruction", "kl", "psnr")
 
 
 def picture(task: Any, batch: Mapping[str, Any], outputs: Mapping[str, Any]) -> np.ndarray:
@@ -40,12 +42,14 @@ def _filled(images: np.ndarray, count: int) -> np.ndarray:
 
 
 def summary(task: Any, prediction: Any, top: int = 5) -> dict[str, Any]:
-    """JSON-able: nats of pixels and of the code, PSNR in dB, how many codes are used."""
+    """JSON-able: nats of pixels and of the code, PSNR in dB, how many codes are used.
+
+    The PSNR of an image that comes back to the bit is none.
+    """
     outputs = prediction.outputs
-    found = {
-        name: round(float(outputs[name]), 6)
-        for name in ("reconstruction", "kl", "psnr")
-        if name in outputs
+    given = {name: float(outputs[name]) for name in _NUMBERS if name in outputs}
+    found: dict[str, Any] = {
+        name: round(value, 6) if math.isfinite(value) else None for name, value in given.items()
     }
     if "codes" in outputs:
         found["codes_used"] = len(np.unique(outputs["codes"]))
@@ -55,7 +59,8 @@ def summary(task: Any, prediction: Any, top: int = 5) -> dict[str, Any]:
 def cell(task: Any, prediction: Any, top: int = 5) -> str:
     """One line for the table of `predict`."""
     found = summary(task, prediction)
-    parts = [f"PSNR {found['psnr']:.2f} dB", f"reconstruction {found['reconstruction']:.2f} nats"]
+    psnr = float(prediction.outputs["psnr"])
+    parts = [f"PSNR {psnr:.2f} dB", f"reconstruction {found['reconstruction']:.2f} nats"]
     if "kl" in found:
         parts.append(f"kl {found['kl']:.2f} nats")
     if "codes_used" in found:

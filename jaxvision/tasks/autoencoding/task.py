@@ -170,7 +170,9 @@ class Autoencoding(sampling.Generative, base.Task):
 
     # -- training --------------------------------------------------------------------------------
 
-    def _coded(self, network: Any, image: jax.Array, valid: jax.Array, key: jax.Array) -> Coded:
+    def _train_code(
+        self, network: Any, image: jax.Array, valid: jax.Array, key: jax.Array
+    ) -> Coded:
         """A training batch as codes, by the network with its variables."""
         return Coded(network.encode(image, train=True), {}, {})
 
@@ -181,7 +183,7 @@ class Autoencoding(sampling.Generative, base.Task):
         changing = [kind for kind in own if kind != "params"]
 
         def both(network: Any, image: jax.Array) -> tuple[jax.Array, Coded]:
-            coded = self._coded(network, image, valid, code_key)
+            coded = self._train_code(network, image, valid, code_key)
             return network.decode(coded.latent, train=True), coded
 
         (output, coded), updated = self.model.apply(
@@ -203,7 +205,7 @@ class Autoencoding(sampling.Generative, base.Task):
         """What the decoder is given of a code, without chance."""
         return code
 
-    def _spoken(
+    def _code_metrics(
         self, variables: Variables, code: Any, nll: jax.Array, batch: Batch, key: jax.Array
     ) -> Sums:
         """`loss`, and the metrics of a code.
@@ -235,7 +237,7 @@ class Autoencoding(sampling.Generative, base.Task):
         nll = self.likelihood.nll(output, pixels, variables["params"])
         seen = jnp.clip(self.likelihood.image(output), 0, 1)
         batch = {"image": image, "valid": valid}
-        sums = self._spoken(variables, code, nll, batch, code_key)
+        sums = self._code_metrics(variables, code, nll, batch, code_key)
         sums |= {"reconstruction": Mean.of(nll, valid), "psnr": Mean.of(psnr(seen, pixels), valid)}
         if min(seen.shape[1:3]) >= _WINDOW:
             sums["ssim"] = Mean.of(ssim(seen, pixels), valid)
@@ -276,10 +278,10 @@ class Autoencoding(sampling.Generative, base.Task):
             "image": sampling.as_pixels(seen),
             "reconstruction": self.likelihood.nll(output, pixels, variables["params"]),
             "psnr": psnr(seen, pixels),
-            **self._said(variables, code),
+            **self._code_outputs(variables, code),
         }
 
-    def _said(self, variables: Variables, code: Any) -> dict[str, jax.Array]:
+    def _code_outputs(self, variables: Variables, code: Any) -> dict[str, jax.Array]:
         """What `predict` gives of a code."""
         return {}
 
@@ -323,7 +325,9 @@ class Variational(Autoencoding):
     main_metric: ClassVar[str] = "elbo"
     settings: ClassVar[tuple[str, ...]] = ("truncation",)
 
-    def _coded(self, network: Any, image: jax.Array, valid: jax.Array, key: jax.Array) -> Coded:
+    def _train_code(
+        self, network: Any, image: jax.Array, valid: jax.Array, key: jax.Array
+    ) -> Coded:
         posterior = _in_float32(network.encode(image, train=True))
         each = gaussian_kl(*posterior)
         kl = each.sum(-1)
@@ -343,7 +347,7 @@ class Variational(Autoencoding):
     def _latent(self, variables: Variables, code: Any) -> jax.Array:
         return code.mean
 
-    def _spoken(
+    def _code_metrics(
         self, variables: Variables, code: Any, nll: jax.Array, batch: Batch, key: jax.Array
     ) -> Sums:
         code, valid, pixels = _in_float32(code), batch["valid"], self.inputs.pixels(batch["image"])
@@ -357,7 +361,7 @@ class Variational(Autoencoding):
             **self._bound(nll, kl, pixels, valid),
         }
 
-    def _said(self, variables: Variables, code: Any) -> dict[str, jax.Array]:
+    def _code_outputs(self, variables: Variables, code: Any) -> dict[str, jax.Array]:
         return {"kl": gaussian_kl(*_in_float32(code)).sum(-1)}
 
     def latents(self, keys: jax.Array) -> jax.Array:
@@ -372,7 +376,9 @@ class Quantized(Autoencoding):
     places times the logarithm of the number of entries.
     """
 
-    def _coded(self, network: Any, image: jax.Array, valid: jax.Array, key: jax.Array) -> Coded:
+    def _train_code(
+        self, network: Any, image: jax.Array, valid: jax.Array, key: jax.Array
+    ) -> Coded:
         code = network.encode(image, train=True).astype(jnp.float32)
         found = network.quantize(code, train=True)
         commitment = squared_distance(code, lax.stop_gradient(found.vectors))
@@ -399,7 +405,7 @@ class Quantized(Autoencoding):
     def _latent(self, variables: Variables, code: Any) -> jax.Array:
         return self._quantized(variables, code).vectors
 
-    def _spoken(
+    def _code_metrics(
         self, variables: Variables, code: Any, nll: jax.Array, batch: Batch, key: jax.Array
     ) -> Sums:
         found, valid = self._quantized(variables, code), batch["valid"]
@@ -414,7 +420,7 @@ class Quantized(Autoencoding):
             **self._bound(nll, kl, self.inputs.pixels(batch["image"]), valid),
         }
 
-    def _said(self, variables: Variables, code: Any) -> dict[str, jax.Array]:
+    def _code_outputs(self, variables: Variables, code: Any) -> dict[str, jax.Array]:
         return {"codes": self._quantized(variables, code).indices}
 
 
