@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +53,26 @@ def predicting_seconds(trained: Any, batch: dict[str, Any]) -> float:
     return seconds(lambda: find(trained.variables, batch, jax.random.key(0)))
 
 
-def arguments(about: str, networks: Iterable[str]) -> argparse.Namespace:
+def parser_of(about: str, networks: Iterable[str]) -> argparse.ArgumentParser:
     """Of a command that trains networks, or some, in a folder of runs."""
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the runs")
     parser.add_argument("--only", nargs="+", choices=networks, metavar="NAME")
     parser.add_argument("--ended", action="store_true", help="train none")
-    return parser.parse_args()
+    return parser
+
+
+def arguments(about: str, networks: Iterable[str]) -> argparse.Namespace:
+    """What such a command is given."""
+    return parser_of(about, networks).parse_args()
 
 
 def all_runs(
-    options: argparse.Namespace, networks: Iterable[str], config: Path, prefix: str
+    options: argparse.Namespace,
+    networks: Iterable[str],
+    config: Path,
+    prefix: str,
+    overrides: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[str, Path, dict[str, Any]]]:
     """(network, folder of its run, metrics), each trained to its end or left out.
 
@@ -72,12 +81,13 @@ def all_runs(
       networks: variants of the configuration.
       config: its file.
       prefix: of the folders' names.
+      overrides: of the configuration, as on the command line.
     """
     for name in options.only or networks:
         workdir = options.runs / f"{prefix}_{name}"
         metrics = ended(workdir)
         if metrics is None and not options.ended:
-            run(configuration.load(f"{config}:{name}"), workdir)
+            run(configuration.load(f"{config}:{name}", overrides or {}), workdir)
             metrics = ended(workdir)
             assert metrics is not None
         if metrics is not None:

@@ -17,6 +17,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxvision import models
+from jaxvision.errors import UserError
 from jaxvision.interop import torch_weights
 from jaxvision.interop.published import Published, published, resolve
 from jaxvision.interop.published import class_names as names_of
@@ -95,7 +96,8 @@ def create(
     if num_classes is None and "classes" in entry.ends:
         num_classes = classes_in(entry, state) - (about.background if about else 0)
     *usual_size, colours = entry.input_shape
-    size = image_size or ([about.size] * len(usual_size) if about else usual_size)
+    trained = about.size if about else 0
+    size = image_size or ([trained] * len(usual_size) if trained else usual_size)
     model = _of_grid(models.create(name, num_classes, **options), size)
     image = jnp.zeros((1, *size, channels or colours))
     fresh = jax.jit(lambda: model.init(random.key(seed), image, train=False))()
@@ -283,6 +285,8 @@ def preparation(about: Mapping[str, Any] | Published) -> tuple[dict[str, Any], .
     become squares.
     """
     entry = about if isinstance(about, Published) else Published(**about)
+    if not entry.size:
+        return ()
     if not entry.crop:
         whole: dict[str, Any] = {"size": entry.size, "interpolation": entry.interpolation}
         if not entry.antialias:
@@ -314,12 +318,20 @@ def usual(name: str, classes: int) -> Published:
     Args:
       name: of a registered network.
       classes: how many the file has.
+
+    Raises:
+      UserError: nothing is known of a network without classes.
     """
     entry = models.variant(name)
     known = next(iter(published(name).values()), None)
-    if known is not None and (entry.finds_objects or known.tokenizer):
-        # Its classifier has as many outputs as the reference makes of the classes, or of tokens.
+    if known is not None and (entry.finds_objects or known.tokenizer or not classes):
+        # Its classifier has as many outputs as the reference makes of the classes, or of tokens; or
+        # it has none.
         return known
+    if "classes" not in entry.ends:
+        raise UserError(
+            f"Nothing says how images of {name} are prepared; give --config and --weights."
+        )
     if entry.role != "segmentation":
         return Published(size=entry.input_shape[0], classes=classes)
     ordinary = Published(size=entry.input_shape[0], crop=0, classes=0)

@@ -24,6 +24,7 @@ ALIKE = {
         *("mnist_vit", "imagenet_deit", "imagenet_swin", "capsnet"),
     ),
     "captioning": ("coco", "flickr8k", "folder"),
+    "generation": ("mnist_vae",),
     "pose": ("lsp",),
     "instances": ("coco",),
     "detection": ("bccd", "coco", "fastestdet_coco", "folder", "voc"),

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
         raise UserError("Give either --workdir, or --model and --weights.")
     if options.workdir:
         chosen = source.open_stored(options.workdir, options.checkpoint)
-        name, variables = chosen.config.model.name, chosen.variables
+        name, variables = chosen.config.model.name, chosen.task.of_network(chosen.variables)
     else:
         name = options.model
         _, variables = pretrained.create(name, options.weights)

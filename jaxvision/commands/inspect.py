@@ -41,12 +41,14 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
 
     if overrides:
         raise UserError("inspect takes no --config.KEY.")
-    *size, channels = models.variant(options.model).input_shape
+    entry = models.variant(options.model)
+    *size, channels = entry.input_shape
     if options.size:
         size = _size(options.size, len(size))
     shape = (*size, options.channels or channels)
     more = {"features_only": True} if options.features else {}
-    lines = layers(models.create(options.model, options.classes, **more), shape)
+    classes = None if entry.inputs == ("image",) and not entry.ends else options.classes
+    lines = layers(models.create(options.model, classes, **more), shape)
     rows = [cells(line) for line in [*lines, totals(lines)]]
     table = Table(*_COLUMNS, title=f"{options.model}, one image of {'x'.join(map(str, shape))}")
     for column in table.columns[2:]:

@@ -31,7 +31,8 @@ class Published:
     Attributes:
       hub: repository on the Hugging Face Hub, or "".
       url: address of the file, or "".
-      size: side of the square images that it was trained for.
+      size: side of the square images that it was trained for; 0 of networks that take images as
+        they are.
       crop: the part of the shorter side that the central crop keeps; 0 if nothing is cropped.
       longest: for detectors, the longer side at most; `size` is the shorter one, if that fits.
       letterbox: for detectors, whether images are fitted into the square and padded.

@@ -45,3 +45,22 @@ def center_crop(maps: Maps, size: Sequence[int]) -> Maps:
         start = (maps.shape[axis] - length) // 2
         maps = maps[(slice(None),) * axis + (slice(start, start + length),)]
     return maps
+
+
+def check_multiple(image: Float[Array, "b h w c"], multiple: int, network: str) -> None:
+    """Refuses images that a network would not give back in their own size.
+
+    Args:
+      image: what the network was called with.
+      multiple: of which its sides must be.
+      network: its name, the subject of the message.
+
+    Raises:
+      UserError: a side is no multiple.
+    """
+    rows, columns = image.shape[1:3]
+    if rows % multiple or columns % multiple:
+        raise UserError(
+            f"{network} takes images whose sides are multiples of {multiple}; not of "
+            f"{rows}x{columns}. Pad or resize them."
+        )

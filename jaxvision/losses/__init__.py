@@ -10,6 +10,13 @@ own is added by a decorator:
 from collections.abc import Callable
 from typing import Any
 
+from jaxvision.losses.autoencoding import (
+    bernoulli_nll,
+    free_nats,
+    gaussian_kl,
+    gaussian_nll,
+    squared_distance,
+)
 from jaxvision.losses.classification import (
     binary_cross_entropy,
     cross_entropy,
@@ -51,11 +58,15 @@ __all__ = [
     "Objective",
     "Ratio",
     "balanced_l1",
+    "bernoulli_nll",
     "binary_cross_entropy",
     "cross_entropy",
     "dice",
     "diou_loss",
     "focal",
+    "free_nats",
+    "gaussian_kl",
+    "gaussian_nll",
     "giou_loss",
     "hard_examples",
     "hard_negative_mining",
@@ -69,5 +80,6 @@ __all__ = [
     "sigmoid_focal",
     "smooth_l1",
     "soft_iou",
+    "squared_distance",
     "tversky",
 ]

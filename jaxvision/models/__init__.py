@@ -17,6 +17,7 @@ from flax import linen as nn
 
 from jaxvision.errors import UserError, unknown
 from jaxvision.layers.intermediates import intermediates as intermediates
+from jaxvision.models.autoencoding import ae, autoencoder_kl, vae, vqvae
 from jaxvision.models.backbones import (
     alexnet,
     beit,
@@ -178,6 +179,11 @@ _FAMILIES = (
     stylegan2,
     diffusion_unet,
     dit,
+    # Autoencoding.
+    ae,
+    vae,
+    vqvae,
+    autoencoder_kl,
     # Restoration.
     srresnet,
     srgan,

@@ -110,7 +110,8 @@ class Run:
         for variables in self._variables.values():
             if jax.tree.map(lambda x: x.shape, variables) == jax.tree.map(lambda x: x.shape, fresh):
                 return variables
-        return pretrained.load_into(name, self.model, weights.read(self.weights, name), fresh)
+        found = weights.read(self.weights, name)
+        return self.task.with_weights(name, found, fresh, weights.read)
 
     def shapes_for(self, image_shape: Sequence[int]) -> dict[str, Any]:
         """The variables of a fresh network for images [h, w, c], as shapes."""
@@ -226,7 +227,7 @@ def published(
     about = found.published
     if about is None:
         count = pretrained.classes_in(entry, found.state)
-        if not count:
+        if "classes" in entry.ends and not count:
             raise UserError(f"{found.where} has no {entry.classifier[0]!r}; it is not of {model}.")
         about = pretrained.usual(model, count)
     config = tasks.default_config(tasks.for_role(entry.role))

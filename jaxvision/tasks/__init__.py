@@ -101,6 +101,9 @@ TASKS: Registry[Any] = Registry(
         "restoration": Entry("jaxvision.tasks.restoration", "Restoration", roles=("restoration",)),
         "generation": Entry("jaxvision.tasks.generation", "Adversarial"),
         "diffusion": Entry("jaxvision.tasks.diffusion", "Diffusion"),
+        "autoencoding": Entry(
+            "jaxvision.tasks.autoencoding", "Autoencoding", roles=("autoencoding",)
+        ),
     },
 )
 

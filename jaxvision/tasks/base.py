@@ -7,6 +7,7 @@ the device. What only some tasks can do are further methods, for which commands 
 | method | gives |
 |---|---|
 | `predict(variables, batch, key)` | outputs for images, [b, ...] each |
+| `pictured(variables, batch, key)` | what pictures at evaluations show, where not `predict`'s |
 | `latents`, `generate`, `sample` | new images; see `jaxvision/tasks/sampling.py` |
 | `inpaint(variables, images, masks, keys, ...)` | images made anew where masks are True |
 | `logits(variables, image)` | classes of each image, float32 [b, k], or of each pixel |
@@ -191,6 +192,26 @@ class Task(Protocol):
           UserError: weights cannot be had or do not fit.
         """
         return load_network(config, self.model, variables, read)
+
+    def of_network(self, variables: Variables) -> Variables:
+        """The main network's own variables among the task's: what is exported."""
+        return variables
+
+    def with_weights(
+        self, name: str, weights: pretrained.Weights, variables: Variables, read: Reader
+    ) -> Variables:
+        """The variables to evaluate and predict with, of weights of the main network alone.
+
+        Args:
+          name: of the network.
+          weights: that it is to have.
+          variables: of the task, as shapes.
+          read: for what else the task needs.
+
+        Raises:
+          UserError: weights cannot be had or do not fit.
+        """
+        return pretrained.load_into(name, self.model, weights, variables)
 
 
 def load_network(

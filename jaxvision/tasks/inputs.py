@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import jax
+import jax.numpy as jnp
 
 from jaxvision.data import augment
 
@@ -49,3 +50,7 @@ class Inputs:
     def evaluate(self, image: jax.Array) -> jax.Array:
         """Normalised."""
         return augment.normalize(augment.to_float(image), self.mean, self.std)
+
+    def pixels(self, image: jax.Array) -> jax.Array:
+        """Of normalised images: from 0 to 1 again."""
+        return image * jnp.asarray(self.std) + jnp.asarray(self.mean)

@@ -30,8 +30,9 @@ class Pictures:
         self._key = stream(config.seed, SAMPLING)
         options = compilation.compiler_options()
         self._predict: Any = None
-        if hasattr(task, "predict"):
-            self._predict = jax.jit(task.predict, compiler_options=options)
+        shown = getattr(task, "pictured", None) or getattr(task, "predict", None)
+        if shown is not None:
+            self._predict = jax.jit(shown, compiler_options=options)
         elif hasattr(task, "sample"):
             self._predict = jax.jit(
                 lambda variables, _, key: {"image": task.sample(variables, key, self._count)},

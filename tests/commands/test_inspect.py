@@ -41,3 +41,11 @@ def test_sizes_and_channels(capsys, monkeypatch):
         cli._dispatch(["inspect", "vnet", "--size", "16x24"])
     with pytest.raises(UserError, match=r"'lenet6'.*'lenet5'"):
         cli._dispatch(["inspect", "lenet6"])
+
+
+def test_a_network_without_classes(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    cli._dispatch(["inspect", "vae_mlp"])
+    shown = capsys.readouterr().out
+    assert "fc21" in shown
+    assert "652,824" in shown

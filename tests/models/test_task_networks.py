@@ -69,8 +69,9 @@ def test_outputs_and_gradients(name):
 
 
 def test_every_other_network_has_a_case():
-    # test_parity.py, test_captioning.py, test_vit_gpt2.py and tests/tasks/test_adversarial.py
-    roles = ("backbones", "segmentation", "pose", "captioning")
+    # test_parity.py, test_captioning.py, test_vit_gpt2.py, test_autoencoders.py and
+    # tests/tasks/test_adversarial.py
+    roles = ("backbones", "segmentation", "pose", "captioning", "autoencoding")
     entries = [models.variant(name) for name in models.names()]
     others = {entry.module for entry in entries if entry.role not in roles}
     others = {module for module in others if not hasattr(module, "heads")}  # test_detectors.py

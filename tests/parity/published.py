@@ -106,6 +106,23 @@ DIFFUSERS = {
 }
 
 
+# Images of any size, as they are.
+_WHOLE = {
+    "size": 0,
+    "crop": 0,
+    "interpolation": "bicubic",
+    "mean": (0.5, 0.5, 0.5),
+    "std": (0.5, 0.5, 0.5),
+    "classes": 0,
+}
+DIFFUSERS = {
+    "autoencoder_kl": {
+        f"sd_vae_ft_{kind}": {"hub": f"stabilityai/sd-vae-ft-{kind}", **_WHOLE}
+        for kind in ("mse", "ema")
+    }
+}
+
+
 def _names(name: str) -> set[str]:
     """The network's in all libraries."""
     return {name, *(alias for alias, real in models.ALIASES.items() if real == name)}

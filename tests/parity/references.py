@@ -120,3 +120,19 @@ def stylegan2() -> ModuleType:
 
     module.fused_leaky_relu, module.FusedLeakyReLU = fused_leaky_relu, FusedLeakyReLU
     return module
+
+
+def diffusers() -> ModuleType:
+    """The package, which imports torchvision."""
+    torchvision()
+    import diffusers
+
+    return diffusers
+
+
+def pythae() -> ModuleType:
+    """`pythae.models`, which import torchvision."""
+    torchvision()
+    import pythae.models
+
+    return pythae.models

@@ -90,9 +90,16 @@ def best_of_level(
       candidates: m, if there are as many.
     """
     rows, places, classes = scores.shape
+    number = min(candidates, places * classes)
+    place = jnp.broadcast_to(jnp.arange(places), (rows, places))
+    if places > number:
+        # The best pairs are of the places whose best pairs are best. In their order, so that of
+        # equal scores those come first that would without this.
+        place = jnp.sort(jax.lax.top_k(scores.max(2), number)[1], axis=1)
+        scores = jnp.take_along_axis(scores, place[..., None], 1)
     flat = jnp.where(scores > score_threshold, scores, -1.0).reshape(rows, -1)
-    best, index = jax.lax.top_k(flat, min(candidates, places * classes))
-    place = index // classes
+    best, index = jax.lax.top_k(flat, number)
+    place = jnp.take_along_axis(place, index // classes, 1)
     boxes = decode(jnp.take_along_axis(coded, place[..., None], 1), place)
     return boxes, best, index % classes
 

@@ -1,0 +1,1 @@
+"""Autoencoding: images as codes, and images of codes."""
