@@ -16,7 +16,8 @@ https://github.com/zalandoresearch/fashion-mnist. The variants, each for two CPU
     dit          a small transformer of Peebles and Xie 2022, told the class
 
 `:smoke` trains the first for a few steps on the built-in digits, `:vqvae_smoke`,
-`:stylegan2_smoke`, `:ddpm_smoke` and `:dit_smoke` others. A judge gives FID and its kin, here our own classifier of such images:
+`:stylegan2_smoke`, `:ddpm_smoke` and `:dit_smoke` others. A judge gives FID and its kin, here our
+own classifier of such images (of `ddpm` and `dit` the group is `diffusion`):
 
     --config.generation.judge.network=resnet8_cifar \\
     --config.generation.judge.weights=run:runs/fashion_mnist
@@ -207,7 +208,5 @@ VARIANTS: dict[str, Callable[[], ConfigDict]] = {
     "ddpm_smoke": lambda: _diffusion_on_digits(
         _ddpm(), widths=(8, 8), blocks=1, attention=(), groups=4
     ),
-    "dit_smoke": lambda: _diffusion_on_digits(
-        _dit(), patch_size=4, width=16, depth=1, num_heads=2
-    ),
+    "dit_smoke": lambda: _diffusion_on_digits(_dit(), patch_size=4, width=16, depth=1, num_heads=2),
 }

@@ -9,6 +9,8 @@ Rounding is that of float32; in narrower types the sums would lose digits.
 Sums and products are made for some images at a time, so that they stay in the processor's cache.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -69,7 +71,7 @@ def _input_sums(x: Array) -> list[list[Array]]:
     return [[in_memory(one.reshape(-1, channels)) for one in row] for row in sums]
 
 
-def _output_sums(products: list[list[Array]], shape: tuple[int, ...]) -> Array:
+def _output_sums(products: list[list[Array]], shape: tuple[Any, ...]) -> Array:
     """A^T m A of all tiles: a map of a shape."""
     batch, height, width, features = shape
 

@@ -168,7 +168,7 @@ def test_networks_begin_by_saying_nothing():
 def test_what_does_not_fit_is_refused():
     unet, _, (x, time, _) = prepared("unet")
     key = jax.random.key(0)
-    with pytest.raises(UserError, match=r"10x8 cannot be halved 2 times; .* multiple of 4"):
+    with pytest.raises(UserError, match=r"multiples of 4; not of 10x8"):
         jax.eval_shape(lambda: unet.init(key, jnp.zeros((1, 10, 8, 3))))
     with pytest.raises(UserError, match="knows no classes: make it with classes=N"):
         jax.eval_shape(lambda: unet.init(key, x, time, jnp.zeros(3, jnp.int32)))

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxvision.errors import UserError
 from jaxvision.layers.convolution import Conv2d
+from jaxvision.layers.images import check_multiple
 from jaxvision.layers.linear import Dense
 from jaxvision.layers.normalization import GroupNorm
 from jaxvision.layers.timesteps import every_image, timestep_embedding
@@ -172,12 +173,7 @@ class DiffusionUnet(nn.Module):
             a network without classes.
         """
         embedding = nn.silu(self._embedding(len(image), timestep, label))
-        stride = 2 ** (len(self.widths) - 1)
-        if image.shape[1] % stride or image.shape[2] % stride:
-            raise UserError(
-                f"Images of {image.shape[1]}x{image.shape[2]} cannot be halved "
-                f"{len(self.widths) - 1} times; resize or pad them to a multiple of {stride}."
-            )
+        check_multiple(image, 2 ** (len(self.widths) - 1), "The diffusion U-Net")
         residual_block = nn.remat(ResidualBlock, static_argnums=3) if self.remat else ResidualBlock
 
         def block(x: Array, features: int, place: str, attends: bool) -> Array:

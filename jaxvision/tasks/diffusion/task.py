@@ -75,7 +75,7 @@ class Diffusion(sampling.Generative, base.Task):
     settings: ClassVar[tuple[str, ...]] = ("labels", "guidance", "steps", "sampler")
 
     model: nn.Module
-    inputs: Inputs = field(default_factory=Inputs)
+    inputs: Inputs = Inputs((0.5,), (0.5,))
     class_names: tuple[str, ...] = ()
     size: tuple[int, int] = (32, 32)
     channels: int = 3
@@ -129,10 +129,11 @@ class Diffusion(sampling.Generative, base.Task):
     def init(self, key: jax.Array, spec: base.Spec) -> Variables:
         shape = tuple(spec["image"].shape[1:])
         if shape[:2] != self.size:
+            have, want = ("x".join(map(str, sides)) for sides in (shape[:2], self.size))
+            fitting = shape[0] if shape[0] == shape[1] else shape[:2]
             raise UserError(
-                f"The data have images of {shape[0]}x{shape[1]}; set diffusion.size={shape[0]}"
-                f"{'' if shape[0] == shape[1] else f',{shape[1]}'}, or resize them to "
-                f"{self.size[0]}x{self.size[1]}."
+                f"The data have images of {have}; set diffusion.size={fitting}, or resize them to "
+                f"{want}."
             )
         return super().init(key, spec) | self.judge.init(jax.random.fold_in(key, 1), shape)
 
