@@ -332,6 +332,7 @@ def sampler_step(
     fresh: Float[Array, "..."] | float = 0.0,
     prediction: str = "epsilon",
     clip: bool = True,
+    clipped_noise: bool = False,
 ) -> tuple[Float[Array, "b h w c"], Float[Array, "b h w c"]]:
     """(the image after one step, the x0 that it was made with).
 
@@ -343,10 +344,13 @@ def sampler_step(
       fresh: N(0, 1).
       prediction: what `output` is.
       clip: whether x0 is brought to -1..1.
+      clipped_noise: whether the noise is then what x has beside that, and not what was found.
     """
     x0, noise = clean_and_noise(prediction, output, x, step.alpha_bar)
     if clip:
         x0 = jnp.clip(x0, -1, 1)
+        if clipped_noise:
+            _, noise = clean_and_noise("x0", x0, x, step.alpha_bar)
     known = step.image * x + step.clean * x0 + step.noise * noise
     return known + step.before * before + step.fresh * fresh, x0
 
@@ -358,6 +362,7 @@ def sample(
     noise: Callable[[Int[Array, ""]], Float[Array, "b h w c"]],
     prediction: str = "epsilon",
     clip: bool = True,
+    clipped_noise: bool = False,
 ) -> Float[Array, "b h w c"]:
     """Images of noise: one loop over the steps, to be jitted as a whole.
 
@@ -367,7 +372,7 @@ def sample(
       x: N(0, 1), float32.
       noise: the number of a step to N(0, 1), for samplers that draw.
       prediction: what the network says; see `PREDICTIONS`.
-      clip: whether x0 is brought to -1..1 in each step.
+      clip, clipped_noise: see `sampler_step`.
     """
     draws, looks_back = steps.draws, steps.looks_back
 
@@ -375,7 +380,9 @@ def sample(
         (x, before), (number, step) = carry, row
         fresh = noise(number) if draws else 0.0
         output = predict(x, step.timesteps).astype(jnp.float32)
-        x, x0 = sampler_step(step, x, output, before, fresh, prediction, clip)
+        x, x0 = sampler_step(
+            step, x, output, before, fresh, prediction, clip, clipped_noise
+        )
         return (x, x0 if looks_back else before), None
 
     rows = (jnp.arange(len(steps.timesteps)), jax.tree.map(jnp.asarray, steps))
@@ -424,6 +431,7 @@ def inpaint(
     repeats: int = 10,
     prediction: str = "epsilon",
     clip: bool = True,
+    clipped_noise: bool = False,
 ) -> Float[Array, "b h w c"]:
     """What could stand where something is missing: RePaint, Lugmayr et al. 2022.
 
@@ -440,7 +448,7 @@ def inpaint(
       noise: the number of a move along the path to N(0, 1).
       jump, repeats: see `repaint_path`.
       prediction: what the network says; see `PREDICTIONS`.
-      clip: whether x0 is brought to -1..1 in each step.
+      clip, clipped_noise: see `sampler_step`.
 
     Raises:
       UserError: the sampler's steps need the one before.
@@ -458,7 +466,9 @@ def inpaint(
 
         def made(x: Array) -> Array:
             output = predict(x, step.timesteps).astype(jnp.float32)
-            new, _ = sampler_step(step, x, output, 0.0, fresh, prediction, clip)
+            new, _ = sampler_step(
+                step, x, output, 0.0, fresh, prediction, clip, clipped_noise
+            )
             return jnp.where(missing, new, add_noise(known, fresh, step.after))
 
         return lax.cond(undo, undone, made, x), None

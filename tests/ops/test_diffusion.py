@@ -40,6 +40,7 @@ def test_samplers_are_those_of_diffusers_step_for_step(name, form):
     schedule, prediction, *_, clip = reference.FORMS[form]
     *_, count, own = reference.SAMPLERS[name]
     table = diffusion.sampler_steps(schedule=diffusion.noise_schedule(schedule), count=count, **own)
+    clipped_noise = name in reference.CLIPPED_NOISE
     fresh = np.stack([reference.noise(str(number)) for number in range(count)])
 
     @jax.jit
@@ -47,7 +48,9 @@ def test_samplers_are_those_of_diffusers_step_for_step(name, form):
         def one(carry, row):
             (x, before), (step, fresh) = carry, row
             output = reference.said(x, step.timesteps, jnp.sin)
-            new, x0 = diffusion.sampler_step(step, x, output, before, fresh, prediction, clip)
+            new, x0 = diffusion.sampler_step(
+                step, x, output, before, fresh, prediction, clip, clipped_noise
+            )
             return (new, x0), new
 
         return jax.lax.scan(one, (x, jnp.zeros_like(x)), (table, fresh))[1]
@@ -64,6 +67,7 @@ def test_samplers_are_those_of_diffusers_step_for_step(name, form):
         lambda number: jnp.asarray(fresh)[number],
         prediction,
         clip,
+        clipped_noise,
     )
     np.testing.assert_allclose(whole, found[-1], 1e-4, 1e-5)
 

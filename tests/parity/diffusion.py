@@ -62,11 +62,13 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any], int, dict[str, Any]]] = {
     "ddpm_uneven": ("DDPMScheduler", {}, 48, {"name": "ddpm"}),
     "ddim": ("DDIMScheduler", {}, 50, {"name": "ddim"}),
     "ddim_eta": ("DDIMScheduler", {}, 13, {"name": "ddim", "eta": 0.7}),
+    "ddim_clipped_noise": ("DDIMScheduler", {}, 25, {"name": "ddim", "eta": 0.3}),
     "dpm": ("DPMSolverMultistepScheduler", {}, 20, {"name": "dpm++"}),
     "dpm_few": ("DPMSolverMultistepScheduler", {}, 7, {"name": "dpm++"}),
     "dpm_two": ("DPMSolverMultistepScheduler", {}, 2, {"name": "dpm++"}),
     "dpm_one": ("DPMSolverMultistepScheduler", {}, 1, {"name": "dpm++"}),
 }
+CLIPPED_NOISE = ("ddim_clipped_noise",)  # whose noise is that of the clipped image
 # Each sampler by each of these: our names of schedule and prediction, diffusers', whether to clip.
 FORMS = {
     "linear_epsilon": ("linear", "epsilon", "linear", "epsilon", True),
@@ -214,6 +216,7 @@ def trajectory(name: str, form: str) -> np.ndarray:
     draws: dict[str, Any] = {}
     if kind == "DDIMScheduler":
         draws["eta"] = SAMPLERS[name][3].get("eta", 0.0)
+        draws["use_clipped_model_output"] = name in CLIPPED_NOISE and clip
     x, found = torch.from_numpy(noise("first")), []
     for number, timestep in enumerate(scheduler.timesteps):
         fresh = torch.from_numpy(noise(str(number)))

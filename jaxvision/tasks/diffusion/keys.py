@@ -44,6 +44,11 @@ KEYS = {
     "eta": Key(0.0, "ddim: how much noise is drawn anew in a step", least=0, resumable=True),
     "large_variance": Key(False, "ddpm: noise of the larger variance, beta", resumable=True),
     "clip": Key(True, "bring what a sampler takes for the image to -1..1", resumable=True),
+    "clipped_noise": Key(
+        True,
+        "ddim, with clip: the noise is then that beside the clipped image, as guidance wants it",
+        resumable=True,
+    ),
     "jump": Key(10, "inpainting: steps that are undone at a time", least=1, resumable=True),
     "repeats": Key(10, "inpainting: how often each step is made", least=1, resumable=True),
     "judge_samples": Key(

@@ -43,6 +43,7 @@ class Sampler:
     eta: float = 0.0
     large_variance: bool = False
     clip: bool = True
+    clipped_noise: bool = True
     jump: int = 10
     repeats: int = 10
 
@@ -75,7 +76,7 @@ class Diffusion(sampling.Generative, base.Task):
     settings: ClassVar[tuple[str, ...]] = ("labels", "guidance", "steps", "sampler")
 
     model: nn.Module
-    inputs: Inputs = Inputs((0.5,), (0.5,))
+    inputs: Inputs = field(default_factory=lambda: Inputs((0.5,), (0.5,)))
     class_names: tuple[str, ...] = ()
     size: tuple[int, int] = (32, 32)
     channels: int = 3
@@ -118,6 +119,7 @@ class Diffusion(sampling.Generative, base.Task):
                 own.eta,
                 own.large_variance,
                 own.clip,
+                own.clipped_noise,
                 own.jump,
                 own.repeats,
             ),
@@ -275,6 +277,7 @@ class Diffusion(sampling.Generative, base.Task):
             lambda number: sampling.normal(_fold(keys, number + 1), shape),
             self.prediction,
             wanted.clip,
+            wanted.clipped_noise,
         )
         return sampling.as_pixels((images + 1) / 2)
 
@@ -301,6 +304,7 @@ class Diffusion(sampling.Generative, base.Task):
             wanted.repeats,
             self.prediction,
             wanted.clip,
+            wanted.clipped_noise,
         )
         return sampling.as_pixels((made + 1) / 2)
 
