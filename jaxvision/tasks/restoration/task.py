@@ -22,7 +22,7 @@ from jaxvision.inspect.features import taps
 from jaxvision.metrics import Mean
 from jaxvision.metrics.images import psnr, ssim
 from jaxvision.ops.resize import resize_pixels
-from jaxvision.tasks import base
+from jaxvision.tasks import base, networks
 from jaxvision.tasks.base import Batch, Metric, Sums, Variables
 from jaxvision.tasks.inputs import Inputs
 from jaxvision.tasks.lpips import Lpips
@@ -159,14 +159,10 @@ class Restoration(base.Task):
         self._small_size(large)
         image = jnp.zeros((1, *large))
         own, of_judge, of_perceptual, of_lpips = jax.random.split(key, 4)
-        networks = {_GENERATOR: dict(self.model.init(own, self._small(image), train=False))}
+        each = {_GENERATOR: dict(self.model.init(own, self._small(image), train=False))}
         if self.discriminator is not None:
-            networks[_DISCRIMINATOR] = dict(self.discriminator.init(of_judge, image, train=False))
-        kinds = {kind for variables in networks.values() for kind in variables}
-        both: Variables = {
-            kind: {name: variables.get(kind, {}) for name, variables in networks.items()}
-            for kind in sorted(kinds)
-        }
+            each[_DISCRIMINATOR] = dict(self.discriminator.init(of_judge, image, train=False))
+        both = networks.join(each)
         if self.perceptual is not None:
             both[_PERCEPTUAL] = dict(self.perceptual.model.init(of_perceptual, image, train=False))
         if self.lpips is not None:
@@ -181,7 +177,7 @@ class Restoration(base.Task):
         """`model.weights` are those of the network that enlarges."""
         if super().names_weights(config):
             own = base.load_network(config, self.model, _of(_GENERATOR, variables), read)
-            variables = _with(_GENERATOR, variables, own)
+            variables = networks.put(_GENERATOR, variables, own)
         if self.perceptual is not None:
             found = read(self.perceptual.weights, self.perceptual.name)
             own = pretrained.load_into(
@@ -204,7 +200,7 @@ class Restoration(base.Task):
         self, name: str, weights: pretrained.Weights, variables: Variables, read: base.Reader
     ) -> Variables:
         own = pretrained.load_into(name, self.model, weights, _of(_GENERATOR, variables))
-        return {kind: {_GENERATOR: tree} for kind, tree in own.items()}
+        return networks.join({_GENERATOR: own})
 
     def parts(self, variables: Variables) -> dict[str, Variables]:
         return {_GENERATOR: _of(_GENERATOR, variables)}
@@ -231,7 +227,7 @@ class Restoration(base.Task):
         output, updated = network.apply(
             {"params": params[name], **own}, image, train=True, mutable=list(own)
         )
-        return output.astype(jnp.float32), _with(name, model_state, dict(updated))
+        return output.astype(jnp.float32), networks.put(name, model_state, dict(updated))
 
     # -- training --------------------------------------------------------------------------------
 
@@ -365,14 +361,8 @@ def luma(pixels: Float[Array, "b h w 3"]) -> Float[Array, "b h w 1"]:
 
 
 def _of(name: str, variables: Variables) -> Variables:
-    """One network's variables of those of all."""
-    apart = (_PERCEPTUAL, _LPIPS)
-    return {kind: tree[name] for kind, tree in variables.items() if kind not in apart}
-
-
-def _with(name: str, variables: Variables, own: Variables) -> Variables:
-    """The variables of all with one network's own."""
-    return {**variables, **{kind: {**variables[kind], name: tree} for kind, tree in own.items()}}
+    """One network's own variables."""
+    return networks.part(name, variables, (_PERCEPTUAL, _LPIPS))
 
 
 def _mean(value: jax.Array) -> Mean:
