@@ -13,8 +13,8 @@ https://github.com/zalandoresearch/fashion-mnist. The variants, each for two CPU
     dcgan        Radford et al. 2015
     stylegan2    Karras et al. 2020, in an eighth of the width, with all that is lazy
 
-`:smoke` trains the first for a few steps on the built-in digits, `:vqvae_smoke` and
-`:stylegan2_smoke` others. A judge gives FID and its kin, here our own classifier of such images:
+`:smoke` trains the first for a few steps on the built-in digits, `:vqvae_smoke` the second.
+A judge gives FID and its kin, here our own classifier of such images:
 
     --config.generation.judge.network=resnet8_cifar \\
     --config.generation.judge.weights=run:runs/fashion_mnist
@@ -132,16 +132,6 @@ def _on_digits(config: ConfigDict, **options: Any) -> ConfigDict:
     return config
 
 
-def _stylegan2_on_digits() -> ConfigDict:
-    small = {"latent": 8, "layers": 2, "narrow": 1 / 64}
-    config = _on_digits(_stylegan2(), size=8, **small)
-    config.data.train_transforms = config.data.eval_transforms = ()
-    config.generation.discriminator_options = {"narrow": 1 / 64}
-    config.generation.gradient_penalty_every = 2
-    config.eval.pictures = 4
-    return config
-
-
 VARIANTS: dict[str, Callable[[], ConfigDict]] = {
     "": _vae,
     "vae": _vae,
@@ -150,7 +140,6 @@ VARIANTS: dict[str, Callable[[], ConfigDict]] = {
     "dcgan": _dcgan,
     "stylegan2": _stylegan2,
     "smoke": lambda: _on_digits(_vae(), size=8, widths=(8, 16), latent=4),
-    "stylegan2_smoke": _stylegan2_on_digits,
     "vqvae_smoke": lambda: _on_digits(
         _vqvae(), hidden=16, residual=8, codes=16, width=8, restart=1.0
     ),

@@ -103,6 +103,10 @@ class Adversarial(sampling.Generative, base.Task):
             style_mixing=own.style_mixing,
         )
 
+    @property
+    def made(self) -> tuple[int, ...]:
+        return (self.model.size, self.model.size, self.model.channels)
+
     def init(self, key: jax.Array, spec: base.Spec) -> Variables:
         of_generator, of_discriminator = jax.random.split(key)
         wanted = tuple(spec["image"].shape[1:])
