@@ -12,9 +12,12 @@ https://github.com/zalandoresearch/fashion-mnist. The variants, each for two CPU
     autoencoder  the first without a posterior: 16 numbers an image, to be compared with PCA's
     dcgan        Radford et al. 2015
     stylegan2    Karras et al. 2020, in an eighth of the width, with all that is lazy
+    ddpm         a small U-Net of Ho et al. 2020, told the class
+    dit          a small transformer of Peebles and Xie 2022, told the class
 
-`:smoke` trains the first for a few steps on the built-in digits, `:vqvae_smoke` the second.
-A judge gives FID and its kin, here our own classifier of such images:
+`:smoke` trains the first for a few steps on the built-in digits, `:vqvae_smoke`, `:ddpm_smoke` and
+`:dit_smoke` others. A judge gives FID and its kin, here our own classifier of such images (of
+`ddpm` and `dit` the group is `diffusion`):
 
     --config.generation.judge.network=resnet8_cifar \\
     --config.generation.judge.weights=run:runs/fashion_mnist
@@ -121,6 +124,42 @@ def _stylegan2() -> ConfigDict:
     return config
 
 
+def _diffusion(network: str, rate: float, duration: str, **options: Any) -> ConfigDict:
+    """Classes, guidance, averaged weights: what both networks have.
+
+    Of each evaluation batch of 250 images 16 samples are judged: 640 of the test.
+    """
+    config = _start("diffusion")
+    config.diffusion.size = 28
+    config.diffusion.schedule = "cosine"
+    config.diffusion.conditional = True
+    config.diffusion.judge_samples = 16
+    config.diffusion.judge_steps = 20
+    config.model.name, config.model.options = network, options
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate, config.optimizer.b2 = rate, 0.99
+    config.optimizer.clip_norm = 1.0
+    config.optimizer.ema = 0.999
+    config.schedule.name = "cosine"
+    config.schedule.warmup = "5%"
+    config.train.duration = duration
+    config.eval.every = config.checkpoint.every = "3 epochs"
+    config.eval.batch_size = 250
+    config.eval.pictures = 64
+    return config
+
+
+def _ddpm() -> ConfigDict:
+    widths = (32, 64, 128)
+    return _diffusion(
+        "ddpm_cifar10", 1e-3, "6 epochs", widths=widths, blocks=1, attention=(2,), groups=8
+    )
+
+
+def _dit() -> ConfigDict:
+    return _diffusion("dit_s", 1e-3, "12 epochs", patch_size=4, width=192, depth=6, num_heads=4)
+
+
 def _on_digits(config: ConfigDict, **options: Any) -> ConfigDict:
     """A few steps on the built-in digits, of a network with these options."""
     config.data.source, config.data.name, config.data.dir = "tfds", "digits", ""
@@ -132,6 +171,16 @@ def _on_digits(config: ConfigDict, **options: Any) -> ConfigDict:
     return config
 
 
+def _diffusion_on_digits(config: ConfigDict, **options: Any) -> ConfigDict:
+    config = _on_digits(config, **options)
+    config.data.train, config.data.test = "train[:64]", "test[:32]"
+    config.diffusion.size = 8
+    config.diffusion.sampler_steps, config.diffusion.judge_steps = 4, 2
+    config.train.batch_size, config.eval.batch_size = 32, 16
+    config.eval.pictures = 4
+    return config
+
+
 VARIANTS: dict[str, Callable[[], ConfigDict]] = {
     "": _vae,
     "vae": _vae,
@@ -139,8 +188,14 @@ VARIANTS: dict[str, Callable[[], ConfigDict]] = {
     "autoencoder": _autoencoder,
     "dcgan": _dcgan,
     "stylegan2": _stylegan2,
+    "ddpm": _ddpm,
+    "dit": _dit,
     "smoke": lambda: _on_digits(_vae(), size=8, widths=(8, 16), latent=4),
     "vqvae_smoke": lambda: _on_digits(
         _vqvae(), hidden=16, residual=8, codes=16, width=8, restart=1.0
     ),
+    "ddpm_smoke": lambda: _diffusion_on_digits(
+        _ddpm(), widths=(8, 8), blocks=1, attention=(), groups=4
+    ),
+    "dit_smoke": lambda: _diffusion_on_digits(_dit(), patch_size=4, width=16, depth=1, num_heads=2),
 }

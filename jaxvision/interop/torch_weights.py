@@ -11,8 +11,9 @@ The rule: a parameter tree is its reference's state_dict, path for path.
 | `bn1/mean`, `bn1/var` (statistics)| `bn1.running_mean`, `_var` | same                      |
 | anything else, e.g. `cls_token`   | the same name              | same                      |
 
-A number at the end of a module's name is an index in the reference: `blocks_0` ↔ `blocks.0`. A name
-may hold dots, where a module of ours is several levels deep there: `layer0.conv1`.
+A number at the end of a module's name is an index in the reference: `blocks_0` ↔ `blocks.0`; if it
+is none there, an underscore follows it: `linear_1_` ↔ `linear_1`. A name may hold dots, where a
+module of ours is several levels deep there: `layer0.conv1`.
 """
 
 import re
@@ -36,7 +37,8 @@ def torch_name(path: str) -> str:
     """`"params/layer1_0/conv1/kernel"` to `"layer1.0.conv1.weight"`."""
     collection, *modules, leaf = path.split("/")
     table = _STATISTICS if collection == "batch_stats" else _LEAVES
-    parts = [re.sub(r"_(?=\d+(_\d+)*$)", ".", module) for module in modules]
+    indexed = (re.sub(r"_(?=\d+(_\d+)*$)", ".", module) for module in modules)
+    parts = [re.sub(r"(?<=\d)_$", "", module) for module in indexed]
     return ".".join([*parts, table.get(leaf, leaf)])
 
 

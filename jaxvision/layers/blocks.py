@@ -63,6 +63,7 @@ def apply_blocks(
     keep: Sequence[int] = (),
     scan: bool = False,
     remat: bool = False,
+    more: Sequence[Array] = (),
 ) -> tuple[Tokens, list[Tokens]]:
     """Runs equal blocks one after the other, as `blocks_0`, `blocks_1`, ... of `module`.
 
@@ -74,7 +75,7 @@ def apply_blocks(
 
     Args:
       module: the network, inside its compact method.
-      block: makes a block, which is called as `block(x, train, drop_path_rate)`.
+      block: makes a block, which is called as `block(x, train, drop_path_rate, *more)`.
       depth: how many.
       x: tokens.
       train: whether dropout and stochastic depth act.
@@ -82,6 +83,7 @@ def apply_blocks(
       keep: the blocks whose outputs are returned too.
       scan: see above.
       remat: whether a block is computed again in the backward pass to save memory.
+      more: what each block is given beside.
 
     Returns:
       The last output; those of `keep`.
@@ -92,7 +94,7 @@ def apply_blocks(
     if module.is_initializing() or recording or not (scan or train):
         kept = []
         for index, (name, rate) in enumerate(zip(names, rates, strict=True)):
-            x = block(name=name)(x, train, rate)
+            x = block(name=name)(x, train, rate, *more)
             if index in keep:
                 kept.append(x)
         return x, kept
@@ -105,7 +107,8 @@ def apply_blocks(
 
     def body(x: Array, params: Any, rate: ArrayLike, key: Array | None) -> Array:
         rngs = {} if key is None else {"dropout": key}
-        y = one.apply({"params": params}, x, train, rate if drop_path else 0.0, rngs=rngs)
+        rate = rate if drop_path else 0.0
+        y = one.apply({"params": params}, x, train, rate, *more, rngs=rngs)
         assert isinstance(y, jax.Array)  # nothing is mutable
         return y
 

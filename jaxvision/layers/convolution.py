@@ -65,6 +65,7 @@ class Conv2d(nn.Module):
       dtype: what is computed in; None is what input and parameters promote to.
       kernel_init: of the kernel; He normal over the fan-in.
       bias_init: of the bias.
+      winograd: see `ops.conv2d`.
     """
 
     features: int
@@ -77,6 +78,7 @@ class Conv2d(nn.Module):
     dtype: Any = None
     kernel_init: Initializer = he_normal
     bias_init: Initializer = nn.initializers.zeros
+    winograd: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b oh ow o"]:
@@ -86,7 +88,13 @@ class Conv2d(nn.Module):
         shape = (*size, x.shape[-1] // self.groups, self.features)
         x, kernel, bias = _with_parameters(self, x, shape)
         y = conv2d(
-            x, kernel, stride=self.stride, padding=padding, dilation=dilation, groups=self.groups
+            x,
+            kernel,
+            stride=self.stride,
+            padding=padding,
+            dilation=dilation,
+            groups=self.groups,
+            winograd=self.winograd,
         )
         return y if bias is None else add_bias(y, bias)
 

@@ -117,7 +117,7 @@ def learned_positions(
 
 
 def sincos_positions(
-    grid: Grid, channels: int, temperature: float = 10_000.0
+    grid: Grid, channels: int, temperature: float = 10_000.0, endpoint: bool = True
 ) -> Float[np.ndarray, "n c"]:
     """Fixed positions: sines and cosines of the column, then of the row, at falling frequencies.
 
@@ -128,12 +128,13 @@ def sincos_positions(
       grid: rows and columns.
       channels: a multiple of four.
       temperature: ratio of the highest to the lowest frequency.
+      endpoint: whether the lowest one is reached; MAE's and DiT's stop one short of it.
     """
     if channels % 4:
         raise ValueError(f"Sine-cosine positions need channels in fours, not {channels}.")
     rows, columns = np.mgrid[: grid[0], : grid[1]].reshape(2, -1)
     quarter = channels // 4
-    rates = temperature ** -(np.arange(quarter) / max(1, quarter - 1))
+    rates = temperature ** -(np.arange(quarter) / max(1, quarter - endpoint))
     angles = [places[:, None] * rates for places in (columns, rows)]
     waves = [wave(angle) for angle in angles for wave in (np.sin, np.cos)]
     return np.concatenate(waves, axis=1, dtype=np.float32)

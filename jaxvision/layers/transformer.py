@@ -227,6 +227,7 @@ class PatchEmbed(nn.Module):
       use_bias: whether `proj` has a bias.
       norm_epsilon: of a layer norm, `norm`, over the tokens; None is no norm.
       dtype: what is computed in; None is what input and parameters promote to.
+      kernel_init: of the convolution.
     """
 
     patch_size: Pair
@@ -234,6 +235,7 @@ class PatchEmbed(nn.Module):
     use_bias: bool = True
     norm_epsilon: float | None = None
     dtype: Any = None
+    kernel_init: Initializer = nn.initializers.lecun_normal()
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b n d"]:
@@ -247,7 +249,7 @@ class PatchEmbed(nn.Module):
             padding=0,
             use_bias=self.use_bias,
             dtype=self.dtype,
-            kernel_init=nn.initializers.lecun_normal(),
+            kernel_init=self.kernel_init,
             name="proj",
         )(x)
         y = y.reshape(y.shape[0], -1, self.features)

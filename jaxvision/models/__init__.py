@@ -73,7 +73,7 @@ from jaxvision.models.detection import (
     yolov2,
     yolov3,
 )
-from jaxvision.models.generation import dcgan, stylegan2
+from jaxvision.models.generation import dcgan, diffusion_unet, dit, stylegan2
 from jaxvision.models.instances import centernet_pose, keypoint_rcnn, mask_rcnn, panoptic_fpn
 from jaxvision.models.pose import hourglass, simple_baseline
 from jaxvision.models.restoration import srgan, srresnet
@@ -177,6 +177,8 @@ _FAMILIES = (
     # Generation.
     dcgan,
     stylegan2,
+    diffusion_unet,
+    dit,
     # Autoencoding.
     ae,
     vae,

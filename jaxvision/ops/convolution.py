@@ -19,6 +19,7 @@ from jax import lax
 from jax.export import is_symbolic_dim
 from jaxtyping import Array, Float
 
+from jaxvision.ops import winograd as minimal
 from jaxvision.ops.forms import (
     accumulable,
     batch_parts,
@@ -51,6 +52,7 @@ def conv2d(
     padding: Padding = 0,
     dilation: Pair = 1,
     groups: int = 1,
+    winograd: bool = False,
 ) -> Float[Array, "b oh ow o"]:
     """The 2-D convolution of `torch.nn.functional.conv2d` (a cross-correlation).
 
@@ -62,6 +64,8 @@ def conv2d(
       dilation: the distance between the taps of the kernel.
       groups: how many groups the channels fall into; group g of the input makes group g of the
         output. `c` groups make a depthwise convolution.
+      winograd: whether CPUs may take the form of `ops.winograd` where it suits; it is rounded
+        otherwise.
     """
     channels, (rows, columns, group_channels, features) = x.shape[3], kernel.shape
     if channels != groups * group_channels or features % groups:
@@ -80,6 +84,8 @@ def conv2d(
             return matmul(x[:, :: window.stride[0], :: window.stride[1]], kernel[0, 0])
         if window.size == window.stride and window.dilation == (1, 1) and _tiles(x, window.size):
             return _patchify(window, x, kernel)
+    if winograd and window == _SAME and minimal.suits(x, features):
+        return _tiled(window, x, kernel)
     # XLA swaps the operands of a convolution whose kernel is larger than its input, and the swap
     # is slow on CPUs. The input, kernel and output take these parts in turn in the three passes.
     # Where the outputs outnumber the windows, turning the kernel around for the gradient is slow; a
@@ -137,14 +143,18 @@ def _backward_on_cpu(window: Window, residuals: tuple, g: Array) -> tuple[Array,
     x, kernel = residuals
     x, g = in_memory(x), in_memory(g)
     dx = _input_gradient(window, x.shape[1:3], kernel, g)
+    return dx, _kernel_gradient(window, x, g)
+
+
+def _kernel_gradient(window: Window, x: Array, g: Array) -> Array:
     # It is a convolution whose channels are the batch, and wants four at least to be fast.
     if (strips := -(-4 // x.shape[0])) > 1:
         window, x, g = _in_strips(window, x, g, strips)
-    gradients = [_kernel_gradient(window, x, kernel, g) for x, g in batch_parts(x, g)]
-    return dx, sum(gradients[1:], start=gradients[0])
+    gradients = [_kernel_gradient_of(window, x, g) for x, g in batch_parts(x, g)]
+    return sum(gradients[1:], start=gradients[0])
 
 
-def _kernel_gradient(window: Window, x: Array, kernel: Array, g: Array) -> Array:
+def _kernel_gradient_of(window: Window, x: Array, g: Array) -> Array:
     """A convolution whose batch are the channels and whose channels are the batch.
 
     XLA transposes its operands to the order that its CPU library takes, but not within loops and
@@ -174,6 +184,26 @@ def _kernel_gradient(window: Window, x: Array, kernel: Array, g: Array) -> Array
 
 _on_cpu.defvjp(
     lambda window, x, kernel: (_on_cpu(window, x, kernel), (x, kernel)), _backward_on_cpu
+)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _by_tiles(window: Window, x: Array, kernel: Array) -> Array:
+    return minimal.conv3x3(x, kernel)
+
+
+def _backward_by_tiles(window: Window, residuals: tuple, g: Array) -> tuple[Array, Array]:
+    x, kernel = residuals
+    x, g = in_memory(x), in_memory(g)
+    dx = minimal.conv3x3(g, swapped_in_memory(kernel[::-1, ::-1]))
+    # Of few channels the sums take longer than what they save.
+    if min(kernel.shape[2:]) >= 128:
+        return dx, minimal.kernel_gradient(x, g)
+    return dx, _kernel_gradient(window, x, g)
+
+
+_by_tiles.defvjp(
+    lambda window, x, kernel: (_by_tiles(window, x, kernel), (x, kernel)), _backward_by_tiles
 )
 
 
@@ -288,7 +318,9 @@ _depthwise_shift.defvjp(
     _depthwise_backward,
 )
 
+_SAME = Window((3, 3), padding=((1, 1), (1, 1)))
 _whole = per_platform(cpu=_on_cpu, default=_plain)
+_tiled = per_platform(cpu=_by_tiles, default=_plain)
 _depthwise = per_platform(cpu=_depthwise_shift, default=_plain)
 _grouped = per_platform(cpu=_grouped_on_cpu, default=_plain)
 _small = per_platform(cpu=_im2col, default=_plain)

@@ -100,6 +100,7 @@ TASKS: Registry[Any] = Registry(
         "pretraining": Entry("jaxvision.tasks.pretraining", "Dino"),
         "restoration": Entry("jaxvision.tasks.restoration", "Restoration", roles=("restoration",)),
         "generation": Entry("jaxvision.tasks.generation", "Adversarial"),
+        "diffusion": Entry("jaxvision.tasks.diffusion", "Diffusion"),
         "autoencoding": Entry(
             "jaxvision.tasks.autoencoding", "Autoencoding", roles=("autoencoding",)
         ),

@@ -10,7 +10,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxvision import models
 from jaxvision.errors import UserError
-from jaxvision.layers.normalization import BatchNorm, LayerNorm, batch_norm
+from jaxvision.layers.normalization import BatchNorm, LayerNorm, batch_norm, group_norm
 
 
 def normal(*shape, seed=0):
@@ -190,3 +190,41 @@ def test_layer_norm():
     np.testing.assert_allclose(y, expected, atol=1e-3)
     half = LayerNorm(dtype=jnp.bfloat16).apply(variables, normal(3, 8).astype(jnp.bfloat16))
     assert half.dtype == jnp.bfloat16
+
+
+def by_groups(x, scale, bias, groups, epsilon):
+    """Group norm as it is defined."""
+    parts = x.reshape(len(x), -1, groups, x.shape[-1] // groups)
+    mean, variance = parts.mean((1, 3), keepdims=True), parts.var((1, 3), keepdims=True)
+    return ((parts - mean) / jnp.sqrt(variance + epsilon)).reshape(x.shape) * scale + bias
+
+
+@pytest.mark.parametrize(
+    ("shape", "groups"), [((2, 3, 4, 6), 3), ((2, 3, 4, 6), 6), ((3, 6), 1), ((2, 2, 3, 2, 6), 2)]
+)
+def test_group_norm(shape, groups):
+    x, (scale, bias) = normal(*shape) * 3 - 1, normal(2, 6, seed=1)
+    g = normal(*shape, seed=2)
+
+    def both(function):
+        y, pull = jax.vjp(lambda *arrays: function(*arrays, groups, 1e-5), x, scale, bias)
+        return y, pull(g)
+
+    close = lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 1e-4)  # noqa: E731
+    jax.tree.map(close, both(group_norm), both(by_groups))
+
+
+def test_a_large_mean_costs_group_norm_no_accuracy():
+    x = normal(2, 8, 8, 4)
+    scale, bias = jnp.ones(4), jnp.zeros(4)
+    expected = group_norm(x, scale, bias, 2, 1e-5)
+    far = group_norm(x + 1000, scale, bias, 2, 1e-5)
+    np.testing.assert_allclose(far, expected, atol=1e-3)  # 1000 has three digits fewer
+    half = group_norm((x + 4).astype(jnp.bfloat16), scale, bias, 2, 1e-5)
+    assert half.dtype == jnp.bfloat16
+    np.testing.assert_allclose(half.astype(jnp.float32), expected, atol=0.1)
+
+
+def test_channels_that_do_not_divide_into_groups():
+    with pytest.raises(UserError, match="6 channels cannot be divided into 4 groups"):
+        group_norm(normal(1, 2, 2, 6), jnp.ones(6), jnp.zeros(6), 4, 1e-5)

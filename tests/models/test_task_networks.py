@@ -12,6 +12,8 @@ from parity.task_networks import CASES, GOLDEN, GRADIENTS, OUTPUTS, given
 from jaxvision import models
 from jaxvision.interop import torch_weights
 from jaxvision.models.generation import stylegan2
+from jaxvision.models.generation.diffusion_unet import DiffusionUnet
+from jaxvision.models.generation.dit import DiT
 from jaxvision.models.pretraining.dino import DinoHead
 
 FOUND = np.load(GOLDEN)
@@ -76,6 +78,7 @@ def test_every_other_network_has_a_case():
     others = {entry.module for entry in entries if entry.role not in roles}
     others = {module for module in others if not hasattr(module, "heads")}  # test_detectors.py
     others -= {stylegan2.Generator, stylegan2.Discriminator}
+    others -= {DiffusionUnet, DiT}  # test_diffusion.py
     assert others == {type(network) for network in OURS.values()} - {DinoHead}
 
 

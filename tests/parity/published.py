@@ -3,8 +3,8 @@
     python tests/parity/published.py
 
 For every network of the registry: where each file is and how its images are prepared, as the
-installed timm and torchvision say, and for transformers' networks and effdet's as listed here;
-nothing is downloaded. Also the class names of ImageNet and Pascal VOC.
+installed timm and torchvision say, and for transformers' networks, effdet's and diffusers' as
+listed here; nothing is downloaded. Also the class names of ImageNet and Pascal VOC.
 """
 
 import json
@@ -87,6 +87,21 @@ TRANSFORMERS = {
         "std": (0.5, 0.5, 0.5),
         "classes": 50257,
         "tokenizer": "tokenizer.json",
+    },
+}
+# Images in -1..1, of the sizes that the networks were trained on.
+_NOISE = {
+    "crop": 0,
+    "interpolation": "bilinear",
+    "mean": (0.5,) * 3,
+    "std": (0.5,) * 3,
+    "classes": 0,
+}
+DIFFUSERS = {
+    "ddpm_cifar10": {"cifar10": {"hub": "google/ddpm-cifar10-32", "size": 32, **_NOISE}},
+    "ddpm_256": {
+        data: {"hub": f"google/ddpm-{data}-256", "size": 256, **_NOISE}
+        for data in ("celebahq", "church", "bedroom")
     },
 }
 

@@ -1,0 +1,1 @@
+"""Diffusion: images out of noise, a little less noise at a time."""
