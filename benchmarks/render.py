@@ -23,6 +23,7 @@ SECTIONS = {
     "first_step": "Time to the first step",
     "captioning": "Captioning",
     "adversarial": "Generative adversarial networks",
+    "diffusion": "Diffusion",
     "scaling": "Scaling",
     "checkpoint": "Checkpoint",
 }

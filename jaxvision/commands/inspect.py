@@ -47,7 +47,7 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
         size = _size(options.size, len(size))
     shape = (*size, options.channels or channels)
     more = {"features_only": True} if options.features else {}
-    classes = None if entry.inputs == ("image",) and not entry.ends else options.classes
+    classes = None if entry.inputs[0] == "image" and not entry.ends else options.classes
     lines = layers(models.create(options.model, classes, **more), shape)
     rows = [cells(line) for line in [*lines, totals(lines)]]
     table = Table(*_COLUMNS, title=f"{options.model}, one image of {'x'.join(map(str, shape))}")

@@ -153,7 +153,7 @@ def test_samples_are_judged_as_many_as_are_asked_for():
     data = batch(6)
     for wanted, count in ((2, 2), (-1, 6), (50, 6)):
         task = known(judge_samples=wanted, judge_steps=3)
-        sums, rows = jax.device_get(jax.jit(task.evaluate)(VARIABLES, data, KEY))
+        _, rows = jax.device_get(jax.jit(task.evaluate)(VARIABLES, data, KEY))
         assert rows["made"].sum() == count
         assert rows["fake_pixels"].shape == rows["real_pixels"].shape == (6, 64)
         assert np.all(rows["fake_pixels"][count:] == 0)

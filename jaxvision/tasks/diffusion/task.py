@@ -75,7 +75,7 @@ class Diffusion(sampling.Generative, base.Task):
     settings: ClassVar[tuple[str, ...]] = ("labels", "guidance", "steps", "sampler")
 
     model: nn.Module
-    inputs: Inputs = Inputs((0.5,), (0.5,))
+    inputs: Inputs = field(default_factory=lambda: Inputs((0.5,), (0.5,)))
     class_names: tuple[str, ...] = ()
     size: tuple[int, int] = (32, 32)
     channels: int = 3
