@@ -138,6 +138,7 @@ NETWORKS = {
     ),
 }
 EPOCHS = {"fastestdet": 50, "detr": 20, "yolos": 25}  # of the others 10
+RATES = {"detr": 3e-4, "yolos": 3e-4}  # transformers do not learn at the others' 1e-3
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -152,6 +153,8 @@ def get_config(variant: str = "") -> ConfigDict:
         config.data.max_proposals = 128
     if variant == "sppnet":
         config.optimizer.freeze = ("backbone",)
+    if variant in RATES:
+        config.optimizer.learning_rate = RATES[variant]
     if variant in EPOCHS:
         config.train.duration = f"{EPOCHS[variant]} epochs"
     if variant == "smoke":

@@ -15,9 +15,9 @@ https://github.com/zalandoresearch/fashion-mnist. The variants, each for two CPU
     ddpm         a small U-Net of Ho et al. 2020, told the class
     dit          a small transformer of Peebles and Xie 2022, told the class
 
-`:smoke` trains the first for a few steps on the built-in digits, `:vqvae_smoke`,
-`:stylegan2_smoke`, `:ddpm_smoke` and `:dit_smoke` others. A judge gives FID and its kin, here our
-own classifier of such images (of `ddpm` and `dit` the group is `diffusion`):
+`:smoke` trains the first for a few steps on the built-in digits, `:vqvae_smoke`, `:ddpm_smoke` and
+`:dit_smoke` others. A judge gives FID and its kin, here our own classifier of such images (of
+`ddpm` and `dit` the group is `diffusion`):
 
     --config.generation.judge.network=resnet8_cifar \\
     --config.generation.judge.weights=run:runs/fashion_mnist
@@ -171,16 +171,6 @@ def _on_digits(config: ConfigDict, **options: Any) -> ConfigDict:
     return config
 
 
-def _stylegan2_on_digits() -> ConfigDict:
-    small = {"latent": 8, "layers": 2, "narrow": 1 / 64}
-    config = _on_digits(_stylegan2(), size=8, **small)
-    config.data.train_transforms = config.data.eval_transforms = ()
-    config.generation.discriminator_options = {"narrow": 1 / 64}
-    config.generation.gradient_penalty_every = 2
-    config.eval.pictures = 4
-    return config
-
-
 def _diffusion_on_digits(config: ConfigDict, **options: Any) -> ConfigDict:
     config = _on_digits(config, **options)
     config.data.train, config.data.test = "train[:64]", "test[:32]"
@@ -201,7 +191,6 @@ VARIANTS: dict[str, Callable[[], ConfigDict]] = {
     "ddpm": _ddpm,
     "dit": _dit,
     "smoke": lambda: _on_digits(_vae(), size=8, widths=(8, 16), latent=4),
-    "stylegan2_smoke": _stylegan2_on_digits,
     "vqvae_smoke": lambda: _on_digits(
         _vqvae(), hidden=16, residual=8, codes=16, width=8, restart=1.0
     ),

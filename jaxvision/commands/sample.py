@@ -4,6 +4,7 @@
     jaxvision sample --workdir RUN --count 8 --interpolate 9
     jaxvision sample --workdir RUN --count 8 --walk 30
     jaxvision sample --workdir RUN --count 4 --inpaint photo.png --mask mask.png
+    jaxvision sample --config ffhq --weights stylegan2.pth --truncation 0.7 --count 4
 
 Sample k is decided by the seed and k alone: more samples leave the first ones as they are.
 `--interpolate` draws a row from each sample to the next, `--walk` a film that visits all of them,
@@ -24,8 +25,7 @@ _MILLISECONDS = 60  # that a picture of a film is shown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workdir", required=True, help="folder of a run")
-    source.add_checkpoint(parser)
+    source.add_arguments(parser)
     parser.add_argument("--count", type=int, default=64, help="how many (default 64)")
     parser.add_argument("--seed", type=int, default=0, help="decides them (default 0)")
     parser.add_argument("--output", default="samples", help="folder (default samples)")
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
     from jaxvision.tasks.sampling import Sampling
 
     _check(options)
-    chosen = source.open_stored(options.workdir, options.checkpoint, overrides)
+    chosen = source.open_run(options, overrides)
     names = [name.strip() for name in options.classes.split(",")] if options.classes else []
     settings = Sampling(options.truncation, options.guidance, options.steps, options.sampler)
     about = {

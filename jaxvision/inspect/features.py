@@ -68,6 +68,36 @@ def default_layer(shapes: Mapping[str, Sequence[int]], first: bool = False) -> s
     return maps[0] if first else maps[-1]
 
 
+def taps(
+    module: nn.Module, variables: Variables, images: Float[Array, "b h w c"], layers: Sequence[str]
+) -> dict[str, Array]:
+    """What layers put out when they are first called, by path.
+
+    Args:
+      module: called as `module(images, train=False)`.
+      variables: of it.
+      images: normalised.
+      layers: paths of modules, e.g. `layer1_0/conv1`.
+
+    Raises:
+      UserError: there is no such layer.
+    """
+    found: dict[str, Array] = {}
+
+    def tap(call: Callable, args: Any, kwargs: Any, context: Any) -> Any:
+        value = call(*args, **kwargs)
+        if context.method_name == "__call__" and hasattr(value, "shape"):
+            found.setdefault("/".join(context.module.path), value)
+        return value
+
+    with nn.intercept_methods(tap):
+        plain(module).apply(variables, images, train=False)
+    for layer in layers:
+        if layer not in found:
+            raise unknown("layer", layer, [path for path in found if path])
+    return {layer: found[layer] for layer in layers}
+
+
 def tapped(
     module: nn.Module,
     variables: Variables,

@@ -73,7 +73,7 @@ class Run:
 
         Of weights from elsewhere, as those that the network was published for.
         """
-        shape = models.variant(self.config.model.name).input_shape
+        shape = self.task.made or models.variant(self.config.model.name).input_shape
         if self.folder is not None:
             shape = weights.run_spec(self.folder, self.step)["image"].shape[1:]
         return self.prepared_shape((*shape[:-1], self.config.data.channels))

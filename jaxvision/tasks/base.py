@@ -126,6 +126,11 @@ class Task(Protocol):
         """What `predict` takes of a batch beside `image` and `valid`, by its keys there."""
         return ()
 
+    @property
+    def made(self) -> tuple[int, ...]:
+        """The shape [h, w, c] of images that the network makes of something else; or ()."""
+        return ()
+
     @classmethod
     def create(cls, config: "ConfigDict", facts: Any) -> Self:
         """The configured task.

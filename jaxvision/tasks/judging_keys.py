@@ -8,7 +8,9 @@ KEYS = {
     ),
     "judge.options": Key(FREE, "fields of it to override"),
     "judge.weights": Key("", "its trained weights, as model.weights"),
-    "judge.classes": Key(0, "that its weights know, for the inception score; 0: none is given"),
+    "judge.classes": Key(
+        0, "that its weights know, for the inception score; 0: none is given", least=0
+    ),
     "judge.size": Key(0, "side in pixels of what it is shown; 0: as generated", least=0),
     "judge.mean": Key([0.5], "per-channel mean of its images in 0..1", least=-(2**31)),
     "judge.std": Key([0.5], "per-channel standard deviation", above=0),

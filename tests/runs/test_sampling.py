@@ -7,11 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
+from jaxvision import runs, tasks
+from jaxvision.data.facts import Facts
 from jaxvision.errors import UserError
+from jaxvision.interop import torch_weights
 from jaxvision.runs import sampling
+from jaxvision.tasks import configuration
 from jaxvision.tasks import sampling as latents
+from jaxvision.tasks.base import image_spec
 from jaxvision.tasks.sampling import AS_TRAINED, Sampling, between, row_keys
+from jaxvision.train.step import SAMPLING, init_variables, stream
 
 
 class Points(latents.Generative):
@@ -105,3 +112,16 @@ def test_what_a_mask_marks_is_made_anew(tmp_path):
     Image.fromarray(np.zeros((3, 2), np.uint8)).save(mask)
     with pytest.raises(UserError, match=r"has 3x2 pixels, .* has 2x2"):
         sampling.inpaint(run(), photograph, mask, 1)
+
+
+def test_a_generators_weights_are_enough(tmp_path):
+    config = configuration.load("configs/generation/ffhq.py:smoke")
+    task = tasks.create(config, Facts())
+    variables = init_variables(task, 0, image_spec((8, 8, 1)))
+    state = torch_weights.to_state_dict(task.of_network(variables))
+    file = tmp_path / "generator.safetensors"
+    save_file({k: np.ascontiguousarray(v) for k, v in state.items()}, file)
+    found = runs.with_weights(config, str(file)).sample(2, seed=1)
+    keys = row_keys(stream(1, SAMPLING), 2)
+    expected = jax.jit(task.generate)(variables, task.latents(keys), keys)
+    np.testing.assert_allclose(found.astype(int), expected, atol=1)

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import jax
 import jax.numpy as jnp
 
-from jaxvision import models
+from jaxvision import models, pretrained
 from jaxvision.errors import UserError
 from jaxvision.metrics import Mean
-from jaxvision.tasks import base, judging, sampling
+from jaxvision.tasks import base, judging, networks, sampling
 from jaxvision.tasks.base import Batch, Metric, Sums, Variables
 from jaxvision.tasks.inputs import Inputs
 from jaxvision.tasks.judging import Judge
@@ -103,6 +103,10 @@ class Adversarial(sampling.Generative, base.Task):
             style_mixing=own.style_mixing,
         )
 
+    @property
+    def made(self) -> tuple[int, ...]:
+        return (self.model.size, self.model.size, self.model.channels)
+
     def init(self, key: jax.Array, spec: base.Spec) -> Variables:
         of_generator, of_discriminator = jax.random.split(key)
         wanted = tuple(spec["image"].shape[1:])
@@ -114,12 +118,7 @@ class Adversarial(sampling.Generative, base.Task):
                 f"{list(wanted)}. Set --config.model.options.size, or resize the data."
             )
         judge = self.discriminator.init(of_discriminator, images, train=False)
-        pair = {"generator": dict(generator), "discriminator": dict(judge)}
-        kinds = {kind for variables in pair.values() for kind in variables}
-        both = {
-            kind: {name: variables.get(kind, {}) for name, variables in pair.items()}
-            for kind in sorted(kinds)
-        }
+        both = networks.join({"generator": dict(generator), "discriminator": dict(judge)})
         if self.path_length:
             both[_PATH] = {"mean": jnp.zeros(())}
         return both | self.judge.init(jax.random.fold_in(key, 2), wanted)
@@ -131,11 +130,21 @@ class Adversarial(sampling.Generative, base.Task):
         """The generator's weights are `model.weights`."""
         if super().names_weights(config):
             own = base.load_network(config, self.model, _of("generator", variables), read)
-            variables = {
-                kind: {**tree, "generator": own[kind]} if kind in own else tree
-                for kind, tree in variables.items()
-            }
+            variables = networks.put("generator", variables, own)
         return self.judge.load(variables, read)
+
+    def of_network(self, variables: Variables) -> Variables:
+        return _of("generator", variables)
+
+    def with_weights(
+        self, name: str, weights: pretrained.Weights, variables: Variables, read: base.Reader
+    ) -> Variables:
+        """Of the generator alone: it makes images, and nothing judges them."""
+        own = pretrained.load_into(name, self.model, weights, _of("generator", variables))
+        return networks.join({"generator": own})
+
+    def parts(self, variables: Variables) -> dict[str, Variables]:
+        return {name: _of(name, variables) for name in self.groups}
 
     # -- one network of the two ----------------------------------------------------------------
 
@@ -154,8 +163,7 @@ class Adversarial(sampling.Generative, base.Task):
         output, updated = network.apply(
             {"params": params[name], **own}, inputs, train=True, mutable=list(own)
         )
-        changed = {kind: {**model_state[kind], name: updated[kind]} for kind in own}
-        return output.astype(jnp.float32), {**model_state, **changed}
+        return output.astype(jnp.float32), networks.put(name, model_state, updated)
 
     def _fake(self, params: Any, model_state: Any, key: jax.Array, rows: int):
         """(generated images, new model_state) in training mode."""
@@ -322,9 +330,8 @@ class Adversarial(sampling.Generative, base.Task):
 
 
 def _of(name: str, variables: Variables) -> Variables:
-    """One network's variables of those of both."""
-    apart = (judging.COLLECTION, _PATH)
-    return {kind: tree[name] for kind, tree in variables.items() if kind not in apart}
+    """One network's own variables."""
+    return networks.part(name, variables, (judging.COLLECTION, _PATH))
 
 
 def _mean(value: jax.Array) -> Mean:

@@ -14,5 +14,8 @@ KEYS = {
     "perceptual.layer": Key("", "whose output is compared, as `inspect` lists them"),
     "perceptual.weight": Key(0.006, "weight of the maps' mean squared difference", least=0),
     "perceptual.mean": Key([0.485, 0.456, 0.406], "per-channel mean of its images in 0..1"),
+    "lpips.network": Key("", "LPIPS in evaluation: alex, vgg or squeeze; empty: none"),
+    "lpips.weights": Key("", "its file of the package lpips, alex.pth and so on"),
+    "lpips.network_weights": Key("default", "those of the network, as model.weights"),
     "perceptual.std": Key([0.229, 0.224, 0.225], "per-channel standard deviation", above=0),
 }

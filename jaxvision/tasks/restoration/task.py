@@ -18,19 +18,21 @@ from jaxtyping import Array, Float
 from jaxvision import models, pretrained
 from jaxvision.data.augment import normalize, to_float
 from jaxvision.errors import UserError
-from jaxvision.inspect.features import tapped
+from jaxvision.inspect.features import taps
 from jaxvision.metrics import Mean
 from jaxvision.metrics.images import psnr, ssim
 from jaxvision.ops.resize import resize_pixels
-from jaxvision.tasks import base
+from jaxvision.tasks import base, networks
 from jaxvision.tasks.base import Batch, Metric, Sums, Variables
 from jaxvision.tasks.inputs import Inputs
+from jaxvision.tasks.lpips import Lpips
 from jaxvision.tasks.sampling import as_pixels
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 _PERCEPTUAL = "perceptual"  # the collection of the trained network
+_LPIPS = "lpips"  # and of that which evaluation compares by
 _GENERATOR, _DISCRIMINATOR = "generator", "discriminator"
 
 
@@ -77,11 +79,11 @@ class Perceptual:
         self, variables: Variables, a: Float[Array, "b h w c"], b: Float[Array, "b h w c"]
     ) -> Float[Array, ""]:
         """The mean squared difference of the maps of images in 0..1."""
-        maps = [
-            tapped(self.model, variables, normalize(x, self.mean, self.std), self.layer)[1]
+        first, second = (
+            taps(self.model, variables, normalize(x, self.mean, self.std), (self.layer,))
             for x in (a, b)
-        ]
-        return jnp.mean(jnp.square(maps[0] - maps[1]))
+        )
+        return jnp.mean(jnp.square(first[self.layer] - second[self.layer]))
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Restoration(base.Task):
       model: the network that enlarges; its `scale` says how much.
       discriminator: says which images are photographs; None where there is none.
       perceptual: compares maps; None where nothing does.
+      lpips: compares images in evaluation; None where nothing does.
       loss_name: of pixels, "l1" or "mse".
       pixel_weight, adversarial_weight: of the losses.
     """
@@ -102,6 +105,8 @@ class Restoration(base.Task):
         "bicubic_psnr": Metric("neither"),
         "bicubic_ssim": Metric("neither"),
         "psnr_gain": Metric("higher"),
+        "lpips": Metric("lower"),
+        "bicubic_lpips": Metric("neither"),
         "loss": Metric("lower", fatal=True),
         "pixel_loss": Metric("lower"),
         "perceptual_loss": Metric("lower"),
@@ -116,6 +121,7 @@ class Restoration(base.Task):
     model: Any
     discriminator: nn.Module | None = None
     perceptual: Perceptual | None = None
+    lpips: Lpips | None = None
     inputs: Inputs = field(default_factory=lambda: Inputs((0.0,), (1.0,)))
     loss_name: str = "l1"
     pixel_weight: float = 1.0
@@ -132,6 +138,7 @@ class Restoration(base.Task):
             model=base.create_network(config, channels=config.data.channels),
             discriminator=judge,
             perceptual=Perceptual.create(own.perceptual),
+            lpips=Lpips.create(own.lpips.network) if own.lpips.network else None,
             inputs=Inputs((0.0,), (1.0,), Inputs.create(config, facts).augmentations),
             loss_name=own.loss,
             pixel_weight=own.pixel_weight,
@@ -151,34 +158,40 @@ class Restoration(base.Task):
         large = spec["image"].shape[1:]
         self._small_size(large)
         image = jnp.zeros((1, *large))
-        own, of_judge, of_perceptual = jax.random.split(key, 3)
-        networks = {_GENERATOR: dict(self.model.init(own, self._small(image), train=False))}
+        own, of_judge, of_perceptual, of_lpips = jax.random.split(key, 4)
+        each = {_GENERATOR: dict(self.model.init(own, self._small(image), train=False))}
         if self.discriminator is not None:
-            networks[_DISCRIMINATOR] = dict(self.discriminator.init(of_judge, image, train=False))
-        kinds = {kind for variables in networks.values() for kind in variables}
-        both: Variables = {
-            kind: {name: variables.get(kind, {}) for name, variables in networks.items()}
-            for kind in sorted(kinds)
-        }
+            each[_DISCRIMINATOR] = dict(self.discriminator.init(of_judge, image, train=False))
+        both = networks.join(each)
         if self.perceptual is not None:
             both[_PERCEPTUAL] = dict(self.perceptual.model.init(of_perceptual, image, train=False))
+        if self.lpips is not None:
+            both[_LPIPS] = self.lpips.init(of_lpips)
         return both
 
     def names_weights(self, config: "ConfigDict") -> bool:
-        return self.perceptual is not None or super().names_weights(config)
+        trained = self.perceptual is not None or self.lpips is not None
+        return trained or super().names_weights(config)
 
     def load_weights(self, config: "ConfigDict", variables: Variables, read: base.Reader):
         """`model.weights` are those of the network that enlarges."""
         if super().names_weights(config):
             own = base.load_network(config, self.model, _of(_GENERATOR, variables), read)
-            variables = _with(_GENERATOR, variables, own)
+            variables = networks.put(_GENERATOR, variables, own)
         if self.perceptual is not None:
             found = read(self.perceptual.weights, self.perceptual.name)
             own = pretrained.load_into(
                 self.perceptual.name, self.perceptual.model, found, variables[_PERCEPTUAL]
             )
             variables = {**variables, _PERCEPTUAL: own}
-        return variables
+        return self._with_lpips(config, variables, read)
+
+    def _with_lpips(self, config: "ConfigDict", variables: Variables, read: base.Reader):
+        if self.lpips is None:
+            return variables
+        keys = config.restoration.lpips
+        own = self.lpips.load(keys.weights, keys.network_weights, variables[_LPIPS], read)
+        return {**variables, _LPIPS: own}
 
     def of_network(self, variables: Variables) -> Variables:
         return _of(_GENERATOR, variables)
@@ -187,7 +200,7 @@ class Restoration(base.Task):
         self, name: str, weights: pretrained.Weights, variables: Variables, read: base.Reader
     ) -> Variables:
         own = pretrained.load_into(name, self.model, weights, _of(_GENERATOR, variables))
-        return {kind: {_GENERATOR: tree} for kind, tree in own.items()}
+        return networks.join({_GENERATOR: own})
 
     def parts(self, variables: Variables) -> dict[str, Variables]:
         return {_GENERATOR: _of(_GENERATOR, variables)}
@@ -214,7 +227,7 @@ class Restoration(base.Task):
         output, updated = network.apply(
             {"params": params[name], **own}, image, train=True, mutable=list(own)
         )
-        return output.astype(jnp.float32), _with(name, model_state, dict(updated))
+        return output.astype(jnp.float32), networks.put(name, model_state, dict(updated))
 
     # -- training --------------------------------------------------------------------------------
 
@@ -294,6 +307,9 @@ class Restoration(base.Task):
             signals[name] = psnr(a, b, 255.0)
             sums[f"{name}psnr"] = Mean.of(signals[name], valid)
             sums[f"{name}ssim"] = Mean.of(ssim(a, b, 255.0, window=11, gaussian=1.5), valid)
+            if self.lpips is not None:
+                both = (to_float(x) for x in (images, large))
+                sums[f"{name}lpips"] = Mean.of(self.lpips.distance(variables[_LPIPS], *both), valid)
         sums["psnr_gain"] = Mean.of(signals[""] - signals["bicubic_"], valid)
         return sums, {}
 
@@ -345,13 +361,8 @@ def luma(pixels: Float[Array, "b h w 3"]) -> Float[Array, "b h w 1"]:
 
 
 def _of(name: str, variables: Variables) -> Variables:
-    """One network's variables of those of all."""
-    return {kind: tree[name] for kind, tree in variables.items() if kind != _PERCEPTUAL}
-
-
-def _with(name: str, variables: Variables, own: Variables) -> Variables:
-    """The variables of all with one network's own."""
-    return {**variables, **{kind: {**variables[kind], name: tree} for kind, tree in own.items()}}
+    """One network's own variables."""
+    return networks.part(name, variables, (_PERCEPTUAL, _LPIPS))
 
 
 def _mean(value: jax.Array) -> Mean:
