@@ -380,9 +380,7 @@ def sample(
         (x, before), (number, step) = carry, row
         fresh = noise(number) if draws else 0.0
         output = predict(x, step.timesteps).astype(jnp.float32)
-        x, x0 = sampler_step(
-            step, x, output, before, fresh, prediction, clip, clipped_noise
-        )
+        x, x0 = sampler_step(step, x, output, before, fresh, prediction, clip, clipped_noise)
         return (x, x0 if looks_back else before), None
 
     rows = (jnp.arange(len(steps.timesteps)), jax.tree.map(jnp.asarray, steps))
@@ -466,9 +464,7 @@ def inpaint(
 
         def made(x: Array) -> Array:
             output = predict(x, step.timesteps).astype(jnp.float32)
-            new, _ = sampler_step(
-                step, x, output, 0.0, fresh, prediction, clip, clipped_noise
-            )
+            new, _ = sampler_step(step, x, output, 0.0, fresh, prediction, clip, clipped_noise)
             return jnp.where(missing, new, add_noise(known, fresh, step.after))
 
         return lax.cond(undo, undone, made, x), None
