@@ -83,8 +83,6 @@ class TrainLog:
         self._pending = [entry for entry in self._pending if entry[0] <= step]
         self.verify()
         total = functools.reduce(metrics.add, (sums for _, sums in self._pending))
-        # What is learnt once in several steps may not have been since the last record.
-        total = {name: one for name, one in total.items() if counted(one)}
         now = time.perf_counter()
         record = metrics.compute(total)
         for name, group in self._groups.items():
@@ -93,11 +91,6 @@ class TrainLog:
         record["images_per_second"] = (step - self._last) * self._batch_size / (now - self._since)
         self._pending, self._last, self._since = newest, step, now
         return record
-
-
-def counted(accumulator: Any) -> bool:
-    """Whether a mean is of anything."""
-    return not isinstance(accumulator, metrics.Mean) or accumulator.weight > 0
 
 
 class Trace:

@@ -206,7 +206,7 @@ def test_inputs_are_what_a_network_is_called_with(name):
     called = inspect.signature(entry.module.__call__).parameters
     training = ("self", "train", "targets")  # the last are what a detector is trained with
     assert entry.inputs == tuple(n for n in called if n not in training)
-    assert all(called[n].default is None for n in entry.inputs[1:])
+    assert inspect.Parameter.empty not in [called[n].default for n in entry.inputs[1:]]
 
 
 def test_roles_are_folders():
