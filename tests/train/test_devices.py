@@ -167,6 +167,7 @@ def test_two_processes_follow_one(single, tmp_path):
         "generation/digits_dcgan.py:smoke",
         "generation/fashion_mnist.py:smoke",
         "generation/fashion_mnist.py:vqvae_smoke",
+        "generation/fashion_mnist.py:ddpm_smoke",
         "pretraining/digits_dino.py:smoke",
         "localization/shapes.py:smoke",
         "detection/shapes.py:smoke",

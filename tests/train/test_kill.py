@@ -34,6 +34,7 @@ def test_twenty_kills(how):
         "generation/digits_dcgan.py:smoke",
         "generation/ffhq.py:smoke",  # with what is learnt once in several steps
         "generation/fashion_mnist.py:vqvae_smoke",  # its codebook is no parameter
+        "generation/fashion_mnist.py:ddpm_smoke",
         "pretraining/digits_dino.py:smoke",
         "localization/shapes.py:smoke",
     ],
