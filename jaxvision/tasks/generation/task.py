@@ -68,7 +68,7 @@ class Adversarial(sampling.Generative, base.Task):
 
     model: Any
     discriminator: Any
-    inputs: Inputs = field(default_factory=Inputs)
+    inputs: Inputs = field(default_factory=lambda: Inputs((0.5,), (0.5,)))
     judge: Judge = field(default_factory=Judge)
     gradient_penalty: float = 0.0
     gradient_penalty_every: int = 16
