@@ -11,17 +11,7 @@ means of batches do. StyleGAN2 in PyTorch is basicsr's: `PYTHONPATH` must have i
 from typing import Any
 
 from adversarial_steps import PAIRS
-from report import save
-from steps import FLAX
-from training_step import (
-    about,
-    arguments,
-    by_pass,
-    has_torch,
-    measure,
-    show,
-    sides_of,
-)
+from training_step import arguments, by_pass, compare_passes
 
 TOLERANCE = {"images": 1e-3, "training": 0.1}
 
@@ -37,21 +27,13 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="of images")
     parser.add_argument("--batch", type=int, default=64, help="of training")
     options = parser.parse_args()
-    sides = [s for s in sides_of(has_torch(options.torch), options.sides) if s != FLAX]
-    rows = []
-    for name in options.only or PAIRS:
-        size = options.size or PAIRS[name].size
-        for kind in options.passes:
-            train = kind == "training"
-            for batch in [options.batch] if train else options.batches:
-                row = measure(
-                    *(name, sides, options, train, batch, size),
-                    script="adversarial_steps.py",
-                    tolerance=TOLERANCE[kind],
-                )
-                rows.append({**row, "pass": kind})
-                show(rows[-1])
-                save(options.json, "adversarial", rows, about(rows), dtype=options.dtype)
+    cases = [
+        (name, kind, batch, options.size or PAIRS[name].size)
+        for name in options.only or PAIRS
+        for kind in options.passes
+        for batch in ([options.batch] if kind == "training" else options.batches)
+    ]
+    compare_passes(options, "adversarial", cases, TOLERANCE)
 
 
 if __name__ == "__main__":

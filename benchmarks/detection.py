@@ -12,17 +12,7 @@ a torchvision with compiled operators.
 from typing import Any
 
 from detection_steps import DETECTORS
-from report import save
-from steps import FLAX
-from training_step import (
-    about,
-    arguments,
-    by_pass,
-    has_torch,
-    measure,
-    show,
-    sides_of,
-)
+from training_step import arguments, by_pass, compare_passes
 
 TRAINING_BATCH = 2
 # Of scores, and of losses where what is learnt from is drawn.
@@ -39,22 +29,18 @@ def main() -> None:
     parser.add_argument("--passes", nargs="+", choices=TOLERANCE, default=list(TOLERANCE))
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="of inference")
     options = parser.parse_args()
-    sides = [s for s in sides_of(has_torch(options.torch), options.sides) if s != FLAX]
-    rows = []
+    cases = []
     for name in options.only or DETECTORS:
         sizes = (options.size,) if options.size else DETECTORS[name].sizes
         for kind in options.passes:
             train = kind == "training"
-            for size in sizes[:1] if train else sizes:
-                for batch in [TRAINING_BATCH] if train else options.batches:
-                    row = measure(
-                        *(name, sides, options, train, batch, size),
-                        script="detection_steps.py",
-                        tolerance=TOLERANCE[kind],
-                    )
-                    rows.append({**row, "pass": kind})
-                    show(rows[-1])
-                    save(options.json, "detection", rows, about(rows), dtype=options.dtype)
+            batches = [TRAINING_BATCH] if train else options.batches
+            cases += [
+                (name, kind, batch, size)
+                for size in sizes[: 1 if train else None]
+                for batch in batches
+            ]
+    compare_passes(options, "detection", cases, TOLERANCE)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,7 @@ but for their last bits, and so must the losses of two steps. Ours makes all ste
 from typing import Any
 
 from diffusion_steps import UNETS
-from report import save
-from steps import FLAX
-from training_step import about, arguments, by_pass, has_torch, measure, show, sides_of
+from training_step import arguments, by_pass, compare_passes
 
 TOLERANCE = {"sampling": 2 / 255, "training": 2e-3}  # the former: two levels of a pixel
 
@@ -29,20 +27,13 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16], help="of sampling")
     parser.add_argument("--batch", type=int, default=16, help="of training")
     options = parser.parse_args()
-    sides = [s for s in sides_of(has_torch(options.torch), options.sides) if s != FLAX]
-    rows = []
-    for name in options.only or ["half"]:
-        for kind in options.passes:
-            train = kind == "training"
-            for batch in [options.batch] if train else options.batches:
-                row = measure(
-                    *(name, sides, options, train, batch, options.size or UNETS[name].size),
-                    script="diffusion_steps.py",
-                    tolerance=TOLERANCE[kind],
-                )
-                rows.append({**row, "pass": kind})
-                show(rows[-1])
-                save(options.json, "diffusion", rows, about(rows), dtype=options.dtype)
+    cases = [
+        (name, kind, batch, options.size or UNETS[name].size)
+        for name in options.only or ["half"]
+        for kind in options.passes
+        for batch in ([options.batch] if kind == "training" else options.batches)
+    ]
+    compare_passes(options, "diffusion", cases, TOLERANCE)
 
 
 if __name__ == "__main__":

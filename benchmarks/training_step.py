@@ -210,6 +210,33 @@ def by_pass(result: dict[str, Any], titles: Mapping[str, str]) -> str:
     return "\n".join([table(head, lines), "", f"{result['dtype']}.", *sorted(missing)])
 
 
+def compare_passes(
+    options: Any,
+    benchmark: str,
+    cases: Iterable[tuple[str, str, int, int]],
+    tolerance: Mapping[str, float],
+) -> None:
+    """Measures ours and PyTorch's sides case by case, and saves as they come.
+
+    Args:
+      options: as `arguments` gives them.
+      benchmark: its module's name; the worker is `BENCHMARK_steps.py`.
+      cases: (network, pass, batch, side of the images); the pass "training" trains.
+      tolerance: by which numbers may differ, of each pass.
+    """
+    sides = [s for s in sides_of(has_torch(options.torch), options.sides) if s != FLAX]
+    rows = []
+    for name, kind, batch, size in cases:
+        row = measure(
+            *(name, sides, options, kind == "training", batch, size),
+            script=f"{benchmark}_steps.py",
+            tolerance=tolerance[kind],
+        )
+        rows.append({**row, "pass": kind})
+        show(rows[-1])
+        save(options.json, benchmark, rows, about(rows), dtype=options.dtype)
+
+
 def arguments(description: str, networks: Iterable[str] = NETWORKS) -> argparse.ArgumentParser:
     """The options that steps and inference share."""
     parser = argparse.ArgumentParser(description=description)

@@ -33,6 +33,7 @@ class Run:
       folder: of the run; None for weights that come from elsewhere.
       step: of the checkpoint; -1 for weights that come from elsewhere.
       weights: where there is no folder.
+      programs: jitted functions of it, by what they do, so that none is compiled twice.
     """
 
     config: ConfigDict
@@ -40,6 +41,7 @@ class Run:
     folder: Path | None = None
     step: int = -1
     weights: str = ""
+    programs: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
     _variables: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property

@@ -1,6 +1,6 @@
 """What a trained generator draws: samples, ways between them, and parts of photographs anew."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import fields
 from operator import itemgetter
 from pathlib import Path
@@ -116,7 +116,8 @@ def inpaint(
     def fill(variables: Any, inputs: tuple[Array, Array], keys: Array, classes: Any) -> Array:
         return function(variables, *inputs, keys, classes, settings)
 
-    return ready["image"], _in_batches(run, fill, (images, masks), keys, classes)
+    made = _in_batches(run, ("inpaint", settings), fill, (images, masks), keys, classes)
+    return ready["image"], made
 
 
 def check_settings(task: Any, labels: Sequence[int], settings: Sampling) -> None:
@@ -167,14 +168,16 @@ def _made(run: Run, latents: Array, keys: Array, classes: Any, settings: Samplin
     def make(variables: Any, latents: Array, keys: Array, classes: Any) -> Array:
         return task.generate(variables, latents, keys, classes, settings)
 
-    return _in_batches(run, make, latents, keys, classes)
+    return _in_batches(run, ("generate", settings), make, latents, keys, classes)
 
 
 def _in_batches(
-    run: Run, make: Callable[..., Array], inputs: Any, keys: Array, classes: Any
+    run: Run, what: Hashable, make: Callable[..., Array], inputs: Any, keys: Array, classes: Any
 ) -> np.ndarray:
-    """What is made of all rows, a batch at a time by one program."""
-    program = jax.jit(make, compiler_options=compilation.compiler_options())
+    """What is made of all rows, a batch at a time by one program, which `what` names."""
+    if what not in run.programs:
+        run.programs[what] = jax.jit(make, compiler_options=compilation.compiler_options())
+    program = run.programs[what]
     count = len(keys)
     size = min(BATCH, count)
     made = []

@@ -44,7 +44,11 @@ def run():
     config = SimpleNamespace(data=SimpleNamespace(channels=1))
     variables = {"scale": 20.0}
     return SimpleNamespace(
-        task=Points(), variables=variables, config=config, prepare=lambda record, rng: record
+        task=Points(),
+        variables=variables,
+        config=config,
+        prepare=lambda record, rng: record,
+        programs={},
     )
 
 
