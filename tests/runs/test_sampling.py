@@ -60,6 +60,14 @@ def test_samples_do_not_depend_on_their_number_nor_on_batches(monkeypatch):
     assert not np.array_equal(sampling.sample(run(), 7, seed=4), all_at_once)
 
 
+def test_nothing_is_compiled_twice():
+    one = run()
+    for seed in (1, 2):
+        sampling.sample(one, 3, seed=seed)
+    (program,) = one.programs.values()
+    assert program._cache_size() == 1
+
+
 def test_classes_are_taken_in_turn_and_settings_are_used():
     still = Sampling(truncation=0.0)
     found = sampling.sample(run(), 5, labels=(0, 2), settings=still)
