@@ -97,7 +97,7 @@ TASKS: Registry[Any] = Registry(
         "instances": Entry("jaxvision.tasks.instances", "Instances", roles=("instances",)),
         "panoptic": Entry("jaxvision.tasks.panoptic", "Panoptic"),
         "captioning": Entry("jaxvision.tasks.captioning", "Captioning", roles=("captioning",)),
-        "pretraining": Entry("jaxvision.tasks.pretraining", "Dino"),
+        "pretraining": Entry("jaxvision.tasks.pretraining", "Pretraining", roles=("pretraining",)),
         "restoration": Entry("jaxvision.tasks.restoration", "Restoration", roles=("restoration",)),
         "generation": Entry("jaxvision.tasks.generation", "Adversarial"),
         "diffusion": Entry("jaxvision.tasks.diffusion", "Diffusion"),

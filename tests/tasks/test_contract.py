@@ -10,11 +10,12 @@ import optax
 import pytest
 
 from jaxvision import models, tasks
+from jaxvision.classical.probes import leave_one_out_accuracy
 from jaxvision.data.facts import Facts
 from jaxvision.errors import UserError
 from jaxvision.tasks import base, configuration
 from jaxvision.tasks.generation.task import Adversarial
-from jaxvision.tasks.pretraining.task import GLOBAL, Dino, knn_accuracy
+from jaxvision.tasks.pretraining.dino import GLOBAL, Dino
 from jaxvision.train import optimizer
 from jaxvision.train.progress import Progress, Watched, react
 from jaxvision.train.step import Group, Update, init_state, init_variables, make_train_step
@@ -266,9 +267,9 @@ def test_the_accuracy_of_neighbours_leaves_the_image_itself_out():
     weights = lambda d: np.exp((1 - d) / 0.07)  # noqa: E731
     votes = KNeighborsClassifier(7, metric="cosine", weights=weights)
     expected = cross_val_score(votes, features, labels, cv=LeaveOneOut()).mean()
-    assert knn_accuracy(features, labels, 7) == pytest.approx(expected)
+    assert leave_one_out_accuracy(features, labels, 7) == pytest.approx(expected)
     twins = np.repeat(features[:4], 2, axis=0)  # equal vectors, of which one is the image itself
-    assert knn_accuracy(twins, np.repeat(np.arange(4), 2), 1) == 1.0
+    assert leave_one_out_accuracy(twins, np.repeat(np.arange(4), 2), 1) == 1.0
 
 
 def watched(task="classification", **keys):

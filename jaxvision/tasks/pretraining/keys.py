@@ -3,6 +3,7 @@
 from jaxvision.config import Key
 
 KEYS = {
+    "method": Key("dino", "how a backbone learns: dino"),
     "prototypes": Key(65536, "outputs of the head", least=2),
     "hidden": Key(2048, "channels of the head's hidden layers", least=1),
     "bottleneck": Key(256, "channels before the prototypes", least=1),
