@@ -42,6 +42,7 @@ class Detector:
       classifier: of PyTorch's module, the layer that gives the scores; spread, lead: of its output.
       sizes: sides of the images in inference; the first is that of training, too.
       frozen: regexes of what PyTorch's module does not train.
+      frozen_statistics: regexes of the batch norms that keep their statistics there.
     """
 
     title: str
@@ -52,6 +53,7 @@ class Detector:
     lead: float = 0.0
     sizes: tuple[int, ...] = (320, 640)
     frozen: tuple[str, ...] = ()
+    frozen_statistics: tuple[str, ...] = ()
 
 
 COCO = 91  # classes of COCO's ids; for some networks one of them is the background
@@ -84,6 +86,7 @@ DETECTORS = {
         COCO,
         "class_labels_classifier",
         frozen=("^encoder/(conv1|layer1)", r"^encoder/.*(bn\d|downsample_1)/"),
+        frozen_statistics=("^encoder/",),
     ),
     "maskrcnn": Detector(
         "Mask R-CNN R50-FPN",
@@ -163,7 +166,15 @@ def jax_side(
 
     variables = jax_variables(detector, task, size, weights)
     infer = None if train else scores
-    return compiled_run(task, variables, data, infer, compiler_options(), frozen=detector.frozen)
+    return compiled_run(
+        task,
+        variables,
+        data,
+        infer,
+        compiler_options(),
+        frozen=detector.frozen,
+        frozen_statistics=detector.frozen_statistics,
+    )
 
 
 # -- PyTorch --------------------------------------------------------------------------------------

@@ -107,6 +107,7 @@ def compiled_run(
     options: dict[str, Any] | None,
     layers: AbstractContextManager[Any] | None = None,
     frozen: Sequence[str] = (),
+    frozen_statistics: Sequence[str] = (),
 ) -> tuple[Callable[[], Any], dict[str, Any]]:
     """(a step on the device, what compiling told).
 
@@ -116,6 +117,7 @@ def compiled_run(
       options: of the compiler.
       layers: within which it is compiled.
       frozen: regexes of parameters that are not trained.
+      frozen_statistics: regexes of batch norms that keep their statistics.
     """
     import jax
     import optax
@@ -133,7 +135,9 @@ def compiled_run(
         groups = {"main": Group(optax.sgd(LEARNING_RATE, MOMENTUM), learns=learns)}
         state = init_state(variables, groups)
         step = jax.jit(
-            make_train_step(task, groups, seed=0), donate_argnums=0, compiler_options=options
+            make_train_step(task, groups, seed=0, freeze_statistics=frozen_statistics),
+            donate_argnums=0,
+            compiler_options=options,
         )
         with layers or contextlib.nullcontext():
             compiled = step.lower(state, data).compile()
