@@ -1,7 +1,7 @@
 """What every task does to a batch before the model sees it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import jax
@@ -38,6 +38,10 @@ class Inputs:
             len(facts.class_names),
             facts.keypoint_order,
         )
+
+    def replaced(self, augmentations: tuple[Mapping[str, Any], ...]) -> Self:
+        """The same with other augmentations."""
+        return replace(self, augmentations=augmentations)
 
     def train(self, batch: dict[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
         """Augmented and normalised; labels may become `label_probs` (mixup, cutmix)."""

@@ -15,7 +15,8 @@ from jaxvision.data.facts import Facts
 from jaxvision.errors import UserError
 from jaxvision.tasks import base, configuration
 from jaxvision.tasks.generation.task import Adversarial
-from jaxvision.tasks.pretraining.dino import GLOBAL, Dino
+from jaxvision.tasks.pretraining.dino import Dino
+from jaxvision.tasks.pretraining.views import GLOBAL
 from jaxvision.train import optimizer
 from jaxvision.train.progress import Progress, Watched, react
 from jaxvision.train.step import Group, Update, init_state, init_variables, make_train_step
@@ -208,7 +209,7 @@ def test_the_teacher_follows_the_student_by_a_schedule():
             "views_local": jnp.stack([images(4, 4)] * 3, 1),
             "valid": jnp.ones(4, bool),
         }
-        views, others = task._views(batch, jax.random.split(jax.random.key(9))[0])
+        views, others = task.views(batch, jax.random.split(jax.random.key(9))[0])
         assert views.shape == (2, 4, 8, 8, 1)
         assert others["views_local"].shape == (3, 4, 4, 4, 1)
         flat = views.reshape(-1, 8, 8, 1)

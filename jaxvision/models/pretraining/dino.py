@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxvision.layers.linear import Dense
 from jaxvision.layers.parameters import parameter
+from jaxvision.models.pretraining.batch_norm import BatchStandardised
 
 _NORMAL = nn.initializers.truncated_normal(0.02)
 
@@ -38,23 +39,12 @@ class DinoHead(nn.Module):
             x = Dense(self.hidden, kernel_init=_NORMAL, name=f"mlp_{layer}")(x)
             if self.norm:
                 layer += 1
-                x = _BatchStandardised(name=f"mlp_{layer}")(x)
+                x = BatchStandardised(name=f"mlp_{layer}")(x)
             x = jax.nn.gelu(x, False)
             layer += 2
         x = Dense(self.bottleneck, kernel_init=_NORMAL, name=f"mlp_{layer}")(x)
         x = x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
         return _UnitRows(self.features, name="last_layer")(x)
-
-
-class _BatchStandardised(nn.Module):
-    """Batch normalisation without running statistics."""
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b c"]) -> Float[Array, "b c"]:
-        shape = x.shape[-1:]
-        scale = parameter(self, "scale", nn.initializers.ones, shape)
-        bias = parameter(self, "bias", nn.initializers.zeros, shape)
-        return scale * jax.nn.standardize(x, axis=0, epsilon=1e-5) + bias
 
 
 class _UnitRows(nn.Module):

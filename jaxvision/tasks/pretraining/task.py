@@ -28,6 +28,7 @@ METHODS: Registry[str] = Registry(
     "method",
     {
         "dino": "jaxvision.tasks.pretraining.dino:Dino",
+        "mocov3": "jaxvision.tasks.pretraining.mocov3:MoCoV3",
     },
 )
 
