@@ -57,8 +57,9 @@ def parts(tree):
 
 
 def close(ours, expected):
+    # PyTorch itself, in float32, is 2e-4 away: batch norms of few images amplify rounding.
     scale = np.abs(expected).max()
-    np.testing.assert_allclose(ours, expected, rtol=2e-3, atol=1e-4 * scale)
+    np.testing.assert_allclose(ours, expected, rtol=2e-3, atol=3e-4 * scale)
 
 
 @pytest.mark.parametrize(("method", "options"), [("dino", SCHEDULES), ("mocov3", {})])
