@@ -115,6 +115,11 @@ KEYS: dict[str, Key] = {
     "optimizer.weight_decay": Key(
         0.0, "coupled (as PyTorch) for sgd, adam, rmsprop; decoupled for the others", least=0
     ),
+    "optimizer.last_weight_decay": Key(
+        -1.0,
+        "what weight decay comes to by half a cosine at the last step (-1: as it is)",
+        least=-1,
+    ),
     "optimizer.decay_mask": Key(
         "kernel$", "regex of the parameter paths that weight decay acts on"
     ),

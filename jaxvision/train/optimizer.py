@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from jaxvision.errors import UserError, nearest
 from jaxvision.registry import Registry
 from jaxvision.tasks import configuration
-from jaxvision.tasks.base import Spec, Task
+from jaxvision.tasks.base import Spec, Task, cosine
 from jaxvision.train.schedule import SCHEDULES, Schedule, learning_rate, scale_by_plateau
 from jaxvision.train.step import Group
 
@@ -150,7 +150,7 @@ def groups_of(
         own = configuration.grouped(config, name)
         schedule = learning_rate(own, total=total, steps_per_epoch=steps_per_epoch)
         part = Group(optax.identity(), owns).of(params)
-        rule = build(own, part, schedule, depths)
+        rule = build(own, part, schedule, depths, total)
         learns = learning(own.optimizer.freeze, part)
         groups[name] = Group(rule, owns, own.optimizer.accumulate, schedule, learns)
     return groups
@@ -232,6 +232,7 @@ def build(
     params: Any,
     schedule: Schedule,
     depths: Mapping[str, int] | None = None,
+    total: int = 1,
 ) -> optax.GradientTransformation:
     """The whole update rule.
 
@@ -242,6 +243,7 @@ def build(
       depths: see `layer_depths`; for `optimizer.layer_decay`, which scales the rate of a layer by
         its power of the depth (Clark et al. 2020, https://arxiv.org/abs/2003.10555; Bao et al.
         2021, https://arxiv.org/abs/2106.08254).
+      total: steps of the training, for `optimizer.last_weight_decay`.
 
     Order: clip, decay that is coupled, the optimiser, decay that is decoupled, per-parameter
     multipliers, plateau factor, learning rate; frozen parameters get no update and no state.
@@ -259,7 +261,7 @@ def build(
         parts.append(optax.clip(optimizer.clip_value))
     if optimizer.clip_norm:
         parts.append(optax.clip_by_global_norm(optimizer.clip_norm))
-    parts += make(optimizer, _weight_decay(optimizer, params))
+    parts += make(optimizer, _weight_decay(optimizer, params, total))
     if optimizer.lr_multipliers:
         parts.append(_multiply(optimizer.lr_multipliers, params))
     if depths is not None:
@@ -275,8 +277,9 @@ def build(
     return optax.multi_transform({"trained": rule, "frozen": optax.set_to_zero()}, labels)
 
 
-def _weight_decay(optimizer: ConfigDict, params: Any) -> Parts:
-    if not optimizer.weight_decay:
+def _weight_decay(optimizer: ConfigDict, params: Any, total: int) -> Parts:
+    first, last = optimizer.weight_decay, optimizer.last_weight_decay
+    if not first and last <= 0:
         return []
     check_pattern(optimizer.decay_mask, parameter_paths(params), "optimizer.decay_mask")
 
@@ -284,7 +287,9 @@ def _weight_decay(optimizer: ConfigDict, params: Any) -> Parts:
     def mask(tree: Any) -> Any:
         return map_paths(lambda path: bool(re.search(optimizer.decay_mask, path)), tree)
 
-    return [optax.add_decayed_weights(optimizer.weight_decay, mask)]
+    if last < 0:
+        return [optax.add_decayed_weights(first, mask)]
+    return [optax.add_decayed_weights(lambda step: cosine(first, last, step / total), mask)]
 
 
 def learning(frozen: Sequence[str], params: Any) -> Any:

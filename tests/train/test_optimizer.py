@@ -107,6 +107,20 @@ def test_every_optimiser_minimises_a_quadratic(name):
     assert losses[-1] < 0.02 * losses[0]
 
 
+def test_weight_decay_goes_to_its_last_value_by_half_a_cosine():
+    # DINO's: with no gradient AdamW only decays, w -= lr * decay * w.
+    config = configured(optimizer__weight_decay=0.04, optimizer__last_weight_decay=0.4)
+    rate = schedule.learning_rate(config, total=4, steps_per_epoch=1)
+    tx = optimizer.build(config, PARAMS, rate, total=4)
+    params, state, expected = PARAMS, tx.init(PARAMS), 1.0
+    for step in range(4):
+        updates, state = tx.update(full(0.0), state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+        expected *= 1 - 0.1 * (0.4 + (0.04 - 0.4) * (1 + np.cos(np.pi * step / 4)) / 2)
+        np.testing.assert_allclose(params["stem"]["kernel"], expected, rtol=1e-6)
+        np.testing.assert_array_equal(params["stem"]["bias"], 1.0)
+
+
 def test_clipping_by_norm_and_by_value():
     config = configured(optimizer__name="sgd", optimizer__momentum=0.0, optimizer__clip_norm=1.0)
     params, _ = run(config, [full(10.0)])
