@@ -88,7 +88,13 @@ def deep(
     Raises:
       UserError: there is no run, its task has no features, or its images are of another shape.
     """
-    run = source.open_stored(str(workdir), checkpoint)
+    return of_run(source.open_stored(str(workdir), checkpoint), images)
+
+
+def of_run(
+    run: runs.Run, images: UInt8[np.ndarray, "n h w c"], variables: dict[str, Any] | None = None
+) -> Float[np.ndarray, "n f"]:
+    """A vector for each image, see `deep`; by other variables than the run's, if they are given."""
     features = tasks.require(run.task, "features", "Comparing features")
     channels = run.config.data.channels
     if images.shape[-1] != channels:
@@ -96,7 +102,7 @@ def deep(
             f"The run takes images of {channels} channels, not {images.shape[-1]}; "
             f"set --config.data.channels={channels}."
         )
-    variables = run.variables
+    variables = run.variables if variables is None else variables
     apply = jax.jit(features, compiler_options=compilation.compiler_options())
     found = []
     for start in range(0, len(images), _BATCH):
