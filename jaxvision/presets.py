@@ -117,6 +117,56 @@ def reduce_to_shapes(config: ConfigDict, size: int = 32) -> None:
     config.eval.every = "1 epoch"
 
 
+def _seen_as(
+    jitter: float, hue: float, blur: float, solarize: float, sigma: tuple[float, float]
+) -> list[dict[str, Any]]:
+    """What BYOL (2020, https://arxiv.org/abs/2006.07733) does to the colours of a view."""
+    strengths = {"brightness": jitter, "contrast": jitter, "saturation": jitter / 2, "hue": hue}
+    return [
+        {"name": "flip_horizontal"},
+        {"name": "random_color_jitter", "probability": 0.8, **strengths},
+        {"name": "random_greyscale", "probability": 0.2},
+        *[{"name": "random_blur", "probability": blur, "sigma": sigma}] * (blur > 0),
+        *[{"name": "random_solarize", "probability": solarize}] * (solarize > 0),
+    ]
+
+
+def global_and_local_views(
+    config: ConfigDict,
+    size: int,
+    local_size: int = 0,
+    local_count: int = 0,
+    scale: tuple[float, float] = (0.4, 1.0),
+    local_scale: tuple[float, float] = (0.05, 0.4),
+    sigma: tuple[float, float] = (0.1, 2.0),
+) -> None:
+    """Views and augmentations of DINO (Caron et al. 2021, https://arxiv.org/abs/2104.14294).
+
+    Args:
+      config: changed in place.
+      size, scale: side of the two global views, and bounds of their area as part of the image's.
+      local_size, local_scale: the same of the local views; no smaller than a patch.
+      local_count: how many of them.
+      sigma: of the blur, in pixels.
+    """
+
+    def crop(size: int, scale: tuple[float, float]) -> dict[str, Any]:
+        return {
+            "name": "random_resized_crop",
+            "size": size,
+            "scale": scale,
+            "interpolation": "bicubic",
+        }
+
+    views: dict[str, Any] = {"global": {"count": 2, "transforms": [crop(size, scale)]}}
+    augment = {"global": (_seen_as(0.4, 0.1, 1.0, 0.0, sigma), _seen_as(0.4, 0.1, 0.1, 0.2, sigma))}
+    if local_count:
+        views["local"] = {"count": local_count, "transforms": [crop(local_size, local_scale)]}
+        augment["local"] = (_seen_as(0.4, 0.1, 0.5, 0.0, sigma),)
+    config.data.train_transforms = ({"name": "views", "views": views},)
+    config.pretraining.augment = augment
+
+
 def segment_shapes(config: ConfigDict, size: int = 32) -> None:
     """A segmentation recipe for a few steps on the built-in `shapes`, without trained weights."""
     reduce_to_shapes(config, size)

@@ -28,6 +28,7 @@ ALIKE = {
     "pose": ("lsp",),
     "instances": ("coco",),
     "detection": ("bccd", "coco", "fastestdet_coco", "folder", "voc"),
+    "pretraining": ("imagenet", "shapes"),
     "segmentation": ("ade20k", "camvid", "camvid_espnet", "cityscapes", "folder", "voc"),
 }
 

@@ -1,0 +1,74 @@
+"""Self-supervised learning of small photographs, CIFAR-10, by small vision transformers.
+
+    python train.py --config configs/pretraining/cifar10.py:dino --config.data.dir=DIR
+    jaxvision probe runs/cifar10_dino --config configs/classification/cifar10.py \\
+        --config.data.dir=DIR --baselines
+
+DIR holds `train/<class>/*.png` and `test/<class>/*.png`; classes are looked at by `knn_accuracy` of
+the test images alone. Each variant is a method, made so small that two CPU cores train it in forty
+minutes: docs/pretraining.md says what they reach. `:smoke` is `dino` on built-in shapes.
+"""
+
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from jaxvision.config import check_variant
+from jaxvision.presets import global_and_local_views, reduce_to_shapes
+from jaxvision.tasks import default_config
+
+VIT = {"patch_size": 4, "width": 128, "depth": 4, "num_heads": 4}
+
+
+def dino(config: ConfigDict) -> None:
+    """Caron et al. 2021, https://arxiv.org/abs/2104.14294."""
+    global_and_local_views(config, 32, 16, 2, local_scale=(0.1, 0.4), sigma=(0.1, 1.0))
+    config.model.name = "vit_tiny_patch16_224"
+    config.model.options = VIT
+    own = config.pretraining
+    own.prototypes, own.hidden, own.bottleneck = 2048, 512, 128
+    own.teacher_momentum = 0.99
+    own.head_norm = True
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.weight_decay, config.optimizer.last_weight_decay = 0.04, 0.4
+
+
+def mocov3(config: ConfigDict) -> None:
+    """Chen et al. 2021, https://arxiv.org/abs/2104.02057."""
+    global_and_local_views(config, 32, scale=(0.2, 1.0), sigma=(0.1, 1.0))
+    config.model.name = "vit_tiny_patch16_224"
+    config.model.options = {**VIT, "positions": "sincos"}
+    config.pretraining.method = "mocov3"
+    config.pretraining.hidden, config.pretraining.bottleneck = 512, 128
+    config.pretraining.teacher_momentum = 0.99
+    config.optimizer.freeze = ("^backbone/patch_embed/",)
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.weight_decay = 0.1
+
+
+METHODS: dict[str, Callable[[ConfigDict], None]] = {"dino": dino, "mocov3": mocov3}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    variant = check_variant(variant, (*METHODS, "smoke"))
+    config = default_config("pretraining")
+    config.data.source = "folder"
+    config.data.dir = "data/cifar10"
+    config.data.mean = (0.4914, 0.4822, 0.4465)
+    config.data.std = (0.2470, 0.2435, 0.2616)
+    config.data.cache = True
+    config.optimizer.name = "adamw"
+    config.optimizer.clip_norm = 3.0
+    config.schedule.name = "cosine"
+    config.schedule.warmup = "10%"
+    config.train.batch_size = 128
+    config.train.duration = "30 epochs"
+    config.eval.every = config.checkpoint.every = "5 epochs"
+    METHODS.get(variant, dino)(config)
+    if variant == "smoke":
+        views = config.data.train_transforms
+        reduce_to_shapes(config)
+        config.data.train_transforms = views
+        config.model.options = {**VIT, "width": 24, "depth": 1, "num_heads": 2}
+        config.pretraining.prototypes, config.pretraining.hidden = 64, 32
+    return config

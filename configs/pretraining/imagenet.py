@@ -1,0 +1,73 @@
+"""Self-supervised learning on ImageNet by the published recipes.
+
+    python train.py --config configs/pretraining/imagenet.py:dino --config.data.dir=DIR
+    jaxvision probe RUN --config configs/classification/imagenet_vit.py --config.data.dir=DIR
+
+DIR holds `train/<class>/*.JPEG` and `val/<class>/*.JPEG`. Each variant is a method with the batch,
+rate and length of its paper; they want many accelerators. `:smoke` is `dino` on built-in shapes.
+"""
+
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from jaxvision.config import check_variant
+from jaxvision.presets import global_and_local_views, imagenet, reduce_to_shapes
+from jaxvision.tasks import default_config
+
+
+def dino(config: ConfigDict) -> None:
+    """ViT-S/16, Caron et al. 2021, https://arxiv.org/abs/2104.14294: k-NN 74.5, linear 77.0 %."""
+    global_and_local_views(config, 224, 96, 10, scale=(0.25, 1.0), local_scale=(0.05, 0.25))
+    config.model.name = "vit_small_patch16_224"
+    config.model.options = {"drop_path": 0.1}
+    own = config.pretraining
+    own.teacher_momentum = 0.996
+    own.teacher_temperature, own.first_teacher_temperature = 0.07, 0.04
+    own.teacher_temperature_warmup = 30 / 800
+    own.frozen_prototypes = 1 / 800
+    config.optimizer.learning_rate = 0.0005 * 1024 / 256
+    config.optimizer.weight_decay, config.optimizer.last_weight_decay = 0.04, 0.4
+    config.optimizer.decay_mask = "(kernel|weight_v|cls_token|pos_embed)$"
+    config.schedule.warmup = "10 epochs"
+    config.train.batch_size = 1024
+    config.train.duration = "800 epochs"
+
+
+def mocov3(config: ConfigDict) -> None:
+    """ViT-S/16, Chen et al. 2021, https://arxiv.org/abs/2104.02057: linear 73.2 %."""
+    global_and_local_views(config, 224, scale=(0.08, 1.0))
+    config.model.name = "vit_small_patch16_224"
+    config.model.options = {"positions": "sincos"}
+    own = config.pretraining
+    own.method = "mocov3"
+    own.hidden, own.bottleneck, own.temperature = 4096, 256, 0.2
+    own.teacher_momentum = 0.99
+    config.optimizer.freeze = ("^backbone/patch_embed/",)
+    config.optimizer.learning_rate = 1.5e-4 * 4096 / 256
+    config.optimizer.weight_decay = 0.1
+    config.schedule.warmup = "40 epochs"
+    config.train.batch_size = 4096
+    config.train.duration = "300 epochs"
+
+
+METHODS: dict[str, Callable[[ConfigDict], None]] = {"dino": dino, "mocov3": mocov3}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    variant = check_variant(variant, (*METHODS, "smoke"))
+    config = default_config("pretraining")
+    imagenet(config)
+    config.data.augment = ()
+    config.model.dtype = "bfloat16"
+    config.optimizer.name = "adamw"
+    config.schedule.name = "cosine"
+    config.eval.every = config.checkpoint.every = "5 epochs"
+    METHODS.get(variant, dino)(config)
+    if variant == "smoke":
+        reduce_to_shapes(config)
+        global_and_local_views(config, 32, 16, 2)
+        config.model.options = {"patch_size": 8, "width": 24, "depth": 1, "num_heads": 2}
+        config.pretraining.prototypes, config.pretraining.hidden = 64, 32
+        config.model.dtype = "float32"
+    return config

@@ -1,0 +1,71 @@
+"""Self-supervised learning on the built-in `shapes`, by small vision transformers.
+
+    python train.py --config configs/pretraining/shapes.py:dino --workdir runs/shapes_dino
+    jaxvision probe runs/shapes_dino --config configs/pretraining/shapes.py --baselines
+
+4,000 scenes of 64 pixels, 500 for the test; the class is that of the largest shape, which training
+never sees. Each variant is a method. `:smoke` is `dino` for a few steps.
+"""
+
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from jaxvision.config import check_variant
+from jaxvision.presets import global_and_local_views
+from jaxvision.tasks import default_config
+
+VIT = {"patch_size": 8, "width": 128, "depth": 4, "num_heads": 4}
+
+
+def dino(config: ConfigDict) -> None:
+    """Caron et al. 2021, https://arxiv.org/abs/2104.14294."""
+    global_and_local_views(config, 64, 32, 2, local_scale=(0.1, 0.4), sigma=(0.1, 1.0))
+    config.model.name = "vit_tiny_patch16_224"
+    config.model.options = VIT
+    own = config.pretraining
+    own.prototypes, own.hidden, own.bottleneck = 1024, 512, 128
+    own.teacher_momentum = 0.99
+    own.head_norm = True
+    config.optimizer.last_weight_decay = 0.4
+
+
+def mocov3(config: ConfigDict) -> None:
+    """Chen et al. 2021, https://arxiv.org/abs/2104.02057."""
+    global_and_local_views(config, 64, scale=(0.2, 1.0), sigma=(0.1, 1.0))
+    config.model.name = "vit_tiny_patch16_224"
+    config.model.options = {**VIT, "positions": "sincos"}
+    config.pretraining.method = "mocov3"
+    config.pretraining.hidden, config.pretraining.bottleneck = 512, 128
+    config.pretraining.teacher_momentum = 0.99
+    config.optimizer.freeze = ("^backbone/patch_embed/",)
+
+
+METHODS: dict[str, Callable[[ConfigDict], None]] = {"dino": dino, "mocov3": mocov3}
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    variant = check_variant(variant, (*METHODS, "smoke"))
+    config = default_config("pretraining")
+    config.data.name = "shapes"
+    config.data.options = {"size": 64, "train": 4000, "test": 500}
+    config.data.cache = True
+    config.data.mean, config.data.std = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.weight_decay = 0.04
+    config.optimizer.clip_norm = 3.0
+    config.schedule.name = "cosine"
+    config.schedule.warmup = "10%"
+    config.train.batch_size = 128
+    config.train.duration = "60 epochs"
+    config.eval.every = config.checkpoint.every = "10 epochs"
+    METHODS.get(variant, dino)(config)
+    if variant == "smoke":
+        config.data.options = {"size": 64, "train": 64, "test": 32}
+        config.model.options = {**VIT, "width": 24, "depth": 1, "num_heads": 2}
+        config.pretraining.prototypes, config.pretraining.hidden = 64, 32
+        config.train.batch_size = 16
+        config.train.duration = config.eval.every = 2
+        config.schedule.warmup = 0
+    return config
