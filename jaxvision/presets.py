@@ -159,7 +159,9 @@ def global_and_local_views(
         }
 
     views: dict[str, Any] = {"global": {"count": 2, "transforms": [crop(size, scale)]}}
-    augment = {"global": (_seen_as(0.4, 0.1, 1.0, 0.0, sigma), _seen_as(0.4, 0.1, 0.1, 0.2, sigma))}
+    augment: dict[str, Any] = {
+        "global": (_seen_as(0.4, 0.1, 1.0, 0.0, sigma), _seen_as(0.4, 0.1, 0.1, 0.2, sigma))
+    }
     if local_count:
         views["local"] = {"count": local_count, "transforms": [crop(local_size, local_scale)]}
         augment["local"] = (_seen_as(0.4, 0.1, 0.5, 0.0, sigma),)

@@ -1,11 +1,13 @@
 """Measure a run's features by labels: the vote of neighbours, and a linear classifier.
 
     jaxvision probe runs/mae --config configs/classification/cifar10.py --config.data.dir=DIR
-    jaxvision probe runs/mae --config configs/classification/cifar10.py --baselines
+    jaxvision probe runs/mae --config configs/classification/cifar10.py --baselines --map map.png
 
 Both learn from `data.train` of the config file and are tested on `data.test`; images are brought
 to the run's size by its own evaluation transforms. `--baselines` measures the same network with
-random weights, and pixels, too.
+random weights, and pixels, too. `--map` draws the test images as points of a plane, coloured by
+class: by their two principal components, or with `--by tsne` by t-SNE (van der Maaten and Hinton
+2008), which keeps neighbours together and wants scikit-learn.
 """
 
 import argparse
@@ -31,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--test", type=int, default=0, metavar="N", help="test on the first N")
     parser.add_argument("--k", type=int, default=20, help="neighbours that vote (default 20)")
     parser.add_argument("--epochs", type=int, default=100, help="of the linear classifier")
+    parser.add_argument("--map", metavar="FILE", help="draw the test features there, a .png")
+    parser.add_argument("--by", default="pca", help="of the map: pca (default) or tsne")
     parser.add_argument("--json", metavar="FILE", help="also write the result there")
 
 
@@ -38,12 +42,16 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
     import json
 
     from jaxvision.commands import features
-    from jaxvision.errors import UserError
+    from jaxvision.errors import UserError, unknown
     from jaxvision.tasks import configuration
     from jaxvision.train.step import init_variables
     from jaxvision.train.weights import run_spec
     from jaxvision.train.writers import write_atomically
 
+    if options.by not in _PLANES:
+        raise unknown("plane in --by", options.by, _PLANES)
+    if options.map and not options.map.lower().endswith(".png"):
+        raise UserError(f"--map={options.map} must end in .png.")
     for name in ("k", "epochs"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name}={getattr(options, name)} must be at least 1.")
@@ -77,6 +85,10 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
             f"{before}knn_accuracy {one['knn_accuracy']:.4f}  "
             f"linear_accuracy {one['linear_accuracy']:.4f} (rate {one['rate']:g})"
         )
+    if options.map:
+        plane = _PLANES[options.by](seen[1])
+        _draw(plane, test, options.by, Path(options.map))
+        print(f"Wrote {options.map}")
     if options.json:
         content = {"step": trained.step, "split": tested_on, **found}
         write_atomically(Path(options.json), json.dumps(content, indent=1) + "\n")
@@ -94,3 +106,42 @@ def _measured(
         "linear_accuracy": probe.accuracy,
         "rate": probe.rate,
     }
+
+
+def _by_pca(features: "np.ndarray") -> "np.ndarray":
+    import numpy as np
+
+    from jaxvision.classical.pca import pca, transform
+
+    return np.asarray(transform(features, pca(features, 2)))
+
+
+def _by_tsne(features: "np.ndarray") -> "np.ndarray":
+    from jaxvision.errors import UserError
+
+    try:
+        from sklearn.manifold import TSNE
+    except ImportError:
+        raise UserError("--by tsne wants scikit-learn: pip install scikit-learn.") from None
+    perplexity = min(30.0, (len(features) - 1) / 3)
+    return TSNE(2, perplexity=perplexity, init="pca", random_state=0).fit_transform(features)
+
+
+_PLANES = {"pca": _by_pca, "tsne": _by_tsne}
+
+
+def _draw(plane: "np.ndarray", test: "Split", kind: str, path: Path) -> None:
+    """Points of a plane, coloured by class."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((7, 6), layout="constrained")
+    axes = figure.subplots()
+    for index, name in enumerate(test.class_names):
+        points = plane[test.labels == index]
+        colour = f"C{index}" if len(test.class_names) <= 10 else None
+        axes.scatter(points[:, 0], points[:, 1], s=12, c=colour, label=name, alpha=0.8)
+    axes.set_title({"pca": "Two principal components", "tsne": "t-SNE"}[kind])
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+    figure.savefig(path, dpi=120)

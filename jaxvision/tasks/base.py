@@ -202,6 +202,10 @@ class Task(Protocol):
         """The main network's own variables among the task's: what is exported."""
         return variables
 
+    def looked_at(self, variables: Variables) -> tuple[nn.Module, Variables]:
+        """The network that pictures look into, `module(images, train=False)`, and its variables."""
+        return self.model, variables
+
     def with_weights(
         self, name: str, weights: pretrained.Weights, variables: Variables, read: Reader
     ) -> Variables:

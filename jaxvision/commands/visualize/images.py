@@ -197,7 +197,7 @@ def objects(options: argparse.Namespace, network: Network) -> Row:
 
     def row(image: np.ndarray) -> list[Tile]:
         points = _points(options.points, image.shape)
-        found = {k: v[0] for k, v in jax.device_get(apply(network.variables, image)).items()}
+        found = {k: v[0] for k, v in jax.device_get(apply(network.of_task, image)).items()}
         tiles = []
         for box, score, label, valid, weights in zip(
             *(found[key] for key in ("boxes", "scores", "labels", "valid", "attention"))
@@ -226,7 +226,7 @@ def stages(options: argparse.Namespace, network: Network) -> Row:
     apply = jax.jit(lambda v, x: see(v, x[None]))
 
     def row(image: np.ndarray) -> list[Tile]:
-        found = {k: v[0] for k, v in jax.device_get(apply(network.variables, image)).items()}
+        found = {k: v[0] for k, v in jax.device_get(apply(network.of_task, image)).items()}
         tiles = [
             (draw.heat(image, value), name.removeprefix("heat/"))
             for name, value in found.items()

@@ -20,11 +20,15 @@ class Network:
 
     Attributes:
       run: whose network it is.
+      of_task: the variables of the run's task.
+      model: the module, called as `model(images, train=False)`; see `Task.looked_at`.
       variables: its parameters and statistics.
       shapes: what its modules put out for one image, by path; "" is the network itself.
     """
 
     run: Run
+    of_task: Mapping[str, Any]
+    model: nn.Module
     variables: Mapping[str, Any]
     shapes: Mapping[str, tuple[int, ...]]
 
@@ -40,13 +44,10 @@ class Network:
         if first != "image":
             raise UserError(f"{name} takes no image but a {first}; there is nothing to look at.")
         shape = tuple(int(side) for side in image_shape)
-        variables = run.variables_for(shape)
-        return cls(run, variables, features.outputs(run.model, variables, shape))
-
-    @property
-    def model(self) -> nn.Module:
-        """The module, called as `model(images, train=False)`."""
-        return self.run.model
+        of_task = run.variables_for(shape)
+        model, variables = run.task.looked_at(of_task)
+        shapes = features.outputs(model, variables, shape)
+        return cls(run, of_task, model, variables, shapes)
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -87,8 +87,12 @@ class WithTeacher(Pretraining):
 
     def features(self, variables: Variables, image: jax.Array) -> jax.Array:
         """What the judged backbone gives, float32 [b, f]."""
-        params = variables["teacher" if self.judged == "teacher" else "params"]["backbone"]
-        return base.apply_eval(self.model.backbone, {"params": params}, self.inputs.evaluate(image))
+        return base.apply_eval(*self.looked_at(variables), self.inputs.evaluate(image))
+
+    def looked_at(self, variables: Variables) -> tuple[nn.Module, Variables]:
+        """The judged backbone."""
+        kind = "teacher" if self.judged == "teacher" else "params"
+        return self.model.backbone, {"params": variables[kind]["backbone"]}
 
     def parts(self, variables: Variables) -> dict[str, Variables]:
         return {
