@@ -95,7 +95,9 @@ class WithTeacher(Pretraining):
         return self.model.backbone, {"params": variables[kind]["backbone"]}
 
     def parts(self, variables: Variables) -> dict[str, Variables]:
-        return {
+        """The teacher's backbone and the student's, the judged one first."""
+        both = {
             "teacher": {"params": variables["teacher"]["backbone"]},
             "backbone": {"params": variables["params"]["backbone"]},
         }
+        return both if self.judged == "teacher" else dict(reversed(both.items()))
