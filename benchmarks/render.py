@@ -24,6 +24,7 @@ SECTIONS = {
     "captioning": "Captioning",
     "adversarial": "Generative adversarial networks",
     "diffusion": "Diffusion",
+    "pretraining": "Self-supervised learning",
     "scaling": "Scaling",
     "checkpoint": "Checkpoint",
 }

@@ -108,6 +108,7 @@ def compiled_run(
     layers: AbstractContextManager[Any] | None = None,
     frozen: Sequence[str] = (),
     frozen_statistics: Sequence[str] = (),
+    counted: bool = True,
 ) -> tuple[Callable[[], Any], dict[str, Any]]:
     """(a step on the device, what compiling told).
 
@@ -118,6 +119,7 @@ def compiled_run(
       layers: within which it is compiled.
       frozen: regexes of parameters that are not trained.
       frozen_statistics: regexes of batch norms that keep their statistics.
+      counted: whether operations are counted, of a network that takes `image`.
     """
     import jax
     import optax
@@ -155,14 +157,15 @@ def compiled_run(
             return program(variables, data)
 
     seconds = time.perf_counter() - start
-    counted = inspect.totals(inspect.layers(task.model, data["image"].shape[1:])).multiply_adds
-    passes = 3 if infer is None else 1  # a backward pass is twice the work of a forward pass
     found = {
         "compile_seconds": seconds,
-        "flops_per_image": 2 * passes * counted,
         "device": jax.devices()[0].device_kind,
         "versions": {"jax": jax.__version__},
     }
+    if counted:
+        own = inspect.totals(inspect.layers(task.model, data["image"].shape[1:])).multiply_adds
+        passes = 3 if infer is None else 1  # a backward pass is twice the work of a forward pass
+        found["flops_per_image"] = 2 * passes * own
     return run, found
 
 
