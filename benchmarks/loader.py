@@ -13,9 +13,11 @@ The others read the same files: Grain with a hand-written record function of the
 torchvision and PyTorch's DataLoader with two workers, as commonly written (Pillow, normalised
 float32); DataLoader with our decoder (uint8); tf.data. `no loader` is the decoder and the resizing
 alone, in a thread a core: what no loader around them exceeds. `idx 28x28` is ours over arrays in
-memory. Each runs in a process of its own; rounds are interleaved and their median is shown. PyTorch
-and TensorFlow may live in other interpreters. Without --images, 256 photographs are made from those
-of scikit-learn and scikit-image.
+memory; `2 + 8 views` are the crops of multi-crop, two of 224 and eight of 96 pixels, of each image
+(what is done to their colours is part of our training step, and left out of theirs). Each runs in a
+process of its own; rounds are interleaved and their median is shown. PyTorch and TensorFlow may
+live in other interpreters. Without --images, 256 photographs are made from those of scikit-learn
+and scikit-image.
 """
 
 import argparse
@@ -42,6 +44,8 @@ from report import machine, save, table
 
 BATCH, SIZE, COUNT = 64, 224, 256
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Of multi-crop: how many, their side, and bounds of their area.
+CROPS = {"global": (2, 224, (0.25, 1.0)), "local": (8, 96, (0.05, 0.25))}
 RECORDS = "photographs"  # the TFDS data set
 
 
@@ -154,6 +158,19 @@ def ours_augmented(folder: Path, scratch: Path) -> Iterator[Any]:
         yield jax.block_until_ready(augment(batch, jax.random.key(index)))["image"]
 
 
+def ours_views(folder: Path, scratch: Path) -> Iterator[Any]:
+    """DINO's: two crops of 224 and eight of 96 of each photograph."""
+
+    def crops(count: int, size: int, scale: tuple[float, float]) -> dict[str, Any]:
+        crop = {"name": "random_resized_crop", "size": size, "scale": scale}
+        return {"count": count, "transforms": [crop]}
+
+    data = _config("folder", folder)
+    views = {kind: crops(*crop) for kind, crop in CROPS.items()}
+    data.train_transforms = ({"name": "views", "views": views},)
+    return (batch["views_global"] for batch in _batches(data))
+
+
 def ours_arrays(folder: Path, scratch: Path) -> Iterator[Any]:
     data = _config("idx", scratch / "idx")
     data.channels = 1
@@ -258,6 +275,30 @@ def torchvision_folder(folder: Path, scratch: Path) -> Iterator[Any]:
     return (images for images, labels in _torch_batches(data))
 
 
+def torchvision_views(folder: Path, scratch: Path) -> Iterator[Any]:
+    from parity import references
+
+    torchvision = references.torchvision()
+    from torchvision import transforms
+
+    each = [
+        transforms.Compose(
+            [
+                transforms.RandomResizedCrop(size, scale),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(MEAN, STD),
+            ]
+        )
+        for count, size, scale in CROPS.values()
+        for _ in range(count)
+    ]
+    data = torchvision.datasets.ImageFolder(
+        str(folder / "train"), lambda image: [transform(image) for transform in each]
+    )
+    return (views[0] for views, labels in _torch_batches(data))
+
+
 def torch_uint8(folder: Path, scratch: Path) -> Iterator[Any]:
     import cv2
 
@@ -321,6 +362,7 @@ def tf_data(folder: Path, scratch: Path) -> Iterator[Any]:
 
 OURS, RECORD_FILES = "jaxvision Loader, folder", "jaxvision Loader, ArrayRecord"
 AUGMENTED, ARRAYS = "jaxvision Loader, with flips, float32", "jaxvision Loader, idx 28x28"
+VIEWS, COMMON_VIEWS = "jaxvision Loader, 2 + 8 views", "torchvision + DataLoader, 2 + 8 views"
 COMMON, SAME_DECODER = "torchvision + DataLoader, float32", "DataLoader, our decoder, uint8"
 GRAIN, TF_DATA, NO_LOADER = "Grain by hand", "tf.data", "no loader"
 PIPELINES: dict[str, Callable[[Path, Path], Iterator[Any]]] = {
@@ -333,9 +375,18 @@ PIPELINES: dict[str, Callable[[Path, Path], Iterator[Any]]] = {
     GRAIN: hand_written_grain,
     NO_LOADER: no_loader,
     ARRAYS: ours_arrays,
+    VIEWS: ours_views,
+    COMMON_VIEWS: torchvision_views,
 }
+# Ours, beside which a pipeline is put.
+BESIDE = {COMMON_VIEWS: VIEWS}
 # What each needs beside jaxvision; it may live in another interpreter.
-PACKAGE = {COMMON: "torchvision", SAME_DECODER: "torch", TF_DATA: "tensorflow"}
+PACKAGE = {
+    COMMON: "torchvision",
+    COMMON_VIEWS: "torchvision",
+    SAME_DECODER: "torch",
+    TF_DATA: "tensorflow",
+}
 
 
 # -- measuring ------------------------------------------------------------------------------------
@@ -438,8 +489,9 @@ def rows_of(medians: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
     rows = []
     for name in PIPELINES:
         row = {"pipeline": name, **medians.get(name, {})}
-        if name in medians and not name.startswith("jaxvision") and OURS in medians:
-            row |= {f"{key}_ratio": medians[OURS][key] / row[key] for key in ("wall", "cpu")}
+        ours = BESIDE.get(name, OURS)
+        if name in medians and not name.startswith("jaxvision") and ours in medians:
+            row |= {f"{key}_ratio": medians[ours][key] / row[key] for key in ("wall", "cpu")}
         rows.append(row)
     return rows
 
@@ -462,7 +514,8 @@ def markdown(result: dict[str, Any]) -> str:
         f"{BATCH}; medians of {result['rounds']} rounds of {result['seconds']:g} s. Ours is "
         f"`{OURS}`, uint8 on the device; its flips and normalising belong to the training step and "
         f"are measured in `{AUGMENTED}`, where the device is this machine's CPU. `{NO_LOADER}` is "
-        "the decoder and the resizing alone, in a thread a core.\n\n" + table(head, cells)
+        "the decoder and the resizing alone, in a thread a core. Beside each other, too: two crops of "
+        "224 and eight of 96 pixels of each image.\n\n" + table(head, cells)
     )
 
 

@@ -96,7 +96,7 @@ NETWORKS = {
             "width": 128,
             "stride": 1,
             "norm": True,
-            "hidden": 256,
+            **{"hidden": 512, "dropout": 0.0},
         },
     ),
     "yolov2": (
@@ -137,7 +137,7 @@ NETWORKS = {
         {"patch_size": 12, "width": 128, "depth": 6, "num_heads": 4, "queries": 20, "grid": None},
     ),
 }
-EPOCHS = {"fastestdet": 50, "detr": 20, "yolos": 25}  # of the others 10
+EPOCHS = {"fastestdet": 50, "detr": 20, "yolos": 25, "yolov1": 20}  # of the others 10
 RATES = {"detr": 3e-4, "yolos": 3e-4}  # transformers do not learn at the others' 1e-3
 
 
