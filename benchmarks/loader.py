@@ -514,8 +514,8 @@ def markdown(result: dict[str, Any]) -> str:
         f"{BATCH}; medians of {result['rounds']} rounds of {result['seconds']:g} s. Ours is "
         f"`{OURS}`, uint8 on the device; its flips and normalising belong to the training step and "
         f"are measured in `{AUGMENTED}`, where the device is this machine's CPU. `{NO_LOADER}` is "
-        "the decoder and the resizing alone, in a thread a core. Beside each other, too: two crops of "
-        "224 and eight of 96 pixels of each image.\n\n" + table(head, cells)
+        "the decoder and the resizing alone, in a thread a core. Beside each other, too: two crops "
+        "of 224 and eight of 96 pixels of each image.\n\n" + table(head, cells)
     )
 
 

@@ -86,7 +86,7 @@ NETWORKS = {
         {**_PYRAMID, "repeats": 2, "last_level": 6, "anchor_scale": 2.0, "candidates": 500},
     ),
     "fastestdet": ("fastestdet", {}),
-    # Cells of 16 pixels; anchors by `jaxvision data anchors`.
+    # Cells of 32 pixels: what a cell says has weights of its own, so few cells learn sooner.
     "yolov1": (
         "yolov1",
         {
@@ -94,11 +94,12 @@ NETWORKS = {
             "encoder_options": {"depths": (2, 2, 2)},
             "score_threshold": 0.005,
             "width": 128,
-            "stride": 1,
+            "stride": 2,
             "norm": True,
             **{"hidden": 512, "dropout": 0.0},
         },
     ),
+    # Cells of 16 pixels; anchors by `jaxvision data anchors`.
     "yolov2": (
         "yolov2",
         {
