@@ -10,13 +10,14 @@ import pytest
 from parity.cases import GOLDEN
 from parity.deterministic import image
 from parity.exports import EXPORTS, FRACTION, TRANSFORMERS
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from jaxvision import cli, models, pretrained
 from jaxvision.commands.export_torch import describe, target
 from jaxvision.errors import UserError
 from jaxvision.interop import torch_weights
 from jaxvision.interop.constructors import constructor
+from jaxvision.interop.published import published
 
 GIVEN = np.load(GOLDEN.parent / "other_names.npz")
 
@@ -192,3 +193,51 @@ def test_detectors_are_named_without_a_constructor(monkeypatch, tmp_path, capsys
     assert "options" not in out
     # torchvision's names: the last stage begins within the first part.
     assert "backbone.features.1.0.2.0.weight" in load_file(tmp_path / "out.safetensors")
+
+
+# -- MoCo v3 --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "classifier", "heads"),
+    [
+        ("vit_tiny_patch16_224", _VIT, "head", ("head.0", "head.3", "head.6")),
+        ("resnet50", {"depths": (1,)}, "fc", ("fc.0", "fc.3")),
+    ],
+)
+def test_the_student_of_a_file_of_moco_v3_is_a_backbone(name, options, classifier, heads, tmp_path):
+    model = models.create(name, 3, **options)
+    x = jnp.zeros((1, 16, 16, 3))
+    variables = jax.jit(lambda: model.init(jax.random.key(0), x))()
+    state = torch_weights.to_state_dict(variables)
+    own = {key: value for key, value in state.items() if not key.startswith(f"{classifier}.")}
+    file = {f"module.base_encoder.{key}": value + 1 for key, value in own.items()}
+    file |= {f"module.momentum_encoder.{key}": value + 2 for key, value in own.items()}
+    for layer in heads:
+        file |= {f"module.base_encoder.{layer}.weight": np.ones((2, 2), np.float32)}
+    file |= {"module.predictor.0.weight": np.ones((2, 2), np.float32)}
+    save_file(file, tmp_path / "moco.safetensors")
+    weights = pretrained.read(str(tmp_path / "moco.safetensors"), name)
+    loaded = pretrained.load_into(name, model, weights, variables, fine_tune=True)
+    found = torch_weights.to_state_dict(loaded)
+    for key, value in own.items():
+        np.testing.assert_array_equal(found[key], value + 1)
+    np.testing.assert_array_equal(found[f"{classifier}.weight"], state[f"{classifier}.weight"])
+    network, alone = pretrained.create(name, weights, 0, (16, 16), **options)
+    assert network.apply(alone, x).ndim == 2
+
+
+def test_published_files_of_self_supervised_learning_have_names():
+    tags = {
+        "vit_small_patch16_224": {"dino", "mocov3"},
+        "vit_small_patch8_224": {"dino"},
+        "vit_base_patch16_224": {"dino", "mae", "mocov3"},
+        "vit_base_patch8_224": {"dino"},
+        "vit_large_patch16_224": {"mae"},
+        "vit_huge_patch14_224": {"mae"},
+        "resnet50": {"dino", "mocov3"},
+    }
+    for name, wanted in tags.items():
+        entries = published(name)
+        assert wanted <= set(entries)
+        assert all(entries[tag].classes == 0 for tag in wanted)

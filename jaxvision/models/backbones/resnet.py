@@ -22,6 +22,7 @@ from jaxvision.layers.head import Head
 from jaxvision.layers.normalization import BatchNorm
 from jaxvision.layers.pyramid import doubled
 from jaxvision.layers.squeeze_excite import SqueezeExcite
+from jaxvision.models.moco_names import backbone_of_moco
 from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import global_average_pool, max_pool2d
 
@@ -166,7 +167,13 @@ _DEPTHS = {
 def _variant(depth: int, reference: str, paper: str, **options: int) -> Variant:
     shape = {"depths": _DEPTHS[depth], "bottleneck": depth >= 50}
     return Variant(
-        ResNet, shape | options, reference, paper=paper, classifier=("fc",), first="conv1"
+        ResNet,
+        shape | options,
+        reference,
+        paper=paper,
+        classifier=("fc",),
+        first="conv1",
+        convert=backbone_of_moco,
     )
 
 

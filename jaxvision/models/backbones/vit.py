@@ -37,6 +37,7 @@ from jaxvision.layers.positions import (
     stored_grid,
 )
 from jaxvision.layers.transformer import PatchEmbed, TransformerBlock, gelu
+from jaxvision.models.moco_names import backbone_of_moco
 from jaxvision.models.transformers_names import from_transformers, is_transformers
 from jaxvision.models.variant import Form, Variant
 from jaxvision.state_dict import Shapes, StateDict, renamed
@@ -197,7 +198,7 @@ def convert(state: StateDict) -> StateDict:
         return renamed(state, _TORCHVISION)
     if is_transformers(state):
         return from_transformers(state)
-    return from_vit_pytorch(state)
+    return from_vit_pytorch(backbone_of_moco(state))
 
 
 _TO_TORCHVISION = (
@@ -272,6 +273,7 @@ VARIANTS = {
             "vit_base_patch32_224",
             "vit_base_patch16_224",
             "vit_base_patch16_384",
+            "vit_small_patch8_224",
             "vit_base_patch8_224",
             "vit_large_patch32_224",
             "vit_large_patch16_224",

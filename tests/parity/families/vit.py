@@ -26,6 +26,7 @@ PARAMETERS = {
     "vit_small_patch32_224": 22_878_952,
     "vit_small_patch16_224": 22_050_664,
     "vit_small_patch16_384": 22_196_584,
+    "vit_small_patch8_224": 22_055_272,
     "vit_base_patch32_224": 88_224_232,
     "vit_base_patch16_224": 86_567_656,
     "vit_base_patch16_384": 86_859_496,
