@@ -211,8 +211,8 @@ def test_the_student_of_a_file_of_moco_v3_is_a_backbone(name, options, classifie
     variables = jax.jit(lambda: model.init(jax.random.key(0), x))()
     state = torch_weights.to_state_dict(variables)
     own = {key: value for key, value in state.items() if not key.startswith(f"{classifier}.")}
-    file = {f"module.base_encoder.{key}": value + 1 for key, value in own.items()}
-    file |= {f"module.momentum_encoder.{key}": value + 2 for key, value in own.items()}
+    file = {f"module.base_encoder.{key}": np.asarray(value + 1) for key, value in own.items()}
+    file |= {f"module.momentum_encoder.{key}": np.asarray(value + 2) for key, value in own.items()}
     for layer in heads:
         file |= {f"module.base_encoder.{layer}.weight": np.ones((2, 2), np.float32)}
     file |= {"module.predictor.0.weight": np.ones((2, 2), np.float32)}
