@@ -138,7 +138,8 @@ NETWORKS = {
         {"patch_size": 12, "width": 128, "depth": 6, "num_heads": 4, "queries": 20, "grid": None},
     ),
 }
-EPOCHS = {"fastestdet": 50, "detr": 40, "yolos": 25, "yolov1": 20, "efficientdet": 20}  # of the others 10
+# Of the others 10.
+EPOCHS = {"fastestdet": 50, "detr": 40, "yolos": 25, "yolov1": 20, "efficientdet": 20}
 RATES = {"detr": 3e-4, "yolos": 3e-4}  # transformers do not learn at the others' 1e-3
 
 
