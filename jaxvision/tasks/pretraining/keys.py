@@ -1,9 +1,45 @@
 """Configuration keys of self-supervised learning, the group `pretraining`."""
 
-from jaxvision.config import Key
+from collections.abc import Mapping
+from typing import Any
+
+from jaxvision.config import FREE, Key
+from jaxvision.errors import UserError
 
 KEYS = {
     "method": Key("dino", "how a backbone learns: dino"),
+    "pool": Key(
+        "",
+        "features of networks that reconstruct: the class token, the mean of the patches; empty: "
+        "as the method's paper probes them",
+        choices=("", "token", "mean"),
+    ),
+    "mask_ratio": Key(0.75, "mae: part of the patches that is hidden", above=0, below=1),
+    "normalized_pixels": Key(
+        True, "mae: whether the pixels of a patch are standardised before they are learnt"
+    ),
+    "hidden_patches": Key(75, "beit: how many patches of an image are hidden at most", least=1),
+    "least_block": Key(16, "beit: patches of the smallest block that is hidden", least=1),
+    "tokenizer.network": Key("", "beit: gives each patch its token; it is never trained"),
+    "tokenizer.options": Key(FREE, "fields of it to override"),
+    "tokenizer.weights": Key("", "its trained weights, as model.weights"),
+    "tokenizer.size": Key(0, "side in pixels of what it is shown; 0: as the network", least=0),
+    "corruption": Key(
+        "masking",
+        "denoising: values that are 0, have Gaussian noise added, or are 0 or 1",
+        choices=("masking", "gaussian", "salt_and_pepper"),
+    ),
+    "corruption_amount": Key(
+        0.25,
+        "denoising: part of the values, or the noise's standard deviation for pixels in 0..1",
+        above=0,
+    ),
+    "context_squares": Key(0, "context: how many squares are cut out; 0: the centre is", least=0),
+    "context_side": Key(0.5, "context: side of what is cut out, as part of the image's", above=0),
+    "context_overlap": Key(
+        4, "context: pixels around what is cut out that are learnt too", least=0
+    ),
+    "context_overlap_weight": Key(10.0, "context: how much more these count", above=0),
     "prototypes": Key(65536, "outputs of the head", least=2),
     "hidden": Key(2048, "channels of the head's hidden layers", least=1),
     "bottleneck": Key(256, "channels before the prototypes", least=1),
@@ -21,3 +57,16 @@ KEYS = {
     "center_momentum": Key(0.9, "part of the centre that stays at a step", least=0, below=1),
     "neighbours": Key(20, "neighbours that vote in knn_accuracy", least=1),
 }
+
+
+def check(values: Mapping[str, Any]) -> None:
+    """Raises:
+    UserError: more is cut out or corrupted than there is.
+    """
+    if values["context_side"] >= 1:
+        raise UserError("pretraining.context_side is a part of the image's side, below 1.")
+    if values["corruption"] != "gaussian" and values["corruption_amount"] >= 1:
+        raise UserError(
+            f"pretraining.corruption_amount is a part of the values, below 1, where corruption is "
+            f"{values['corruption']}."
+        )
