@@ -145,7 +145,7 @@ def by_authors(state):
 @pytest.mark.parametrize("name", ["mae", "beit"])
 def test_names_of_other_files(name):
     """Of the authors; of older files of transformers; and of the encoder alone in any of them."""
-    one, variables, x = setup(name)
+    _, variables, _ = setup(name)
     ours = torch_weights.to_state_dict(variables)
     authors = by_authors(ours)
     assert ("decoder_blocks.0.attn.qkv.weight" in authors) == (name == "mae")

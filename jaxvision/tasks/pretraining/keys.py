@@ -8,6 +8,23 @@ from jaxvision.errors import UserError
 
 KEYS = {
     "method": Key("dino", "how a backbone learns: dino"),
+    "prototypes": Key(65536, "outputs of the head", least=2),
+    "hidden": Key(2048, "channels of the head's hidden layers", least=1),
+    "bottleneck": Key(256, "channels before the prototypes", least=1),
+    "head_norm": Key(False, "batch normalisation in the head: less likely to collapse early"),
+    "student_temperature": Key(0.1, "what the student's outputs are divided by", above=0),
+    "teacher_temperature": Key(
+        0.04, "what the teacher's outputs are divided by; lower is sharper", above=0
+    ),
+    "teacher_momentum": Key(
+        0.996,
+        "part of the teacher that stays at a step; rises to 1 by half a cosine",
+        least=0,
+        below=1,
+    ),
+    "center_momentum": Key(0.9, "part of the centre that stays at a step", least=0, below=1),
+    "neighbours": Key(20, "neighbours that vote in knn_accuracy", least=1),
+    # -- of networks that say what was hidden from them ------------------------------------------
     "pool": Key(
         "",
         "features of networks that reconstruct: the class token, the mean of the patches; empty: "
@@ -40,22 +57,6 @@ KEYS = {
         4, "context: pixels around what is cut out that are learnt too", least=0
     ),
     "context_overlap_weight": Key(10.0, "context: how much more these count", above=0),
-    "prototypes": Key(65536, "outputs of the head", least=2),
-    "hidden": Key(2048, "channels of the head's hidden layers", least=1),
-    "bottleneck": Key(256, "channels before the prototypes", least=1),
-    "head_norm": Key(False, "batch normalisation in the head: less likely to collapse early"),
-    "student_temperature": Key(0.1, "what the student's outputs are divided by", above=0),
-    "teacher_temperature": Key(
-        0.04, "what the teacher's outputs are divided by; lower is sharper", above=0
-    ),
-    "teacher_momentum": Key(
-        0.996,
-        "part of the teacher that stays at a step; rises to 1 by half a cosine",
-        least=0,
-        below=1,
-    ),
-    "center_momentum": Key(0.9, "part of the centre that stays at a step", least=0, below=1),
-    "neighbours": Key(20, "neighbours that vote in knn_accuracy", least=1),
 }
 
 

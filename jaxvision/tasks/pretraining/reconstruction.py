@@ -172,12 +172,16 @@ class Reconstruction(Pretraining):
         pixels = {name: as_pixels(self.inputs.pixels(one)) for name, one in shown.items()}
         return {**self.predict(variables, batch, key), **pixels}
 
+    def _encoder(self, variables: Variables) -> Variables:
+        network = self._network(variables).items()
+        return {kind: tree["encoder"] for kind, tree in network if "encoder" in tree}
+
+    def looked_at(self, variables: Variables) -> tuple[nn.Module, Variables]:
+        """The encoder."""
+        return self.model.encoder, self._encoder(variables)
+
     def parts(self, variables: Variables) -> dict[str, Variables]:
-        encoder = {
-            kind: tree["encoder"]
-            for kind, tree in self._network(variables).items()
-            if "encoder" in tree
-        }
+        encoder = self._encoder(variables)
         return {"encoder": encoder, "backbone": encoder}
 
 

@@ -1,5 +1,7 @@
 """Autoencoders of corrupted images in PyTorch: an encoder's last map, made an image again."""
 
+import itertools
+
 import torch
 from torch import nn
 
@@ -19,7 +21,7 @@ class UpDecoder(nn.Module):
     def __init__(self, inputs: int, steps: int, width: int, channels: int):
         super().__init__()
         widths = [inputs, *(min(512, width * 2**step) for step in reversed(range(steps)))]
-        pairs = list(zip(widths, widths[1:]))
+        pairs = list(itertools.pairwise(widths))
         self.up = nn.ModuleList(nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False) for a, b in pairs)
         self.norm = nn.ModuleList(nn.BatchNorm2d(b) for _, b in pairs)
         self.pixels = nn.Conv2d(widths[-1], channels, 3, padding=1)
