@@ -385,7 +385,7 @@ def test_every_method_of_a_network_is_known():
             {"tokenizer__options": {"codes": 5}},
             r"has 5 tokens, .* one of 4: set --config\.model\.options\.codes=5",
         ),
-        ("context", {"context_side": 1.0}, "part of the image's side, below 1"),
+        ("context", {"context_side": 1.0}, "context_side' is a number above 0 and below 1"),
         ("denoising", {"corruption_amount": 1.5}, "part of the values, below 1"),
         ("denoising", {"corruption": "mask"}, "Did you mean 'masking'"),
     ],

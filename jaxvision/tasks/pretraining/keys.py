@@ -52,20 +52,18 @@ KEYS = {
         above=0,
     ),
     "context_squares": Key(0, "context: how many squares are cut out; 0: the centre is", least=0),
-    "context_side": Key(0.5, "context: side of what is cut out, as part of the image's", above=0),
-    "context_overlap": Key(
-        4, "context: pixels around what is cut out that are learnt too", least=0
+    "context_side": Key(
+        0.5, "context: side of what is cut out, as part of the image's", above=0, below=1
     ),
+    "context_overlap": Key(4, "context: pixels around it that are learnt too", least=0),
     "context_overlap_weight": Key(10.0, "context: how much more these count", above=0),
 }
 
 
 def check(values: Mapping[str, Any]) -> None:
     """Raises:
-    UserError: more is cut out or corrupted than there is.
+    UserError: more is corrupted than there is.
     """
-    if values["context_side"] >= 1:
-        raise UserError("pretraining.context_side is a part of the image's side, below 1.")
     if values["corruption"] != "gaussian" and values["corruption_amount"] >= 1:
         raise UserError(
             f"pretraining.corruption_amount is a part of the values, below 1, where corruption is "
