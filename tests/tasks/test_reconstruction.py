@@ -323,6 +323,48 @@ def quiet(config):
     return config
 
 
+REDUCED = {"patch_size": 8, "width": 16, "depth": 1, "num_heads": 2}
+VARIANTS = {
+    "mae": {"width": 16, "depth": 1, "num_heads": 2, "encoder_options": REDUCED},
+    "beit": {"codes": 4, "encoder_options": REDUCED},
+    "denoising": {"encoder_options": REDUCED},
+    "context": {"encoder_options": REDUCED},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("file", ["cifar10", "shapes", "imagenet"])
+def test_every_recipe_trains_in_a_reduced_form(file, variant, tmp_path):
+    """ImageNet's by one step on the device alone, the others as runs on built-in data."""
+    config = configuration.load(str(ROOT / f"configs/pretraining/{file}.py:{variant}"))
+    options = dict(VARIANTS[variant])
+    if file == "imagenet" and variant in ("denoising", "context"):
+        options = {"encoder": "resnet8_cifar", "width": 4}
+    config.model.options, config.model.dtype = options, "float32"
+    if variant == "beit":
+        own = config.pretraining
+        own.hidden_patches, own.least_block = 6, 2
+        own.tokenizer.network, own.tokenizer.weights = "brightness_tokenizer", ""
+        own.tokenizer.options, own.tokenizer.size = {}, 8
+    if file != "shapes":
+        task = tasks.create(config, Facts(("a", "b")))
+        batch = {"image": jnp.zeros((2, 32, 32, 3), jnp.uint8), "valid": jnp.ones(2, bool)}
+        variables = jax.eval_shape(lambda: init_variables(task, 0, base.image_spec((32, 32, 3))))
+        rest = {kind: tree for kind, tree in variables.items() if kind != "params"}
+        objective, _ = jax.eval_shape(task.loss, variables["params"], rest, batch, KEY)
+        assert list(objective.means) == ["reconstruction"]
+        return
+    crop = {"name": "random_resized_crop", "size": 32, "scale": (0.5, 1.0)}
+    config.data.train_transforms = (crop,)
+    config.data.options = {"size": 32, "train": 32, "test": 16}
+    config.train.batch_size, config.train.duration = 16, 2
+    config.eval.every, config.schedule.warmup, config.eval.pictures = 2, 0, 4
+    config.log.tensorboard = False
+    result = run(config, tmp_path / "run")
+    assert np.isfinite(result["loss"])
+    assert (tmp_path / "run" / "reconstructions.png").is_file()
+
+
 def test_a_classifier_starts_from_the_encoder_of_a_run(tmp_path):
     result = run(quiet(configured("mae")), tmp_path / "mae")
     assert 0 <= result["knn_accuracy"] <= 1

@@ -169,6 +169,7 @@ def test_two_processes_follow_one(single, tmp_path):
         "generation/fashion_mnist.py:vqvae_smoke",
         "generation/fashion_mnist.py:ddpm_smoke",
         "pretraining/digits_dino.py:smoke",
+        "pretraining/shapes.py:mae",
         "localization/shapes.py:smoke",
         "detection/shapes.py:smoke",
         "instances/shapes.py:smoke",

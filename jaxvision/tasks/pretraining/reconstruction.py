@@ -53,6 +53,8 @@ class Reconstruction(Pretraining):
         mean of its patches or of its map.
     """
 
+    # Of what is drawn at evaluations.
+    picture_name: ClassVar[str] = "reconstructions"
     # `pool` where the configuration says nothing.
     POOL: ClassVar[str] = "mean"
     # Of the state's collections those that are not the network's.
