@@ -169,6 +169,19 @@ def global_and_local_views(
     config.pretraining.augment = augment
 
 
+def crops(config: ConfigDict, size: int, scale: tuple[float, float] = (0.2, 1.0)) -> None:
+    """A crop and a flip for networks that reconstruct: He et al. 2021 (MAE) take no more.
+
+    Args:
+      config: changed in place.
+      size: side of the crop.
+      scale: bounds of its area as part of the image's.
+    """
+    crop = {"name": "random_resized_crop", "size": size, "scale": scale}
+    config.data.train_transforms = ({**crop, "interpolation": "bicubic"},)
+    config.data.augment = ({"name": "flip_horizontal"},)
+
+
 def segment_shapes(config: ConfigDict, size: int = 32) -> None:
     """A segmentation recipe for a few steps on the built-in `shapes`, without trained weights."""
     reduce_to_shapes(config, size)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from jaxvision.config import check_variant
-from jaxvision.presets import global_and_local_views, imagenet, reduce_to_shapes
+from jaxvision.presets import crops, global_and_local_views, imagenet, reduce_to_shapes
 from jaxvision.tasks import default_config
 
 
@@ -51,7 +51,78 @@ def mocov3(config: ConfigDict) -> None:
     config.train.duration = "300 epochs"
 
 
-METHODS: dict[str, Callable[[ConfigDict], None]] = {"dino": dino, "mocov3": mocov3}
+def mae(config: ConfigDict) -> None:
+    """ViT-B/16, He et al. 2021, https://arxiv.org/abs/2111.06377: fine-tuned 83.6 %."""
+    crops(config, 224)
+    config.model.name = "mae_vit_base_patch16_224"
+    config.optimizer.learning_rate = 1.5e-4 * 4096 / 256
+    config.optimizer.b2 = 0.95
+    config.optimizer.weight_decay = 0.05
+    config.schedule.warmup = "40 epochs"
+    config.train.batch_size = 4096
+    config.train.duration = "1600 epochs"
+
+
+def beit(config: ConfigDict) -> None:
+    """BEiT-B/16, Bao et al. 2021, https://arxiv.org/abs/2106.08254: fine-tuned 83.2 %.
+
+    Tokens are those of DALL-E's encoder, of images of 112 pixels.
+    """
+    crops(config, 224, scale=(0.08, 1.0))
+    jitter = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4}
+    config.data.augment = (*config.data.augment, {"name": "random_color_jitter", **jitter})
+    config.model.name = "beit_base_patch16_224_mim"
+    config.model.options = {"encoder_options": {"drop_path": 0.1}}
+    own = config.pretraining
+    own.hidden_patches, own.least_block = 75, 16
+    own.tokenizer.network, own.tokenizer.weights = "flava_image_codebook", "default"
+    own.tokenizer.size = 112
+    config.optimizer.learning_rate = 1.5e-3
+    config.optimizer.weight_decay = 0.05
+    config.optimizer.clip_norm = 3.0
+    config.schedule.warmup = "10 epochs"
+    config.train.batch_size = 2048
+    config.train.duration = "800 epochs"
+
+
+def denoising(config: ConfigDict) -> None:
+    """ResNet-18, Vincent et al. 2008, https://doi.org/10.1145/1390156.1390294; a recipe of ours."""
+    crops(config, 224)
+    config.model.name = "denoising_resnet18"
+    config.pretraining.corruption_amount = 0.5
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.weight_decay = 0.05
+    config.schedule.warmup = "5 epochs"
+    config.train.batch_size = 1024
+    config.train.duration = "100 epochs"
+
+
+def context(config: ConfigDict) -> None:
+    """AlexNet, Pathak et al. 2016, https://arxiv.org/abs/1604.07379: the centre, squared error.
+
+    Adam at the paper's rate; the length is ours.
+    """
+    crops(config, 128)
+    config.data.eval_transforms = (
+        {"name": "resize_shorter", "size": 146},
+        {"name": "center_crop", "size": 128},
+    )
+    config.model.name = "context_alexnet"
+    config.optimizer.name = "adam"
+    config.optimizer.learning_rate = 2e-4
+    config.schedule.name = "constant"
+    config.train.batch_size = 128
+    config.train.duration = "100 epochs"
+
+
+METHODS: dict[str, Callable[[ConfigDict], None]] = {
+    "dino": dino,
+    "mocov3": mocov3,
+    "mae": mae,
+    "beit": beit,
+    "denoising": denoising,
+    "context": context,
+}
 
 
 def get_config(variant: str = "") -> ConfigDict:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from jaxvision.config import check_variant
-from jaxvision.presets import global_and_local_views
+from jaxvision.presets import crops, global_and_local_views
 from jaxvision.tasks import default_config
 
 VIT = {"patch_size": 8, "width": 128, "depth": 4, "num_heads": 4}
@@ -41,7 +41,55 @@ def mocov3(config: ConfigDict) -> None:
     config.optimizer.freeze = ("^backbone/patch_embed/",)
 
 
-METHODS: dict[str, Callable[[ConfigDict], None]] = {"dino": dino, "mocov3": mocov3}
+def mae(config: ConfigDict) -> None:
+    """He et al. 2021, https://arxiv.org/abs/2111.06377."""
+    crops(config, 64)
+    config.model.name = "mae_vit_base_patch16_224"
+    config.model.options = {"encoder_options": VIT, "width": 96, "depth": 2, "num_heads": 3}
+    config.optimizer.b2 = 0.95
+    config.optimizer.weight_decay = 0.05
+    config.train.duration = "120 epochs"
+
+
+def beit(config: ConfigDict) -> None:
+    """Bao et al. 2021, https://arxiv.org/abs/2106.08254; tokens of configs/pretraining/dvae.py."""
+    crops(config, 64)
+    config.model.name = "beit_base_patch16_224_mim"
+    config.model.options = {"encoder_options": VIT, "codes": 512}
+    own = config.pretraining
+    own.hidden_patches, own.least_block = 25, 5
+    own.tokenizer.network = "dvae"
+    own.tokenizer.options = {"groups": 3, "blocks": 1, "hidden": 32, "codes": 512, "width": 64}
+    own.tokenizer.weights = "run:runs/shapes_dvae"
+    own.tokenizer.size = 32
+    config.optimizer.weight_decay = 0.05
+
+
+def denoising(config: ConfigDict) -> None:
+    """Vincent et al. 2008, https://doi.org/10.1145/1390156.1390294."""
+    crops(config, 64)
+    config.model.name = "denoising_vit_small_patch16_224"
+    config.model.options = {"encoder_options": VIT}
+    config.pretraining.corruption_amount = 0.5
+
+
+def context(config: ConfigDict) -> None:
+    """Pathak et al. 2016, https://arxiv.org/abs/1604.07379: random blocks, a quarter at most."""
+    crops(config, 64)
+    config.model.name = "context_vit_small_patch16_224"
+    config.model.options = {"encoder_options": VIT}
+    own = config.pretraining
+    own.context_squares, own.context_side, own.context_overlap = 4, 0.25, 2
+
+
+METHODS: dict[str, Callable[[ConfigDict], None]] = {
+    "dino": dino,
+    "mocov3": mocov3,
+    "mae": mae,
+    "beit": beit,
+    "denoising": denoising,
+    "context": context,
+}
 
 
 def get_config(variant: str = "") -> ConfigDict:

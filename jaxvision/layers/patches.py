@@ -48,9 +48,16 @@ class PatchNetwork(nn.Module):
 
 
 def run_blocks(
-    network: PatchNetwork, block: Callable[..., nn.Module], x: Float[Array, "b n c"], train: bool
+    network: PatchNetwork,
+    block: Callable[..., nn.Module],
+    x: Float[Array, "b n c"],
+    train: bool,
+    more: Sequence[Array] = (),
 ) -> tuple[Float[Array, "b n c"], list[Float[Array, "b n c"]]]:
-    """Runs a network's blocks as its fields say: the last output, those of `out_blocks`."""
+    """Runs a network's blocks as its fields say: the last output, those of `out_blocks`.
+
+    Args: see `apply_blocks`.
+    """
     return apply_blocks(
         network,
         block,
@@ -61,6 +68,7 @@ def run_blocks(
         keep=kept_blocks(network.depth, network.out_blocks) if network.features_only else (),
         scan=network.scan,
         remat=network.remat,
+        more=more,
     )
 
 
@@ -93,3 +101,22 @@ def prepend_tokens(
 def as_map(tokens: Float[Array, "b n c"], grid: tuple[int, int], prefix: int = 0) -> Array:
     """Tokens as a map [b, h, w, c], without the first `prefix`."""
     return tokens[:, prefix:].reshape(tokens.shape[0], *grid, -1)
+
+
+def to_patches(image: Float[Array, "b h w c"], patch: int) -> Float[Array, "b n d"]:
+    """The pixels of each patch, row by row and the channels of a pixel together.
+
+    Raises:
+      UserError: the images do not divide into patches.
+    """
+    rows, columns = patch_grid(image.shape, patch)
+    cut = image.reshape(image.shape[0], rows, patch, columns, patch, image.shape[-1])
+    return cut.swapaxes(2, 3).reshape(image.shape[0], rows * columns, -1)
+
+
+def from_patches(
+    patches: Float[Array, "b n d"], grid: tuple[int, int], patch: int
+) -> Float[Array, "b h w c"]:
+    """The image of the pixels of its patches; the inverse of `to_patches`."""
+    pixels = patches.reshape(patches.shape[0], *grid, patch, patch, -1).swapaxes(2, 3)
+    return pixels.reshape(patches.shape[0], grid[0] * patch, grid[1] * patch, -1)

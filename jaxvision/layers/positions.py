@@ -2,12 +2,13 @@
 
 import itertools
 import math
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from flax.typing import Initializer
 from jax import lax
 from jaxtyping import Array, Float, Int
 
@@ -17,6 +18,7 @@ from jaxvision.ops.resize import resize_matrix
 
 Grid = tuple[int, int]
 Interpolation = Literal["geometric", "bilinear"]
+_normal = nn.initializers.normal(0.02)
 
 
 def offsets(window: Grid) -> int:
@@ -95,6 +97,7 @@ def learned_positions(
     channels: int,
     prefix: int,
     declared: Grid | None = None,
+    start: Initializer = _normal,
 ) -> Float[Array, "1 n c"]:
     """The parameter `name` of `module` for a grid; resampled where it was made for another.
 
@@ -105,6 +108,7 @@ def learned_positions(
       channels: of a position.
       prefix: see `resample_positions`.
       declared: the grid that the parameter is of; see `stored_grid`.
+      start: the initialiser.
 
     Raises:
       UserError: see `stored_grid`.
@@ -112,8 +116,36 @@ def learned_positions(
     shape = (1, prefix + math.prod(declared or grid), channels)
     if module.has_variable("params", name):
         shape = module.get_variable("params", name).shape
-    positions = jnp.asarray(parameter(module, name, nn.initializers.normal(0.02), shape))
+    positions = jnp.asarray(parameter(module, name, start, shape))
     return resample_positions(positions, grid, prefix, declared)
+
+
+def fixed_positions(
+    module: nn.Module,
+    name: str,
+    grid: Grid,
+    channels: int,
+    prefix: int,
+    declared: Grid | None = None,
+) -> Float[Array, "1 n c"]:
+    """Those of MAE: a parameter, as files have it, of sines and cosines, and without a gradient.
+
+    Tokens without a place have zeros. He et al., Masked Autoencoders Are Scalable Vision Learners,
+    2021, https://arxiv.org/abs/2111.06377.
+
+    Args: see `learned_positions`.
+
+    Raises:
+      UserError: see `stored_grid`.
+    """
+
+    def start(key: Array, shape: Sequence[int], dtype: Any) -> Array:
+        waves = sincos_positions(declared or grid, channels, endpoint=False)
+        return jnp.asarray(np.pad(waves, ((prefix, 0), (0, 0)))[None], dtype)
+
+    return lax.stop_gradient(
+        learned_positions(module, name, grid, channels, prefix, declared, start)
+    )
 
 
 def sincos_positions(

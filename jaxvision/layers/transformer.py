@@ -273,6 +273,7 @@ class TransformerBlock(nn.Module):
       head_dim: channels of one head; None is the channels over the heads.
       epsilon: of the layer norms.
       dtype: what is computed in; None is what input and parameters promote to.
+      kernel_init: of all kernels.
     """
 
     num_heads: int
@@ -286,6 +287,7 @@ class TransformerBlock(nn.Module):
     head_dim: int | None = None
     epsilon: float = 1e-6
     dtype: Any = None
+    kernel_init: Initializer = _truncated_normal
 
     @nn.compact
     def __call__(
@@ -304,10 +306,12 @@ class TransformerBlock(nn.Module):
             out_dropout=self.out_dropout,
             attn_dropout=self.attn_dropout,
             dtype=self.dtype,
+            kernel_init=self.kernel_init,
             name="attn",
         )
         hidden = int(x.shape[-1] * self.mlp_ratio)
-        mlp = Mlp(hidden, self.act, self.out_dropout, dtype=self.dtype, name="mlp")
+        of_all = {"dtype": self.dtype, "kernel_init": self.kernel_init}
+        mlp = Mlp(hidden, self.act, self.out_dropout, **of_all, name="mlp")
         norm = partial(LayerNorm, epsilon=self.epsilon, dtype=self.dtype)
         x = residual(x, attention(norm(name="norm1")(x), train), "ls1")
         return residual(x, mlp(norm(name="norm2")(x), train), "ls2")

@@ -76,6 +76,8 @@ from jaxvision.models.detection import (
 from jaxvision.models.generation import dcgan, diffusion_unet, dit, stylegan2
 from jaxvision.models.instances import centernet_pose, keypoint_rcnn, mask_rcnn, panoptic_fpn
 from jaxvision.models.pose import hourglass, simple_baseline
+from jaxvision.models.pretraining import beit as masked_image_modeling
+from jaxvision.models.pretraining import corrupted, mae
 from jaxvision.models.restoration import srgan, srresnet
 from jaxvision.models.segmentation import (
     autoencoder,
@@ -190,6 +192,10 @@ _FAMILIES = (
     # Pose.
     hourglass,
     simple_baseline,
+    # Self-supervised learning.
+    mae,
+    masked_image_modeling,
+    corrupted,
 )
 _REGISTRY: Registry[Variant] = Registry(
     "model",

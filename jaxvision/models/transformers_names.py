@@ -36,6 +36,8 @@ TO_TIMM = (
 _CLASSIFIERS = (
     (r"^embeddings\.distillation_token$", "dist_token"),
     (r"^embeddings\.position_embeddings$", "pos_embed"),
+    (r"^embeddings\.mask_token$", "mask_token"),
+    (r"^(?:shared_position_bias|encoder)\.attn\.(?=relative_position)", "rel_pos_bias."),
     (r"^pooler\.layernorm\.", "fc_norm."),
     (r"^layernorm\.", "norm."),
     (r"^(?:cls_)?classifier\.", "head."),

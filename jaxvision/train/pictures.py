@@ -21,7 +21,7 @@ class Pictures:
     with several processes.
 
     Attributes:
-      name: of the pictures, "predictions" or what the task's report calls them.
+      name: of the pictures, "predictions" or what the task's report, or the task, calls them.
     """
 
     def __init__(self, config: ConfigDict, task: Task):
@@ -38,7 +38,8 @@ class Pictures:
                 lambda variables, _, key: {"image": task.sample(variables, key, self._count)},
                 compiler_options=options,
             )
-        self.name = getattr(self._report, "PICTURE", "predictions")
+        usual = getattr(self._report, "PICTURE", "predictions")
+        self.name = getattr(task, "picture_name", usual)
 
     @property
     def wanted(self) -> bool:

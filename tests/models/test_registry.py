@@ -204,7 +204,8 @@ def test_no_classes_give_maps(name):
 def test_inputs_are_what_a_network_is_called_with(name):
     entry = models.variant(name)
     called = inspect.signature(entry.module.__call__).parameters
-    training = ("self", "train", "targets")  # the last are what a detector is trained with
+    # The last ones are what a detector and what reconstructs are trained with.
+    training = ("self", "train", "targets", "kept", "hidden", "mask_token")
     assert entry.inputs == tuple(n for n in called if n not in training)
     assert inspect.Parameter.empty not in [called[n].default for n in entry.inputs[1:]]
 

@@ -123,6 +123,35 @@ DIFFUSERS = {
 }
 
 
+# Networks that say what was hidden from them; the size and crop are those of their evaluation.
+_PHOTOGRAPHS = {"size": 224, "crop": 0.875, "interpolation": "bicubic"}
+RECONSTRUCTION = {
+    **{
+        f"mae_vit_{size}_224": {
+            "vit_mae": {
+                "hub": f"facebook/vit-mae-{size.partition('_')[0]}",
+                **_PHOTOGRAPHS,
+                **_IMAGENET,
+                "classes": 0,
+            }
+        }
+        for size in ("base_patch16", "large_patch16", "huge_patch14")
+    },
+    **{
+        f"beit_{size}_patch16_224_mim": {
+            "pt22k": {
+                "hub": f"microsoft/beit-{size}-patch16-224-pt22k",
+                **_PHOTOGRAPHS,
+                "mean": (0.5,) * 3,
+                "std": (0.5,) * 3,
+                "classes": 0,
+            }
+        }
+        for size in ("base", "large")
+    },
+}
+
+
 def _names(name: str) -> set[str]:
     """The network's in all libraries."""
     return {name, *(alias for alias, real in models.ALIASES.items() if real == name)}
@@ -234,6 +263,7 @@ def main() -> None:
         | of_transformers(name)
         | of_effdet(name)
         | DIFFUSERS.get(name, {})
+        | RECONSTRUCTION.get(name, {})
         for name in models.names()
     }
     table = {name: entries for name, entries in table.items() if entries}

@@ -169,6 +169,11 @@ def test_two_processes_follow_one(single, tmp_path):
         "generation/fashion_mnist.py:vqvae_smoke",
         "generation/fashion_mnist.py:ddpm_smoke",
         "pretraining/digits_dino.py:smoke",
+        pytest.param(
+            "pretraining/shapes.py:mae --config.data.options.train=64 "
+            "--config.data.options.test=32 --config.model.options.depth=1",
+            id="pretraining/shapes.py:mae",
+        ),
         "localization/shapes.py:smoke",
         "detection/shapes.py:smoke",
         "instances/shapes.py:smoke",
@@ -181,7 +186,8 @@ def test_other_tasks_train_on_eight_devices_and_two_processes(config, tmp_path):
     more = ["--config.train.batch_size=32", "--config.train.duration=3", "--config.eval.every=3"]
     more += ["--config.train.log_every=1", "--config.eval.pictures=0", "--config.optimizer.ema=0"]
     more += ["--config.log.tensorboard=false", "--config.optimizer.learning_rate=1e-5"]
-    flags = [f"--config=configs/{config}", *more]
+    path, *own = config.split()
+    flags = [f"--config=configs/{path}", *more, *own]
 
     def begin(name, *given, devices=1):
         return spawn(["train.py", *flags, f"--workdir={tmp_path / name}", *given], devices)

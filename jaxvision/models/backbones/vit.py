@@ -10,13 +10,14 @@ transformers and of lucidrains/vit-pytorch are brought to timm's names by `conve
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jaxtyping import Array, Float
+from flax.typing import Initializer
+from jaxtyping import Array, Float, Int
 
 from jaxvision.errors import unknown
 from jaxvision.layers.head import Head
@@ -31,6 +32,7 @@ from jaxvision.layers.patches import (
 )
 from jaxvision.layers.positions import (
     Grid,
+    fixed_positions,
     learned_positions,
     resample_positions,
     sincos_positions,
@@ -43,6 +45,20 @@ from jaxvision.models.variant import Form, Variant
 from jaxvision.state_dict import Shapes, StateDict, renamed
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"gelu": gelu, "relu": nn.relu}
+_CHOICES: dict[str, Collection[str]] = {
+    "activation": _ACTIVATIONS,
+    "pool": ("token", "mean"),
+    "positions": ("learned", "sincos", "fixed"),
+    "kernel_init": ("normal", "xavier"),
+}
+# Of the projection of patches, which counts as a linear layer, and of the blocks.
+_INITIALISERS: dict[str, tuple[Initializer, Initializer]] = {
+    "normal": (nn.initializers.lecun_normal(), nn.initializers.truncated_normal(0.02)),
+    "xavier": (
+        nn.initializers.variance_scaling(1.0, "fan_avg", "uniform", in_axis=(-4, -3, -2)),
+        nn.initializers.xavier_uniform(),
+    ),
+}
 Output = Float[Array, "b k"] | dict[str, Float[Array, "b k"]] | tuple[Float[Array, "b h w c"], ...]
 
 
@@ -64,8 +80,11 @@ class VisionTransformer(PatchNetwork):
       pool: what is classified: the class "token", or the "mean" of the patches, without a token.
       grid: rows and columns of patches that the learned positions are of; without it those of the
         image at initialisation, and where they must be resampled, a square.
-      positions: "learned", or "sincos", which are fixed and have no parameters (Beyer et al. 2022,
-        https://arxiv.org/abs/2205.01580, for both).
+      positions: "learned"; or "sincos", which are fixed and have no parameters (Beyer et al. 2022,
+        https://arxiv.org/abs/2205.01580, for both); or "fixed", MAE's, of the same names as learned
+        ones.
+      kernel_init: how patches and blocks start: by a truncated "normal" distribution, or "xavier",
+        by uniform ones (Glorot and Bengio 2010), as MAE's.
     """
 
     num_heads: int = 12
@@ -78,28 +97,48 @@ class VisionTransformer(PatchNetwork):
     pool: str = "token"
     grid: Grid | None = None
     positions: str = "learned"
+    kernel_init: str = "normal"
 
     @nn.compact
-    def __call__(self, image: Float[Array, "b h w c"], train: bool = False) -> Output:
-        if self.activation not in _ACTIVATIONS:
-            raise unknown("activation", self.activation, _ACTIVATIONS)
-        if self.pool not in ("token", "mean"):
-            raise unknown("pool", self.pool, ("token", "mean"))
-        if self.positions not in ("learned", "sincos"):
-            raise unknown("positions", self.positions, ("learned", "sincos"))
+    def __call__(
+        self,
+        image: Float[Array, "b h w c"],
+        train: bool = False,
+        kept: Int[Array, "b k"] | None = None,
+    ) -> Output:
+        """Computes.
+
+        Args:
+          image: normalised images.
+          train: whether dropout acts, and a distilled network returns both heads.
+          kept: which patches of each image the blocks see, in any order; None is all. Tokens of
+            `tokens_only` are then as many. Maps want all.
+        """
+        for field, choices in _CHOICES.items():
+            if (value := getattr(self, field)) not in choices:
+                raise unknown(field, value, choices)
         grid = patch_grid(image.shape, self.patch_size)
         drop = nn.Dropout(self.dropout, deterministic=not train)
         names = ["cls_token"] * (self.pool == "token") + ["dist_token"] * self.distilled
-        patches = PatchEmbed(self.patch_size, self.width, dtype=self.dtype, name="patch_embed")
+        of_patches, of_blocks = _INITIALISERS[self.kernel_init]
+        patches = PatchEmbed(
+            self.patch_size,
+            self.width,
+            dtype=self.dtype,
+            kernel_init=of_patches,
+            name="patch_embed",
+        )
         x = prepend_tokens(self, names, patches(image))
-        if self.positions == "learned":
-            positions = learned_positions(
-                self, "pos_embed", grid, self.width, len(names), self.grid
-            )
-        else:
+        if self.positions == "sincos":
             fixed = jnp.asarray(sincos_positions(grid, self.width))
             positions = jnp.pad(fixed, ((len(names), 0), (0, 0)))[None]
+        else:
+            stored = learned_positions if self.positions == "learned" else fixed_positions
+            positions = stored(self, "pos_embed", grid, self.width, len(names), self.grid)
         x = x + positions.astype(x.dtype)
+        if kept is not None:
+            seen = jnp.take_along_axis(x, len(names) + kept[..., None], axis=1)
+            x = jnp.concatenate([x[:, : len(names)], seen], axis=1)
         block = partial(
             TransformerBlock,
             num_heads=self.num_heads,
@@ -110,10 +149,11 @@ class VisionTransformer(PatchNetwork):
             epsilon=self.norm_epsilon,
             out_dropout=self.dropout,
             dtype=self.dtype,
+            kernel_init=of_blocks,
         )
-        x, kept = run_blocks(self, block, drop(x), train)
+        x, maps = run_blocks(self, block, drop(x), train)
         if self.features_only:
-            return tuple(as_map(tokens, grid, len(names)) for tokens in kept)
+            return tuple(as_map(tokens, grid, len(names)) for tokens in maps)
         x = LayerNorm(epsilon=self.norm_epsilon, dtype=self.dtype, name="norm")(x)
         record(self, "tokens", x)
         if self.tokens_only:
@@ -193,7 +233,12 @@ _TORCHVISION = (
 
 
 def convert(state: StateDict) -> StateDict:
-    """State_dicts of the other libraries by timm's names; others unchanged."""
+    """State_dicts of the other libraries by timm's names; others unchanged.
+
+    Of a masked autoencoder the encoder is left.
+    """
+    if {"decoder_embed.weight", "decoder.decoder_embed.weight"} & state.keys():
+        state = {n: v for n, v in state.items() if not n.startswith(("decoder", "mask_token"))}
     if "conv_proj.weight" in state:
         return renamed(state, _TORCHVISION)
     if is_transformers(state):

@@ -21,7 +21,7 @@ from jaxvision.layers.blocks import apply_blocks
 from jaxvision.layers.linear import Dense
 from jaxvision.layers.normalization import layer_norm
 from jaxvision.layers.parameters import parameter
-from jaxvision.layers.patches import patch_grid
+from jaxvision.layers.patches import from_patches, patch_grid
 from jaxvision.layers.positions import Grid, sincos_positions
 from jaxvision.layers.timesteps import every_image, timestep_embedding
 from jaxvision.layers.transformer import Attention, Mlp, PatchEmbed
@@ -163,8 +163,7 @@ class DiT(nn.Module):
         )
         channels = self.out_channels or image.shape[-1]
         last = FinalLayer(self.patch_size**2 * channels, self.dtype, name="final_layer")
-        pixels = last(x, condition).reshape(-1, *grid, self.patch_size, self.patch_size, channels)
-        return pixels.swapaxes(2, 3).reshape(*image.shape[:3], channels)
+        return from_patches(last(x, condition), grid, self.patch_size)
 
     def _positions(self, grid: Grid) -> Float[Array, "1 n c"]:
         """Those of the file, or sines and cosines; they are not learnt."""

@@ -1,6 +1,10 @@
 """Configuration keys of self-supervised learning, the group `pretraining`."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from jaxvision.config import FREE, Key
+from jaxvision.errors import UserError
 
 KEYS = {
     "method": Key("dino", "how a backbone learns: dino, mocov3; others are those of networks"),
@@ -38,4 +42,48 @@ KEYS = {
     # -- MoCo v3 --------------------------------------------------------------------------------
     "temperature": Key(0.2, "what similarities of queries and keys are divided by", above=0),
     "projection_layers": Key(3, "of the head; 2 for convolutional backbones", least=1),
+    # -- of networks that say what was hidden from them ------------------------------------------
+    "pool": Key(
+        "",
+        "features of networks that reconstruct: the class token, the mean of the patches; empty: "
+        "as the method's paper probes them",
+        choices=("", "token", "mean"),
+    ),
+    "mask_ratio": Key(0.75, "mae: part of the patches that is hidden", above=0, below=1),
+    "normalized_pixels": Key(
+        True, "mae: whether the pixels of a patch are standardised before they are learnt"
+    ),
+    "hidden_patches": Key(75, "beit: how many patches of an image are hidden at most", least=1),
+    "least_block": Key(16, "beit: patches of the smallest block that is hidden", least=1),
+    "tokenizer.network": Key("", "beit: gives each patch its token; it is never trained"),
+    "tokenizer.options": Key(FREE, "fields of it to override"),
+    "tokenizer.weights": Key("", "its trained weights, as model.weights"),
+    "tokenizer.size": Key(0, "side in pixels of what it is shown; 0: as the network", least=0),
+    "corruption": Key(
+        "masking",
+        "denoising: values that are 0, have Gaussian noise added, or are 0 or 1",
+        choices=("masking", "gaussian", "salt_and_pepper"),
+    ),
+    "corruption_amount": Key(
+        0.25,
+        "denoising: part of the values, or the noise's standard deviation for pixels in 0..1",
+        above=0,
+    ),
+    "context_squares": Key(0, "context: how many squares are cut out; 0: the centre is", least=0),
+    "context_side": Key(
+        0.5, "context: side of what is cut out, as part of the image's", above=0, below=1
+    ),
+    "context_overlap": Key(4, "context: pixels around it that are learnt too", least=0),
+    "context_overlap_weight": Key(10.0, "context: how much more these count", above=0),
 }
+
+
+def check(values: Mapping[str, Any]) -> None:
+    """Raises:
+    UserError: more is corrupted than there is.
+    """
+    if values["corruption"] != "gaussian" and values["corruption_amount"] >= 1:
+        raise UserError(
+            f"pretraining.corruption_amount is a part of the values, below 1, where corruption is "
+            f"{values['corruption']}."
+        )

@@ -11,19 +11,25 @@ from jaxvision.tasks import pictures
 
 PICTURE = "neighbours"
 _ROWS, _SHOWN = 8, 5
+_IMAGES, _ACROSS = 32, 12  # reconstructions, and tiles of a row
 
 
 def picture(task: Any, batch: Mapping[str, Any], outputs: Mapping[str, Any]) -> np.ndarray:
     """In each row one of the first images and those that are nearest to it by their features.
 
+    Where a network says what was hidden from it, in each row what it saw, what it said, and the
+    image, of several images.
+
     Args:
-      task: a `Dino`.
+      task: a `Pretraining`.
       batch: host arrays, `label` if it is known: neighbours of another class are red.
-      outputs: of `task.predict`.
+      outputs: of `task.predict`, or of `task.pictured` if it has that.
 
     Returns:
       uint8 [h, w, 3].
     """
+    if "hidden" in outputs:
+        return _reconstructions(np.asarray(batch["image"]), outputs)
     images, features = np.asarray(batch["image"]), np.asarray(outputs["features"])
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     order = np.argsort(-(unit @ unit.T), axis=1, kind="stable")
@@ -35,6 +41,14 @@ def picture(task: Any, batch: Mapping[str, Any], outputs: Mapping[str, Any]) -> 
         captions += ["" if labels is None else task.class_names[labels[i]] for i in near]
         wrong += [labels is not None and bool(labels[i] != labels[row]) for i in near]
     return pictures.captioned_grid(np.stack(tiles), captions, wrong, columns=1 + _SHOWN)
+
+
+def _reconstructions(images: np.ndarray, outputs: Mapping[str, Any]) -> np.ndarray:
+    shown = [outputs[name] for name in ("hidden", "reconstruction") if name in outputs]
+    each = np.stack([*(np.asarray(one) for one in shown), images], 1)[:_IMAGES]
+    columns = each.shape[1] * max(1, _ACROSS // each.shape[1])
+    tiles = each.reshape(-1, *each.shape[2:])
+    return pictures.as_colour(pictures.grid(tiles, columns=columns, least=80))
 
 
 def summary(task: Any, prediction: Any, top: int = 5) -> dict[str, Any]:

@@ -29,6 +29,10 @@ METHODS: Registry[str] = Registry(
     {
         "dino": "jaxvision.tasks.pretraining.dino:Dino",
         "mocov3": "jaxvision.tasks.pretraining.mocov3:MoCoV3",
+        "mae": "jaxvision.tasks.pretraining.mae:Mae",
+        "beit": "jaxvision.tasks.pretraining.beit:BeitPretraining",
+        "denoising": "jaxvision.tasks.pretraining.corrupted:Denoising",
+        "context": "jaxvision.tasks.pretraining.corrupted:Context",
     },
 )
 
@@ -48,6 +52,8 @@ class Pretraining(base.Task):
         "loss": Metric("lower", fatal=True),
         "knn_accuracy": Metric("higher"),
         "feature_spread": Metric("higher"),
+        "token_accuracy": Metric("higher"),
+        "psnr": Metric("higher"),
     }
     main_metric: ClassVar[str] = "knn_accuracy"
 
@@ -76,6 +82,9 @@ class Pretraining(base.Task):
         """Rows: the features, and the labels where there are any."""
         rows = {"features": self.features(variables, batch["image"])}
         return {}, rows | ({"label": batch["label"]} if "label" in batch else {})
+
+    def scores(self) -> tuple[str, ...]:
+        return ("knn_accuracy", "feature_spread")
 
     def score(self, rows: Mapping[str, Any]) -> dict[str, float]:
         """`feature_spread`, and `knn_accuracy` where there are labels.
