@@ -17,7 +17,7 @@ from flax import linen as nn
 
 from jaxvision.errors import UserError, unknown
 from jaxvision.layers.intermediates import intermediates as intermediates
-from jaxvision.models.autoencoding import ae, autoencoder_kl, vae, vqvae
+from jaxvision.models.autoencoding import ae, autoencoder_kl, dvae, vae, vqvae
 from jaxvision.models.backbones import (
     alexnet,
     beit,
@@ -76,6 +76,7 @@ from jaxvision.models.detection import (
 from jaxvision.models.generation import dcgan, diffusion_unet, dit, stylegan2
 from jaxvision.models.instances import centernet_pose, keypoint_rcnn, mask_rcnn, panoptic_fpn
 from jaxvision.models.pose import hourglass, simple_baseline
+from jaxvision.models.pretraining import flava_codebook, igpt
 from jaxvision.models.restoration import srgan, srresnet
 from jaxvision.models.segmentation import (
     autoencoder,
@@ -183,7 +184,11 @@ _FAMILIES = (
     ae,
     vae,
     vqvae,
+    dvae,
     autoencoder_kl,
+    # Self-supervised learning.
+    flava_codebook,
+    igpt,
     # Restoration.
     srresnet,
     srgan,

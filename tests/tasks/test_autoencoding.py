@@ -28,7 +28,10 @@ from jaxvision.metrics import add, compute
 from jaxvision.metrics.codes import ActiveUnits, CodeUsage
 from jaxvision.pretrained import Weights
 from jaxvision.tasks import base, configuration
-from jaxvision.tasks.autoencoding.task import Autoencoding, Quantized, Variational
+from jaxvision.tasks.autoencoding.quantized import Quantized
+from jaxvision.tasks.autoencoding.task import Autoencoding
+from jaxvision.tasks.autoencoding.tokens import Tokens
+from jaxvision.tasks.autoencoding.variational import Variational
 from jaxvision.tasks.sampling import Sampling, row_keys
 from jaxvision.train import optimizer, run
 from jaxvision.train import weights as weights_of
@@ -400,7 +403,7 @@ def test_networks_of_other_tasks_are_refused():
     config.model.name, config.model.options = "resnet8_cifar", {}
     with pytest.raises(UserError, match="Unknown model that encodes and decodes 'resnet8_cifar'"):
         tasks.create(config, Facts())
-    with pytest.raises(UserError, match="learn_scale is for gaussian; bernoulli has no scale"):
+    with pytest.raises(UserError, match="learn_scale is for gaussian and laplace; bernoulli has no"):
         task_of(likelihood="bernoulli", learn_scale=True)
 
 
