@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 from parity.deterministic import sample, weights
-from parity.image_tokens import CODEBOOK, GOLDEN, GRADIENTS, IGPT, OUTPUTS, SEEN, image, pixels
+from parity.image_tokens import CODEBOOK, GOLDEN, GRADIENTS, IGPT, OUTPUTS, POSITIONS, SEEN, image, pixels
 
 from jaxvision import models
 from jaxvision.errors import UserError
@@ -82,7 +82,7 @@ def test_what_probes_see_of_image_gpt():
 
 def test_continuations_are_those_of_generate():
     """Pixel by pixel from a cache; those that are there already are given."""
-    model, count = MODELS["igpt"][1], IGPT["positions"]
+    model, count = MODELS["igpt"][1], POSITIONS
     given = jnp.asarray(np.where(np.arange(count) < SEEN - 1, pixels()[:, 1:], -1), jnp.int32)
 
     @jax.jit

@@ -9,6 +9,7 @@ environment.
 """
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,16 @@ from parity.deterministic import _uniform, labels, sample, weights
 GOLDEN = Path(__file__).parent / "golden" / "image_tokens.npz"
 OUTPUTS, GRADIENTS = 60, 4  # values kept of an output, and of each parameter's gradient
 # Fields of `jaxvision.models.create`.
-IGPT = {"colours": 11, "positions": 12, "width": 16, "depth": 3, "num_heads": 2}
+IGPT = {"colours": 11, "size": (3, 4), "width": 16, "depth": 3, "num_heads": 2}
 CODEBOOK = {"codes": 40, "hidden": 8, "groups": 4, "blocks": 1}
+POSITIONS = 12
 SEEN = 7  # pixels that are continued, the begin among them
 PUBLISHED = {"imagegpt_small": (512, 24), "imagegpt_medium": (1024, 36), "imagegpt_large": (1536, 48)}
 
 
 def pixels() -> np.ndarray:
     """The begin and colours, [b, t + 1]; the last one is only predicted."""
-    found = labels((3, IGPT["positions"]), IGPT["colours"])
+    found = labels((3, POSITIONS), IGPT["colours"])
     return np.concatenate([np.full((3, 1), IGPT["colours"]), found], 1)
 
 
@@ -44,7 +46,7 @@ def igpt(width: int, depth: int, **options: Any) -> Any:
     package = transformers()
     config = package.ImageGPTConfig(
         vocab_size=options.get("colours", 512) + 1,
-        n_positions=options.get("positions", 1024),
+        n_positions=math.prod(options.get("size", (32, 32))),
         n_embd=width,
         n_layer=depth,
         n_head=options.get("num_heads", 8),
@@ -103,11 +105,11 @@ def of_igpt() -> dict[str, np.ndarray]:
     # `generate` wants a padding, which there is none of.
     said = words[:, :SEEN]
     with torch.no_grad():
-        while said.shape[1] <= IGPT["positions"]:
+        while said.shape[1] <= POSITIONS:
             following = network(said).logits[:, -1].argmax(-1, keepdim=True)
             said = torch.cat([said, following], 1)
     generated = network.generate(
-        words[:, :SEEN], do_sample=False, max_length=IGPT["positions"] + 1, pad_token_id=0
+        words[:, :SEEN], do_sample=False, max_length=POSITIONS + 1, pad_token_id=0
     )
     assert torch.equal(generated, said)
     found["continued"] = said.numpy().astype(np.uint8)

@@ -23,6 +23,7 @@ from jaxvision.layers.causal import KeysValues, attend_before, attend_past
 from jaxvision.layers.linear import Dense
 from jaxvision.layers.parameters import parameter
 from jaxvision.models.variant import Variant
+from jaxvision.ops.convolution import Pair, pair
 from jaxvision.ops.decoding import Cache
 from jaxvision.state_dict import StateDict
 
@@ -98,7 +99,7 @@ class ImageGPT(nn.Module):
 
     Attributes:
       colours: of the palette; the number after the last is the begin.
-      positions: pixels of an image.
+      size: side or (height, width) of the images.
       width: channels of a pixel.
       depth: how many blocks.
       num_heads: attention heads of a block.
@@ -109,7 +110,7 @@ class ImageGPT(nn.Module):
     METHOD: ClassVar[str] = "igpt"
 
     colours: int = 512
-    positions: int = 1024
+    size: Pair = 32
     width: int = 512
     depth: int = 24
     num_heads: int = 8
@@ -133,6 +134,11 @@ class ImageGPT(nn.Module):
             self.colours, use_bias=False, dtype=self.dtype, kernel_init=_NORMAL, name="lm_head"
         )
         self.drop = nn.Dropout(self.dropout)
+
+    @property
+    def positions(self) -> int:
+        """Pixels of an image."""
+        return math.prod(pair(self.size))
 
     def _embed(
         self, pixels: Int[Array, "n t"], positions: Float[Array, "t c"]

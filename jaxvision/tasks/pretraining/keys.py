@@ -19,5 +19,14 @@ KEYS = {
         below=1,
     ),
     "center_momentum": Key(0.9, "part of the centre that stays at a step", least=0, below=1),
+    "probed_block": Key(
+        -1,
+        "igpt: features are the mean over pixels of what this block's attention is given (-1: of "
+        "the middle one)",
+        least=-1,
+    ),
+    "sampling_temperature": Key(1.0, "igpt: of the colours that are drawn", above=0),
+    "sampling_top_k": Key(0, "igpt: how many colours are drawn among (0: all)", least=0),
+    "sampling_top_p": Key(1.0, "igpt: probability of the colours drawn among", above=0),
     "neighbours": Key(20, "neighbours that vote in knn_accuracy", least=1),
 }

@@ -28,6 +28,7 @@ METHODS: Registry[str] = Registry(
     "method",
     {
         "dino": "jaxvision.tasks.pretraining.dino:Dino",
+        "igpt": "jaxvision.tasks.pretraining.igpt:ImageGPT",
     },
 )
 
@@ -47,6 +48,7 @@ class Pretraining(base.Task):
         "loss": Metric("lower", fatal=True),
         "knn_accuracy": Metric("higher"),
         "feature_spread": Metric("higher"),
+        "bits_per_dimension": Metric("lower"),
     }
     main_metric: ClassVar[str] = "knn_accuracy"
 
