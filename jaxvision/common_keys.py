@@ -61,7 +61,7 @@ KEYS: dict[str, Key] = {
         0,
         "networks that say colours: how many are learned of the images to train on (0: none); or "
         "a file that has them, facts.json of a run or preprocessor_config.json of transformers",
-        kinds=(int, str),
+        kinds=(str, int),
         least=0,
     ),
     "data.balance": Key(

@@ -23,7 +23,7 @@ class Facts:
       skeleton: pairs of indices of key points between which a line is drawn.
       things: indices of the classes whose objects are told apart; of the others, stuff, an image
         has one segment each. Only data that know the difference say it.
-      palette: colours that images are made of, channels from 0 to 255; see `jaxvision.data.palette`.
+      palette: colours that images are made of, channels from 0 to 255 (`jaxvision.data.palette`).
       vocabulary: of the captions: a tokenizer (`jaxvision.data.tokenizer`), and where it was wanted
         how common their n-grams are (`jaxvision.data.caption_frequencies`).
     """

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from jaxvision.classical.kmeans import kmeans
 from jaxvision.errors import UserError
 from jaxvision.progress import tracked
 
@@ -46,6 +45,8 @@ def learn(stream: Any, count: int) -> Palette:
     Raises:
       UserError: its records have no single image, or fewer colours.
     """
+    from jaxvision.classical.kmeans import kmeans
+
     images = min(_IMAGES, stream.order.count)
     rng, drawn = np.random.default_rng(stream.order.seed), []
     for start in tracked(range(0, images, _BATCH), "Learning colours"):

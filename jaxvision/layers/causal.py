@@ -1,4 +1,4 @@
-"""Attention of sequences that are said token by token: to the tokens before, whole or one at a time.
+"""Attention to the tokens before: of whole sequences, or of one token after those of a cache.
 
 Vaswani et al., "Attention Is All You Need", 2017, https://arxiv.org/abs/1706.03762
 """
@@ -52,9 +52,7 @@ def attend_before(
       train: whether it acts.
     """
     count, length, channels = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
-    q, k, v = (
-        part.reshape(count, length, heads, -1) for part in jnp.split(qkv, 3, -1)
-    )
+    q, k, v = (part.reshape(count, length, heads, -1) for part in jnp.split(qkv, 3, -1))
     seen = jnp.tril(jnp.ones((length, length), bool))
     bias = jnp.where(seen, 0.0, jnp.finfo(jnp.float32).min)[None, None]
     found = attend(module, q, k, v, bias, dropout, train, "self_attention")

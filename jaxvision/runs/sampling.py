@@ -71,7 +71,9 @@ def interpolate(
     task, keys, classes = _drawn(run, count, seed, labels, settings)
     latents = task.latents(keys)
     if not latents[0].size:
-        raise UserError("Samples of this network are not made of latents: nothing lies between them.")
+        raise UserError(
+            "Samples of this network are not made of latents: nothing lies between them."
+        )
     parts = jnp.arange(frames) / frames
     ways = jax.vmap(lambda part: between(latents, jnp.roll(latents, -1, 0), part), out_axes=1)
     flat = ways(parts).reshape(-1, *latents.shape[1:])

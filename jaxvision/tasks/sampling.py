@@ -46,7 +46,7 @@ class Generative:
     settings: ClassVar[tuple[str, ...]] = ()
 
     def latents(self, keys: Array) -> Float[Array, "b ..."]:
-        """Standard normal latents, one of each key [b]; empty where the keys alone decide images."""
+        """Standard normal latents, of each key [b]; empty where the keys alone decide."""
         raise NotImplementedError
 
     def check_mask(self, mask: Bool[np.ndarray, "h w"]) -> None:

@@ -9,7 +9,17 @@ import numpy as np
 import optax
 import pytest
 from parity.deterministic import sample, weights
-from parity.image_tokens import CODEBOOK, GOLDEN, GRADIENTS, IGPT, OUTPUTS, POSITIONS, SEEN, image, pixels
+from parity.image_tokens import (
+    CODEBOOK,
+    GOLDEN,
+    GRADIENTS,
+    IGPT,
+    OUTPUTS,
+    POSITIONS,
+    SEEN,
+    image,
+    pixels,
+)
 
 from jaxvision import models
 from jaxvision.errors import UserError
@@ -134,7 +144,9 @@ def test_state_dicts_go_there_and_back(part):
     assert exported.keys() == theirs.keys()
     for key, value in theirs.items():
         np.testing.assert_array_equal(exported[key], value)
-    older = {f"transformer.h.0.attn.{name}": np.ones((1, 1, 4, 4)) for name in ("bias", "masked_bias")}
+    older = {
+        f"transformer.h.0.attn.{name}": np.ones((1, 1, 4, 4)) for name in ("bias", "masked_bias")
+    }
     for form in (exported, ours, *([exported | older] if part == "igpt" else [])):
         found = entry.convert(form)
         assert found.keys() == ours.keys()
@@ -153,6 +165,6 @@ def test_more_pixels_than_positions_are_refused():
     model = MODELS["igpt"][1]
     with pytest.raises(UserError, match="13 pixels; this network has positions for 12"):
         jax.eval_shape(model.apply, variables("igpt"), jnp.zeros((1, 13), jnp.int32))
+    odd = model.clone(num_heads=3)
     with pytest.raises(UserError, match="16 channels do not divide among 3 heads"):
-        odd = model.clone(num_heads=3)
         jax.eval_shape(lambda: odd.init(jax.random.key(0), X["igpt"]))

@@ -2,8 +2,8 @@
 
     python tests/parity/image_tokens.py
 
-writes tests/parity/golden/image_tokens.npz: of Image GPT logits, what `generate` continues greedily,
-hidden states, loss and some of every parameter's gradient and its norm; of the encoder logits and
+writes tests/parity/golden/image_tokens.npz: of Image GPT logits, what `generate` continues
+greedily, hidden states, loss and some of every parameter's gradient and its norm; of the encoder logits and
 tokens; and of the published networks how many parameters they have. See README.md for the
 environment.
 """
@@ -26,7 +26,11 @@ IGPT = {"colours": 11, "size": (3, 4), "width": 16, "depth": 3, "num_heads": 2}
 CODEBOOK = {"codes": 40, "hidden": 8, "groups": 4, "blocks": 1}
 POSITIONS = 12
 SEEN = 7  # pixels that are continued, the begin among them
-PUBLISHED = {"imagegpt_small": (512, 24), "imagegpt_medium": (1024, 36), "imagegpt_large": (1536, 48)}
+PUBLISHED = {
+    "imagegpt_small": (512, 24),
+    "imagegpt_medium": (1024, 36),
+    "imagegpt_large": (1536, 48),
+}
 
 
 def pixels() -> np.ndarray:

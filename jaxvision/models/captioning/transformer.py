@@ -12,7 +12,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn

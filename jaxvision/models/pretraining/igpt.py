@@ -169,10 +169,10 @@ class ImageGPT(nn.Module):
 
     def features(self, pixels: Int[Array, "n t"], block: int) -> Float[Array, "n c"]:
         """The mean over pixels of what the attention of a block is given (section 3.4)."""
-        x, normal = self._read(pixels), None
-        for one in self.blocks[: block + 1]:
-            x, normal, _ = one(x)
-        return normal.mean(1)
+        x = self._read(pixels)
+        for one in self.blocks[:block]:
+            x, _, _ = one(x)
+        return self.blocks[block](x)[1].mean(1)
 
     def start(self, rows: int) -> Cache:
         """The cache of so many images of which there is nothing yet."""

@@ -30,7 +30,8 @@ KEYS = {
     "temperature": Key(1.0, "tokens: of the draws that are decoded in training, at first", above=0),
     "final_temperature": Key(0.0625, "tokens: of these draws, after `annealing`", above=0),
     "annealing": Key(
-        1.0, "tokens: share of the training in which the temperature falls by half a cosine",
+        1.0,
+        "tokens: share of the training in which the temperature falls by half a cosine",
         above=0,
     ),
     "free_bits": Key(

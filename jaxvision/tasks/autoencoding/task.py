@@ -5,7 +5,6 @@
 """
 
 import importlib
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field

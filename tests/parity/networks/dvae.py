@@ -73,7 +73,9 @@ class Half(nn.Module):
 
 
 class DVAE(nn.Module):
-    def __init__(self, channels=3, hidden=256, groups=4, blocks=2, codes=8192, width=128, scales=False):
+    def __init__(
+        self, channels=3, hidden=256, groups=4, blocks=2, codes=8192, width=128, scales=False
+    ):
         super().__init__()
         widths = [hidden * 2**index for index in range(groups)]
         self.codes = codes
