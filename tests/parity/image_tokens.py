@@ -3,9 +3,9 @@
     python tests/parity/image_tokens.py
 
 writes tests/parity/golden/image_tokens.npz: of Image GPT logits, what `generate` continues
-greedily, hidden states, loss and some of every parameter's gradient and its norm; of the encoder logits and
-tokens; and of the published networks how many parameters they have. See README.md for the
-environment.
+greedily, hidden states, loss and some of every parameter's gradient and its norm; of the encoder
+logits and tokens; and of the published networks how many parameters they have. See README.md for
+the environment.
 """
 
 import json

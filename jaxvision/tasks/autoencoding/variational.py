@@ -1,7 +1,7 @@
-"""Autoencoders with a posterior over codes: Kingma and Welling, 2013.
+"""Autoencoders with a posterior over codes: Kingma and Welling 2013.
 
-Auto-Encoding Variational Bayes, https://arxiv.org/abs/1312.6114, with the weight beta of Higgins et al. 2017
-(https://openreview.net/forum?id=Sy2fzU9gl).
+Auto-Encoding Variational Bayes, https://arxiv.org/abs/1312.6114, with the weight beta of Higgins et
+al. 2017 (https://openreview.net/forum?id=Sy2fzU9gl).
 """
 
 from dataclasses import dataclass
