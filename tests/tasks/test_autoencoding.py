@@ -221,6 +221,8 @@ def test_metrics_are_of_valid_images(code, likelihood):
         assert found["codebook_usage"] == pytest.approx((counts > 0).sum() / 6)
         features = task.features(variables, shown[:5]) * tokens[0].size
         np.testing.assert_allclose(features.sum(0), counts, 1e-5)
+        seen = np.clip(task.model.apply(own, latent, method="decode"), 0, 1)
+        np.testing.assert_array_equal(task.model.apply(own, tokens, method="pictures"), seen)
     output = np.asarray(task.model.apply(own, latent, method="decode"), np.float64)
     if likelihood == "bernoulli":
         mean = 1 / (1 + np.exp(-output))
@@ -353,6 +355,10 @@ def test_codes_of_tokens_do_not_collapse():
     after, _ = metrics_of(task, state.variables(), batch)
     assert after["codebook_perplexity"] > 2
     assert after["loss"] < before["loss"] - 10
+    made = task.predict(state.variables(), batch, KEY)
+    own = task.of_network(state.variables())
+    seen = np.asarray(task.model.apply(own, made["codes"], method="pictures"))
+    np.testing.assert_array_equal(np.round(255 * seen), made["image"])
     assert compute(jax.device_get(sums)).keys() == {
         *("loss", "reconstruction", "gradient_norm", "kl", "temperature"),
         *("codebook_perplexity", "codebook_usage"),

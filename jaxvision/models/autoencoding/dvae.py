@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxvision.layers.convolution import Conv2d
 from jaxvision.layers.images import check_multiple
-from jaxvision.losses.autoencoding import map_pixels
+from jaxvision.losses.autoencoding import map_pixels, unmap_pixels
 from jaxvision.models.variant import Variant
 from jaxvision.ops.pooling import max_pool2d
 from jaxvision.ops.resize import resize
@@ -183,6 +183,13 @@ class DVAE(nn.Module):
     def tokens(self, image: Maps) -> Int[Array, "b i j"]:
         """The likeliest entry of each place, of images from 0 to 1."""
         return self.encode(image).argmax(-1).astype(jnp.int32)
+
+    def pictures(self, tokens: Int[Array, "b i j"]) -> Maps:
+        """The images of tokens, from 0 to 1, of a decoder whose values are means or medians."""
+        output = self.decode(jax.nn.one_hot(tokens, self.codes)).astype(jnp.float32)
+        if self.scales:
+            return unmap_pixels(nn.sigmoid(jnp.split(output, 2, -1)[0]))
+        return jnp.clip(output, 0, 1)
 
     def __call__(self, image: Maps, train: bool = False) -> Maps:
         return self.decode(jax.nn.one_hot(self.tokens(image), self.codes), train)

@@ -8,7 +8,7 @@ pixel; so is what follows the part of an image that is seen.
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from jaxvision.ops import decoding
 from jaxvision.ops.convolution import pair
 from jaxvision.ops.palette import coloured, nearest_colours
 from jaxvision.tasks import base, sampling
-from jaxvision.tasks.base import Batch, Metric, Spec, Sums, Variables
+from jaxvision.tasks.base import Batch, Spec, Sums, Variables
 from jaxvision.tasks.inputs import Inputs
 from jaxvision.tasks.pretraining.task import Pretraining
 from jaxvision.tasks.sampling import AS_TRAINED, Sampling, as_pixels, row_keys
@@ -45,11 +45,6 @@ class ImageGPT(sampling.Generative, Pretraining):
       probed_block: the block whose attention is given the features.
       temperature, top_k, top_p: of draws, see `ops.decoding.sample`.
     """
-
-    metrics: ClassVar[dict[str, Metric]] = {
-        **Pretraining.metrics,
-        "bits_per_dimension": Metric("lower"),
-    }
 
     model: Any
     palette: palettes.Palette = ()
@@ -172,9 +167,6 @@ class ImageGPT(sampling.Generative, Pretraining):
             variables, self._read(self.colours(image)), self.probed_block, method="features"
         )
         return found.astype(jnp.float32)
-
-    def scores(self) -> tuple[str, ...]:
-        return ("knn_accuracy", "feature_spread")
 
     # -- drawing ---------------------------------------------------------------------------------
 

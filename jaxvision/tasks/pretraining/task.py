@@ -78,6 +78,9 @@ class Pretraining(base.Task):
         rows = {"features": self.features(variables, batch["image"])}
         return {}, rows | ({"label": batch["label"]} if "label" in batch else {})
 
+    def scores(self) -> tuple[str, ...]:
+        return ("knn_accuracy", "feature_spread")
+
     def score(self, rows: Mapping[str, Any]) -> dict[str, float]:
         """`feature_spread`, and `knn_accuracy` where there are labels.
 
