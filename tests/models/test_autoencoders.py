@@ -46,8 +46,7 @@ KINDS = {
 
 def network(name, **more):
     case = CASES[name]
-    scales = {"scales": True} if case_scales(name) else {}
-    return models.create(case.model, **{**case.options, **scales, **more})
+    return models.create(case.model, **{**case.options, **more})
 
 
 def task_of(name):
@@ -64,11 +63,6 @@ def images(name):
 
 def shapes_of(name):
     return {k: tuple(v) for k, v in json.loads(str(FOUND[f"{name}/shapes"])).items()}
-
-
-def case_scales(name):
-    """Whether a scale is given with each value."""
-    return CASES[name].likelihood == "logit_laplace"
 
 
 @functools.cache
@@ -145,8 +139,8 @@ def test_codes_and_images(name):
     shown = jax.nn.sigmoid(whole) if CASES[name].bernoulli else whole
     np.testing.assert_allclose(shown, output, 1e-5, 1e-5)  # a call is both, without chance
     height, width, channels = images(name).shape[1:]
-    scales = case_scales(name)
-    assert whole.shape[1:] == (height, width, (1 + scales) * channels)
+    values = 2 if CASES[name].options.get("scales") else 1
+    assert whole.shape[1:] == (height, width, values * channels)
 
 
 @pytest.mark.parametrize("name", CASES)

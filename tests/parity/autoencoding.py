@@ -53,7 +53,10 @@ class Case:
 
 _SMALL = {"size": 14, "channels": 2, "latent": 3, "widths": (4, 6, 8)}
 _VQ = {"channels": 2, "hidden": 8, "residual": 6, "blocks": 2, "codes": 12, "width": 4}
-_DISCRETE = {"channels": 2, "hidden": 8, "groups": 2, "blocks": 2, "codes": 10, "width": 6}
+_DISCRETE = {
+    **{"channels": 2, "hidden": 8, "groups": 2, "blocks": 2, "codes": 10, "width": 6},
+    "scales": True,
+}
 CASES = {
     "ae_mlp": Case("ae_mlp", (4, 2, 6, 5), {"size": (6, 5), "channels": 2, "latent": 4}),
     "ae_conv": Case("ae_conv", (4, 2, 14, 14), _SMALL),
@@ -116,7 +119,7 @@ def build(name: str, **published: Any) -> Any:
             norm_num_groups=own["groups"],
         )
     if name == "dvae":
-        return dvae.DVAE(**own, scales=CASES[name].likelihood == "logit_laplace")
+        return dvae.DVAE(**own)
     if name.startswith("vqvae"):
         return vqvae.VQVAE(**own, moving_average=name.endswith("ema"))
     if name == "vae_mlp":
