@@ -23,8 +23,8 @@ def igpt(config: ConfigDict) -> None:
     image_gpt(config, 16, 64)
     config.model.options = {"size": 16, "width": 128, "depth": 6, "num_heads": 4}
     config.train.batch_size = 32
-    config.train.duration = "8 epochs"
-    config.eval.every = config.checkpoint.every = "2 epochs"
+    config.train.duration = "5 epochs"
+    config.eval.every = config.checkpoint.every = "1 epoch"
 
 
 METHODS: dict[str, Callable[[ConfigDict], None]] = {"igpt": igpt}

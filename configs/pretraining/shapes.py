@@ -21,7 +21,7 @@ def igpt(config: ConfigDict) -> None:
     image_gpt(config, 16, 64)
     config.model.options = {"size": 16, "width": 128, "depth": 6, "num_heads": 4}
     config.train.batch_size = 32
-    config.train.duration = "20 epochs"
+    config.train.duration = "15 epochs"
     config.eval.every = config.checkpoint.every = "5 epochs"
 
 

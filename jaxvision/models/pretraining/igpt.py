@@ -220,6 +220,7 @@ def _variant(width: int, depth: int) -> Variant:
         (32, 32, 3),
         "Chen et al. 2020, https://proceedings.mlr.press/v119/chen20s.html",
         inputs=("pixels",),
+        first="transformer.wte",
         convert=convert,
         export=_transposed,
     )
