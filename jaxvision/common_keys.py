@@ -57,6 +57,13 @@ KEYS: dict[str, Key] = {
     "data.caption_frequencies": Key(
         False, "captions: count their n-grams, by which CIDEr as a reward weights them"
     ),
+    "data.palette": Key(
+        0,
+        "networks that say colours: how many are learned of the images to train on (0: none); or "
+        "a file that has them, facts.json of a run or preprocessor_config.json of transformers",
+        kinds=(str, int),
+        least=0,
+    ),
     "data.balance": Key(
         0.0,
         "repeat records of classes that fewer than this share of records have (0: off)",

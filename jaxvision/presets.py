@@ -367,3 +367,29 @@ def detect_shapes(config: ConfigDict, size: int = 64) -> None:
     config.model.weights = config.model.encoder_weights = ""
     config.train.batch_size = config.eval.batch_size = 8
     config.checkpoint.every = "1 epoch"
+
+
+def image_gpt(config: ConfigDict, size: int, colours: int) -> None:
+    """Pixels as colours one after another, by the recipe of iGPT-S.
+
+    Chen et al. 2020, https://proceedings.mlr.press/v119/chen20s.html, section 3.3 and appendix:
+    Adam at a rate of 0.003 with betas of 0.9 and 0.95, no weight decay; crops of images, mirrored.
+
+    Args:
+      config: changed in place.
+      size: side of the images.
+      colours: of the palette.
+    """
+    config.data.palette = colours
+    config.data.train_transforms = config.data.eval_transforms = (
+        {"name": "resize_shorter", "size": size},
+        {"name": "center_crop", "size": size},
+    )
+    config.data.augment = ({"name": "flip_horizontal"},)
+    config.model.name = "imagegpt_small"
+    config.optimizer.name = "adam"
+    config.optimizer.b2 = 0.95
+    config.optimizer.learning_rate = 3e-3
+    config.optimizer.weight_decay = 0.0
+    config.optimizer.clip_norm = 1.0
+    config.eval.pictures = 16

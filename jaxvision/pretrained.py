@@ -40,6 +40,7 @@ class Weights:
       published: what is known of them beside, if they are published ones.
       ignore: shell patterns of names that the network may lack.
       vocabulary: what its tokens are, as `data.facts.Facts` has it; None where nothing says it.
+      palette: what its colours are, alike; () where nothing says it.
     """
 
     state: StateDict
@@ -47,6 +48,7 @@ class Weights:
     published: Published | None = None
     ignore: tuple[str, ...] = ()
     vocabulary: Mapping[str, Any] | None = None
+    palette: tuple[tuple[float, ...], ...] = ()
 
 
 def read(weights: str, name: str) -> Weights:

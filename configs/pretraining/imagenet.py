@@ -12,7 +12,7 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from jaxvision.config import check_variant
-from jaxvision.presets import crops, global_and_local_views, imagenet, reduce_to_shapes
+from jaxvision.presets import crops, global_and_local_views, image_gpt, imagenet, reduce_to_shapes
 from jaxvision.tasks import default_config
 
 
@@ -115,11 +115,20 @@ def context(config: ConfigDict) -> None:
     config.train.duration = "100 epochs"
 
 
+def igpt(config: ConfigDict) -> None:
+    """iGPT-S, Chen et al. 2020, https://proceedings.mlr.press/v119/chen20s.html."""
+    image_gpt(config, 32, 512)
+    config.train.batch_size = 128
+    config.train.duration = 1_000_000
+    config.eval.pictures = 8
+
+
 METHODS: dict[str, Callable[[ConfigDict], None]] = {
     "dino": dino,
     "mocov3": mocov3,
     "mae": mae,
     "beit": beit,
+    "igpt": igpt,
     "denoising": denoising,
     "context": context,
 }

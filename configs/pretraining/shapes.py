@@ -12,7 +12,7 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from jaxvision.config import check_variant
-from jaxvision.presets import crops, global_and_local_views
+from jaxvision.presets import crops, global_and_local_views, image_gpt
 from jaxvision.tasks import default_config
 
 VIT = {"patch_size": 8, "width": 128, "depth": 4, "num_heads": 4}
@@ -82,11 +82,21 @@ def context(config: ConfigDict) -> None:
     own.context_squares, own.context_side, own.context_overlap = 4, 0.25, 2
 
 
+def igpt(config: ConfigDict) -> None:
+    """Chen et al. 2020, https://proceedings.mlr.press/v119/chen20s.html, of 16x16 pixels."""
+    image_gpt(config, 16, 64)
+    config.model.options = {"size": 16, "width": 128, "depth": 6, "num_heads": 4}
+    config.train.batch_size = 32
+    config.train.duration = "15 epochs"
+    config.eval.every = config.checkpoint.every = "5 epochs"
+
+
 METHODS: dict[str, Callable[[ConfigDict], None]] = {
     "dino": dino,
     "mocov3": mocov3,
     "mae": mae,
     "beit": beit,
+    "igpt": igpt,
     "denoising": denoising,
     "context": context,
 }

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from jaxvision.data.palette import Palette, as_palette
 from jaxvision.errors import UserError, unknown
 
 
@@ -22,6 +23,7 @@ class Facts:
       skeleton: pairs of indices of key points between which a line is drawn.
       things: indices of the classes whose objects are told apart; of the others, stuff, an image
         has one segment each. Only data that know the difference say it.
+      palette: colours that images are made of, channels from 0 to 255 (`jaxvision.data.palette`).
       vocabulary: of the captions: a tokenizer (`jaxvision.data.tokenizer`), and where it was wanted
         how common their n-grams are (`jaxvision.data.caption_frequencies`).
     """
@@ -33,6 +35,7 @@ class Facts:
     keypoint_pairs: tuple[tuple[int, int], ...] = ()
     skeleton: tuple[tuple[int, int], ...] = ()
     things: tuple[int, ...] = ()
+    palette: Palette = ()
     vocabulary: Mapping[str, Any] | None = None
 
     @classmethod
@@ -41,6 +44,7 @@ class Facts:
         source = stream.source
         given = asdict(facts_of(source))
         given |= {"class_names": tuple(source.class_names), "vocabulary": stream.vocabulary}
+        given |= {"palette": stream.palette}
         given |= {"records": {**given["records"], stream.spec: stream.order.count}}
         return cls(**given)
 
@@ -82,6 +86,7 @@ class Facts:
                 keypoint_pairs=_pairs(given.get("keypoint_pairs", ())),
                 skeleton=_pairs(given.get("skeleton", ())),
                 things=tuple(map(int, given.get("things", ()))),
+                palette=as_palette(given.get("palette", ())),
                 vocabulary=given.get("vocabulary"),
             )
         except (TypeError, ValueError, AttributeError) as error:

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from jaxvision.data import annotations as kinds_of
 from jaxvision.data import balance, transforms
+from jaxvision.data import palette as palettes
 from jaxvision.data.annotations import Kind, Settings
 from jaxvision.data.batches import Batch, stack
 from jaxvision.data.buckets import Buckets
@@ -19,6 +20,7 @@ from jaxvision.data.geometry import Geometry
 from jaxvision.data.grouping import NOTHING, Grouping
 from jaxvision.data.image_sizes import image_sizes
 from jaxvision.data.order import Order, record_generator
+from jaxvision.data.palette import Palette
 from jaxvision.data.sources import Arrays, Selection, Source, open_split
 from jaxvision.data.sources.splits import labels_of
 from jaxvision.data.tokenizer import Tokenizer
@@ -55,6 +57,7 @@ class Stream:
       padding: whether this is evaluation.
       spec: the split, as the configuration names it.
       vocabulary: of the texts, as `Facts.vocabulary` keeps it.
+      palette: of the images, as `Facts.palette` keeps it.
     """
 
     source: Source
@@ -67,6 +70,7 @@ class Stream:
     padding: bool = False
     spec: str = ""
     vocabulary: Mapping[str, Any] | None = None
+    palette: Palette = ()
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         return self._record(position, self._shape([position]))
@@ -252,6 +256,7 @@ def open_stream(
     annotations: tuple[str, ...] = ("label", "segmentation"),
     unused: tuple[str, ...] = (),
     vocabulary: Mapping[str, Any] | None = None,
+    palette: Palette = (),
 ) -> Stream:
     """The stream of one split of the configured data.
 
@@ -264,6 +269,7 @@ def open_stream(
       unused: parts of them, by their keys in records, that are left out.
       vocabulary: `Facts.vocabulary` of the run, where it has begun; None: of a split to train on it
         is learned.
+      palette: `Facts.palette` of the run, alike.
       train: shuffled and endless with the training transforms, or in order with the others.
 
     Raises:
@@ -292,7 +298,7 @@ def open_stream(
         present = balance.presence(source, annotate, kinds, settings.num_classes)
         shares = balance.shares(present, data.balance)
     order = Order(len(source), seed, train, shares)
-    return Stream(
+    stream = Stream(
         source,
         order,
         decode,
@@ -304,6 +310,7 @@ def open_stream(
         spec=spec,
         vocabulary=vocabulary,
     )
+    return replace(stream, palette=palette or palettes.of(data, stream if train else None))
 
 
 def vocabulary_of(

@@ -46,6 +46,7 @@ class Published:
       labels: whose names the classes have, see `class_names`; "" if that is not known.
       tokenizer: of networks whose classes are tokens, the file of the repository that says what
         they are; see `hub_file`.
+      palette: of networks that say colours, the file of the repository that has them.
     """
 
     hub: str = ""
@@ -63,6 +64,7 @@ class Published:
     background: int = 0
     labels: str = ""
     tokenizer: str = ""
+    palette: str = ""
 
 
 @functools.cache

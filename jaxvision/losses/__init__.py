@@ -15,7 +15,12 @@ from jaxvision.losses.autoencoding import (
     free_nats,
     gaussian_kl,
     gaussian_nll,
+    laplace_nll,
+    logit_laplace_nll,
+    map_pixels,
     squared_distance,
+    uniform_kl,
+    unmap_pixels,
 )
 from jaxvision.losses.classification import (
     binary_cross_entropy,
@@ -71,7 +76,10 @@ __all__ = [
     "hard_examples",
     "hard_negative_mining",
     "heatmap_loss",
+    "laplace_nll",
+    "logit_laplace_nll",
     "lovasz",
+    "map_pixels",
     "margin_loss",
     "masked_mean",
     "masked_ratio",
@@ -82,4 +90,6 @@ __all__ = [
     "soft_iou",
     "squared_distance",
     "tversky",
+    "uniform_kl",
+    "unmap_pixels",
 ]

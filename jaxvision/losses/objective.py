@@ -23,7 +23,7 @@ class Ratio(NamedTuple):
         """The mean."""
         return self.total / jnp.where(self.weight == 0, 1.0, self.weight)
 
-    def scaled(self, factor: float) -> "Ratio":
+    def scaled(self, factor: Float[Array, ""] | float) -> "Ratio":
         """The mean times a factor, with the same weight."""
         return Ratio(factor * self.total, self.weight)
 

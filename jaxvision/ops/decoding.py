@@ -27,12 +27,13 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key
 
 from jaxvision.errors import UserError
 
 Cache = dict[str, Any]
 Token = int | Int[Array, ""]
+Given = Int[Array, "b t"]
 Step = Callable[[Cache, Int[Array, " b"]], tuple[Float[Array, "b v"], Cache]]
 
 # What no sequence may become is lowered by this, so that it stays finite; as in transformers.
@@ -67,6 +68,7 @@ def greedy(
     pad: Token,
     length: int,
     no_repeat_ngram_size: int = 0,
+    given: Given | None = None,
 ) -> Decoded:
     """The likeliest token at each step.
 
@@ -77,20 +79,21 @@ def greedy(
       pad: the token behind it.
       length: tokens of a sequence at most, the end included.
       no_repeat_ngram_size: no n-gram of this size, the begin counted, is said twice; 0 allows all.
+      given: what is said whatever the network would say, [b, length]; -1 where it chooses.
 
     Raises:
       UserError: no length.
     """
     _require(length > 0, f"length={length}: a sequence has one token or more.")
 
-    choose = lambda scores, time: scores.argmax(-1)  # noqa: E731
+    choose = _given(lambda scores, time: scores.argmax(-1), given)
     return _one_by_one(step, cache, choose, begin, end, pad, length, no_repeat_ngram_size)
 
 
 def sample(
     step: Step,
     cache: Cache,
-    key: PRNGKeyArray,
+    key: Key[Array, " *rows"],
     *,
     begin: Token,
     end: Token,
@@ -101,6 +104,7 @@ def sample(
     top_p: float = 1.0,
     samples: int = 1,
     no_repeat_ngram_size: int = 0,
+    given: Given | None = None,
 ) -> Decoded:
     """Tokens drawn at random.
 
@@ -109,8 +113,8 @@ def sample(
     https://arxiv.org/abs/1904.09751): the fewest whose probabilities add up to `top_p`.
 
     Args:
-      step, cache, begin, end, pad, length, no_repeat_ngram_size: see `greedy`.
-      key: decides all draws.
+      step, cache, begin, end, pad, length, no_repeat_ngram_size, given: see `greedy`.
+      key: decides all draws; or keys, one for each sequence.
       temperature: below 1 likely tokens become likelier.
       top_k: how many tokens are drawn among; 0 is all.
       top_p: the probability of the nucleus; 1 is all.
@@ -127,10 +131,22 @@ def sample(
 
     def choose(scores: Array, time: Array) -> Array:
         kept = truncated(scores / temperature, top_k, top_p)
-        return jax.random.categorical(jax.random.fold_in(key, time), kept)
+        draw = lambda key, kept: jax.random.categorical(jax.random.fold_in(key, time), kept)  # noqa: E731
+        return (jax.vmap(draw) if key.ndim else draw)(key, kept)
 
-    several = _several(cache, samples)
+    several, choose = _several(cache, samples), _given(choose, given)
     return _one_by_one(step, several, choose, begin, end, pad, length, no_repeat_ngram_size)
+
+
+def _given(choose: Callable[[Array, Array], Array], given: Given | None) -> Callable[..., Array]:
+    """Chooses where nothing is given."""
+    if given is None:
+        return choose
+
+    def chosen(scores: Array, time: Array) -> Array:
+        return jnp.where(given[:, time] >= 0, given[:, time], choose(scores, time))
+
+    return chosen
 
 
 def truncated(

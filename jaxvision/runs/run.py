@@ -237,7 +237,9 @@ def published(
     config.data.channels = entry.input_shape[-1]
     config.data.classes = pretrained.class_names(about)
     if about.tokenizer and "data.tokenizer" not in (overrides or {}):
-        config.data.tokenizer = str(_tokenizer(about, Path(found.where)))
+        config.data.tokenizer = str(_beside(about, about.tokenizer, Path(found.where)))
+    if about.palette and "data.palette" not in (overrides or {}):
+        config.data.palette = str(_beside(about, about.palette, Path(found.where)))
     config.data.mean, config.data.std = about.mean, about.std
     config.data.eval_transforms = pretrained.preparation(about)
     for key, value in (overrides or {}).items():
@@ -247,11 +249,11 @@ def published(
     return Run(config, replace(known, class_names=tuple(config.data.classes)), weights=weights)
 
 
-def _tokenizer(about: Published, weights: Path) -> Path:
-    """The file that says what the tokens of published weights are: beside them, or on the Hub.
+def _beside(about: Published, name: str, weights: Path) -> Path:
+    """What says what published weights' tokens or colours are: beside them, or on the Hub.
 
     Raises:
       UserError: it cannot be had.
     """
-    beside = weights.parent / about.tokenizer
-    return beside if beside.is_file() else hub_file(about.hub, names=(about.tokenizer,))
+    beside = weights.parent / name
+    return beside if beside.is_file() else hub_file(about.hub, names=(name,))

@@ -66,10 +66,14 @@ def interpolate(
       run, count, seed, labels, settings: as of `sample`.
 
     Raises:
-      UserError: see `sample`.
+      UserError: see `sample`; or samples are not made of latents.
     """
     task, keys, classes = _drawn(run, count, seed, labels, settings)
     latents = task.latents(keys)
+    if not latents[0].size:
+        raise UserError(
+            "Samples of this network are not made of latents: nothing lies between them."
+        )
     parts = jnp.arange(frames) / frames
     ways = jax.vmap(lambda part: between(latents, jnp.roll(latents, -1, 0), part), out_axes=1)
     flat = ways(parts).reshape(-1, *latents.shape[1:])
@@ -110,7 +114,8 @@ def inpaint(
     anew = ready["segmentation"] == 1
     if not anew.any():
         raise UserError(f"{mask} marks nothing of what the network sees of {photograph}.")
-    _, keys, classes = _drawn(run, count, seed, labels, settings)
+    task, keys, classes = _drawn(run, count, seed, labels, settings)
+    task.check_mask(anew)
     images, masks = (jnp.broadcast_to(x, (count, *x.shape)) for x in (ready["image"], anew))
 
     def fill(variables: Any, inputs: tuple[Array, Array], keys: Array, classes: Any) -> Array:

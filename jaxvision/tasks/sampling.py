@@ -9,7 +9,8 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, UInt8
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxvision.tasks.base import Variables
 
@@ -45,8 +46,16 @@ class Generative:
     settings: ClassVar[tuple[str, ...]] = ()
 
     def latents(self, keys: Array) -> Float[Array, "b ..."]:
-        """Standard normal latents, one of each key [b]."""
+        """Standard normal latents, of each key [b]; empty where the keys alone decide."""
         raise NotImplementedError
+
+    def check_mask(self, mask: Bool[np.ndarray, "h w"]) -> None:
+        """Whether what it marks can be made anew, of tasks with `inpaint`.
+
+        Raises:
+          UserError: it cannot.
+        """
+        return None
 
     def generate(
         self,

@@ -51,6 +51,7 @@ def open_loader(
         annotations=tasks.annotations(config.task),
         unused=tasks.TASKS[config.task].task().unused_by(config),
         vocabulary=None if facts is None else facts.vocabulary,
+        palette=() if facts is None else facts.palette,
     )
     size = config.train.batch_size if train else config.eval.batch_size or config.train.batch_size
     return Loader(
@@ -85,7 +86,7 @@ def open_data(config: ConfigDict, devices: Mesh, known: Facts | None = None) -> 
     Args:
       config: of the run.
       devices: a mesh.
-      known: the facts of a run that has begun, whose vocabulary is not learned again.
+      known: the facts of a run that has begun, whose vocabulary and palette are not learned again.
 
     Raises:
       UserError: whatever is wrong with the data, or there is less than a batch of them.

@@ -157,7 +157,7 @@ def read(weights: str, name: str, preferred: str = "") -> Weights:
         raise unknown(f"part of the run {folder}", part, parts)
     chosen = part or (preferred if preferred in parts else next(iter(parts)))
     state = torch_weights.to_state_dict(parts[chosen])
-    return Weights(state, weights, vocabulary=facts.vocabulary)
+    return Weights(state, weights, vocabulary=facts.vocabulary, palette=facts.palette)
 
 
 def initial_variables(

@@ -7,7 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from parity.autoencoding import CASES, GOLDEN, GRADIENTS, OUTPUTS, SCALE, noise, pixels, value
+from parity.autoencoding import (
+    BETA,
+    CASES,
+    GOLDEN,
+    GRADIENTS,
+    OUTPUTS,
+    SCALE,
+    TEMPERATURE,
+    noise,
+    pixels,
+    value,
+)
 from parity.deterministic import sample
 
 from jaxvision import models
@@ -15,12 +26,22 @@ from jaxvision.errors import UserError
 from jaxvision.interop import torch_weights
 from jaxvision.models.autoencoding.vqvae import Quantizer
 from jaxvision.tasks.autoencoding.likelihood import Likelihood
-from jaxvision.tasks.autoencoding.task import Autoencoding, Quantized, Variational
+from jaxvision.tasks.autoencoding.quantized import Quantized
+from jaxvision.tasks.autoencoding.task import Autoencoding
+from jaxvision.tasks.autoencoding.tokens import Tokens
+from jaxvision.tasks.autoencoding.variational import Variational
 from jaxvision.tasks.inputs import Inputs
 
 FOUND = np.load(GOLDEN)
 PUBLISHED = json.loads(str(FOUND["published"]))
-KINDS = {"vector": Autoencoding, "posterior": Variational, "codebook": Quantized}
+KINDS = {
+    "vector": Autoencoding,
+    "posterior": Variational,
+    "codebook": Quantized,
+    "tokens": functools.partial(
+        Tokens, beta=BETA, temperature=TEMPERATURE, final_temperature=TEMPERATURE
+    ),
+}
 
 
 def network(name, **more):
@@ -30,8 +51,9 @@ def network(name, **more):
 
 def task_of(name):
     case = CASES[name]
-    inputs = Inputs((0.0,), (1.0,)) if case.bernoulli else Inputs((0.5,), (0.5,))
-    likelihood = Likelihood(inputs, case.bernoulli, SCALE)
+    between = case.likelihood == "gaussian"
+    inputs = Inputs((0.5,), (0.5,)) if between else Inputs((0.0,), (1.0,))
+    likelihood = Likelihood(inputs, case.likelihood, SCALE)
     return KINDS[case.code](model=network(name), likelihood=likelihood, inputs=inputs)
 
 
@@ -77,6 +99,8 @@ def computed(name):
             latent = code.mean
         elif case.code == "codebook":
             latent = apply(code, method="quantize").vectors
+        elif case.code == "tokens":
+            latent = jax.nn.one_hot(apply(normal, method="tokens"), model.codes)
         output = apply(latent, method="decode")
         seen = (code, jax.nn.sigmoid(output) if case.bernoulli else output, apply(normal))
         params, rest = variables["params"], {k: v for k, v in variables.items() if k != "params"}
@@ -89,15 +113,17 @@ def computed(name):
         # The reference's posterior is drawn by given numbers.
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(jax.random, "normal", lambda *_: drawn)
+            patch.setattr(jax.random, "gumbel", lambda *_: drawn)
             return seen, jax.value_and_grad(lowered, has_aux=True)(params)
 
     drawn = jnp.zeros(())
-    if case.code == "posterior":
-        shape = jax.eval_shape(
+    if case.code in ("posterior", "tokens"):
+        found = jax.eval_shape(
             lambda v, x: model.apply(v, x.astype(jnp.float32), method="encode"),
             variables(name),
             images(name),
-        ).mean.shape
+        )
+        shape = (found.mean if case.code == "posterior" else found).shape
         first = (shape[0], shape[-1], *shape[1:-1])
         drawn = jnp.asarray(np.moveaxis(noise(name, first), 1, -1), jnp.float32)
     return both(variables(name), images(name), drawn)
@@ -112,7 +138,9 @@ def test_codes_and_images(name):
     compare(sample(channels_first(output), OUTPUTS), FOUND[f"{name}/output"])
     shown = jax.nn.sigmoid(whole) if CASES[name].bernoulli else whole
     np.testing.assert_allclose(shown, output, 1e-5, 1e-5)  # a call is both, without chance
-    assert whole.shape == images(name).shape
+    height, width, channels = images(name).shape[1:]
+    values = 2 if CASES[name].options.get("scales") else 1
+    assert whole.shape[1:] == (height, width, values * channels)
 
 
 @pytest.mark.parametrize("name", CASES)

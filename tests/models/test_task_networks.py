@@ -71,9 +71,9 @@ def test_outputs_and_gradients(name):
 
 
 def test_every_other_network_has_a_case():
-    # test_parity.py, test_captioning.py, test_vit_gpt2.py, test_autoencoders.py and
-    # tests/tasks/test_adversarial.py
-    roles = ("backbones", "segmentation", "pose", "captioning", "autoencoding")
+    # test_parity.py, test_captioning.py, test_vit_gpt2.py, test_autoencoders.py,
+    # test_image_tokens.py and tests/tasks/test_adversarial.py
+    roles = ("backbones", "segmentation", "pose", "captioning", "autoencoding", "pretraining")
     entries = [models.variant(name) for name in models.names()]
     others = {entry.module for entry in entries if entry.role not in roles}
     others = {module for module in others if not hasattr(module, "heads")}  # test_detectors.py

@@ -25,6 +25,7 @@ from parity.deterministic import _uniform, image, sample, weights
 GOLDEN = Path(__file__).parent / "golden" / "autoencoding.npz"
 OUTPUTS, GRADIENTS = 60, 4  # values kept of an output, and of each parameter's gradient
 SCALE = 0.3  # of the Gaussian, where pixels have one
+TEMPERATURE, BETA = 0.5, 6.6  # of discrete codes
 
 
 @dataclass(frozen=True)
@@ -36,18 +37,26 @@ class Case:
       options: for `models.create`.
       image: the batch's shape in PyTorch's layout.
       code: what is between encoder and decoder.
-      bernoulli: whether the loss is a binary cross-entropy; else of a Gaussian.
+      likelihood: of pixels.
     """
 
     model: str
     image: tuple[int, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     code: str = "vector"
-    bernoulli: bool = True
+    likelihood: str = "bernoulli"
+
+    @property
+    def bernoulli(self) -> bool:
+        return self.likelihood == "bernoulli"
 
 
 _SMALL = {"size": 14, "channels": 2, "latent": 3, "widths": (4, 6, 8)}
 _VQ = {"channels": 2, "hidden": 8, "residual": 6, "blocks": 2, "codes": 12, "width": 4}
+_DISCRETE = {
+    **{"channels": 2, "hidden": 8, "groups": 2, "blocks": 2, "codes": 10, "width": 6},
+    "scales": True,
+}
 CASES = {
     "ae_mlp": Case("ae_mlp", (4, 2, 6, 5), {"size": (6, 5), "channels": 2, "latent": 4}),
     "ae_conv": Case("ae_conv", (4, 2, 14, 14), _SMALL),
@@ -58,15 +67,16 @@ CASES = {
         "posterior",
     ),
     "vae_conv": Case("vae_conv", (4, 2, 14, 14), _SMALL, "posterior"),
-    "vqvae": Case("vqvae", (2, 2, 8, 12), _VQ, "codebook", False),
-    "vqvae_ema": Case("vqvae_ema", (2, 2, 8, 12), _VQ, "codebook", False),
+    "vqvae": Case("vqvae", (2, 2, 8, 12), _VQ, "codebook", "gaussian"),
+    "vqvae_ema": Case("vqvae_ema", (2, 2, 8, 12), _VQ, "codebook", "gaussian"),
     "autoencoder_kl": Case(
         "autoencoder_kl",
         (2, 3, 16, 24),
         {"widths": (8, 8, 16), "depth": 1, "groups": 4, "latent": 3},
         "posterior",
-        False,
+        "gaussian",
     ),
+    "dvae": Case("dvae", (2, 2, 8, 12), _DISCRETE, "tokens", "logit_laplace"),
 }
 
 
@@ -80,6 +90,11 @@ def noise(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return 1.7 * _uniform(f"noise of {name}", shape)
 
 
+def normalised(name: str, x: Any) -> Any:
+    """Images from 0 to 1 as the network takes them."""
+    return 2 * x - 1 if CASES[name].likelihood == "gaussian" else x
+
+
 def value(name: str, shape: tuple[int, ...]) -> np.ndarray:
     """A tensor of a state_dict."""
     found = weights(name, shape)
@@ -88,7 +103,7 @@ def value(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def build(name: str, **published: Any) -> Any:
     """The reference of a case, or with other options, without weights."""
-    from parity.networks import vae, vqvae
+    from parity.networks import dvae, vae, vqvae
     from parity.references import diffusers, pythae
 
     case = CASES[name]
@@ -103,6 +118,8 @@ def build(name: str, **published: Any) -> Any:
             latent_channels=own["latent"],
             norm_num_groups=own["groups"],
         )
+    if name == "dvae":
+        return dvae.DVAE(**own)
     if name.startswith("vqvae"):
         return vqvae.VQVAE(**own, moving_average=name.endswith("ema"))
     if name == "vae_mlp":
@@ -128,7 +145,7 @@ def halves(name: str, network: Any) -> tuple[Any, Any]:
             return [found.mean, found.logvar]
 
         return encode, lambda z: network.decode(z).sample
-    if name.startswith("vqvae"):
+    if name == "dvae" or name.startswith("vqvae"):
         return lambda x: [network.encode(x)], network.decoder
     if name == "vae_mlp":
         shape = CASES[name].image[1:]
@@ -152,6 +169,16 @@ def lowered(name: str, network: Any, x: Any) -> dict[str, Any]:
         latent = mean + torch.exp(0.5 * log_variance) * drawn
         # As in pytorch/examples.
         parts["kl"] = -0.5 * torch.sum(1 + log_variance - mean.pow(2) - log_variance.exp()) / len(x)
+    elif case.code == "tokens":
+        # As in lucidrains/DALLE-pytorch: `F.gumbel_softmax`, of noise that is given here, and the
+        # divergence from the uniform distribution.
+        logits = code[0]
+        drawn = torch.from_numpy(noise(name, tuple(logits.shape))).to(x.dtype)
+        latent = ((logits + drawn) / TEMPERATURE).softmax(1)
+        log_q = functional.log_softmax(logits, 1)
+        uniform = torch.full_like(log_q, -math.log(logits.shape[1]))
+        divergence = functional.kl_div(uniform, log_q, None, None, "sum", log_target=True)
+        parts["kl"] = BETA * divergence / len(x)
     elif case.code == "codebook":
         found = network.quantizer(code[0].permute(0, 2, 3, 1))
         latent = found.quantized_vector
@@ -162,6 +189,12 @@ def lowered(name: str, network: Any, x: Any) -> dict[str, Any]:
     output = decode(latent)
     if case.bernoulli:
         nll = functional.binary_cross_entropy(output, x, reduction="sum")
+    elif case.likelihood == "logit_laplace":
+        # Ramesh et al. 2021, appendix A.3, equation 2, of the mapped pixels; then of pixels.
+        mapped, (median, log_scale) = 0.8 * x + 0.1, output.chunk(2, 1)
+        density = torch.exp(-(torch.logit(mapped) - median).abs() / log_scale.exp())
+        density = density / (2 * log_scale.exp() * mapped * (1 - mapped)) * 0.8
+        nll = -density.log().sum()
     else:
         # Images are from -1 to 1 in the network.
         nll = functional.mse_loss(output, x, reduction="sum") / 4 / (2 * SCALE**2)
@@ -182,13 +215,15 @@ def outcome(name: str, draw: int, dtype: Any) -> dict[str, np.ndarray]:
             tensor.copy_(torch.from_numpy(np.asarray(value(key, tuple(tensor.shape)))))
     network = network.to(dtype).eval()
     x = torch.from_numpy(pixels(name, draw)).to(dtype) / 255
-    x = x if case.bernoulli else 2 * x - 1
+    x = normalised(name, x)
     encode, decode = halves(name, network)
     with torch.no_grad():
         code = encode(x)
         latent = code[0]
         if case.code == "codebook":
             latent = network.quantizer(latent.permute(0, 2, 3, 1)).quantized_vector
+        elif case.code == "tokens":
+            latent = network.hard(latent)
         found = {f"code/{i}": sample(one.numpy(), OUTPUTS) for i, one in enumerate(code)}
         found["output"] = sample(decode(latent).numpy(), OUTPUTS)
     parts = lowered(name, network.train(), x)
@@ -209,7 +244,7 @@ def outcome(name: str, draw: int, dtype: Any) -> dict[str, np.ndarray]:
 
 def published() -> dict[str, int]:
     """The parameters of the published networks; those of pythae's benchmarks have ours' names."""
-    from parity.networks import vae
+    from parity.networks import dvae, vae
     from parity.references import pythae
 
     models = pythae()
@@ -240,6 +275,7 @@ def published() -> dict[str, int]:
         "vqvae": build("vqvae", channels=3),
         "vqvae_ema": build("vqvae_ema", channels=3),
         "autoencoder_kl": build("autoencoder_kl", **full),
+        "dvae": dvae.DVAE(),
     }
     return {name: sum(p.numel() for p in one.parameters()) for name, one in networks.items()}
 

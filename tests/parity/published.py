@@ -115,11 +115,39 @@ _WHOLE = {
     "std": (0.5, 0.5, 0.5),
     "classes": 0,
 }
-DIFFUSERS = {
+DIFFUSERS |= {
     "autoencoder_kl": {
         f"sd_vae_ft_{kind}": {"hub": f"stabilityai/sd-vae-ft-{kind}", **_WHOLE}
         for kind in ("mse", "ema")
     }
+}
+# transformers' processors stretch images to squares.
+_SQUARE = {"square": True, "crop": 0, "classes": 0}
+PRETRAINING = {
+    **{
+        f"imagegpt_{size}": {
+            "imagenet": {
+                "hub": f"openai/imagegpt-{size}",
+                "size": 32,
+                **_SQUARE,
+                "interpolation": "bilinear",
+                "mean": (0.5,) * 3,
+                "std": (0.5,) * 3,
+                "palette": "preprocessor_config.json",
+            }
+        }
+        for size in ("small", "medium", "large")
+    },
+    "flava_image_codebook": {
+        "dall_e": {
+            "hub": "facebook/flava-image-codebook",
+            "size": 112,
+            **_SQUARE,
+            "interpolation": "lanczos",
+            "mean": (0.0,) * 3,
+            "std": (1.0,) * 3,
+        }
+    },
 }
 
 
@@ -264,6 +292,7 @@ def main() -> None:
         | of_effdet(name)
         | DIFFUSERS.get(name, {})
         | RECONSTRUCTION.get(name, {})
+        | PRETRAINING.get(name, {})
         for name in models.names()
     }
     table = {name: entries for name, entries in table.items() if entries}

@@ -23,12 +23,25 @@ from jaxvision.interop import published as module
 from jaxvision.interop import torch_weights
 from jaxvision.interop.published import published
 from jaxvision.interop.weight_files import file_in, read_state_dict
-from jaxvision.losses import bernoulli_nll, free_nats, gaussian_kl, gaussian_nll
+from jaxvision.losses import (
+    bernoulli_nll,
+    free_nats,
+    gaussian_kl,
+    gaussian_nll,
+    laplace_nll,
+    logit_laplace_nll,
+    map_pixels,
+    uniform_kl,
+    unmap_pixels,
+)
 from jaxvision.metrics import add, compute
 from jaxvision.metrics.codes import ActiveUnits, CodeUsage
 from jaxvision.pretrained import Weights
 from jaxvision.tasks import base, configuration
-from jaxvision.tasks.autoencoding.task import Autoencoding, Quantized, Variational
+from jaxvision.tasks.autoencoding.quantized import Quantized
+from jaxvision.tasks.autoencoding.task import Autoencoding
+from jaxvision.tasks.autoencoding.tokens import Tokens
+from jaxvision.tasks.autoencoding.variational import Variational
 from jaxvision.tasks.sampling import Sampling, row_keys
 from jaxvision.train import optimizer, run
 from jaxvision.train import weights as weights_of
@@ -40,6 +53,7 @@ NETWORKS = {
     "vector": ("ae_conv", {"size": 8, "widths": (4, 6), "latent": 3}),
     "posterior": ("vae_conv", {"size": 8, "widths": (4, 6), "latent": 3}),
     "codebook": ("vqvae_ema", {"hidden": 8, "residual": 4, "codes": 6, "width": 4, "decay": 0.9}),
+    "tokens": ("dvae", {"groups": 1, "blocks": 1, "hidden": 8, "codes": 6, "width": 4}),
     "map": ("autoencoder_kl", {"widths": (4, 4), "depth": 1, "groups": 2, "size": (8, 12)}),
 }
 
@@ -50,6 +64,8 @@ def configured(code="posterior", **keys):
     config.model.options = options
     config.data.channels = 1
     config.data.mean, config.data.std = (0.5,), (0.5,)
+    if code == "tokens":
+        config.data.mean, config.data.std = (0.0,), (1.0,)
     for key, value in keys.items():
         config.autoencoding[key] = value
     return config
@@ -89,6 +105,30 @@ def test_nats_of_pixels():
     density = np.exp(-0.5 * (np.asarray(values - mean) / scale) ** 2) / scale / math.sqrt(2 * np.pi)
     found = gaussian_nll(mean, values, math.log(scale))
     np.testing.assert_allclose(found, [-np.log(density).sum()], 1e-5)
+
+
+def test_nats_of_laplace_distributions():
+    """Both are densities of pixels from 0 to 1; the second has no mass elsewhere."""
+    values, scale = jnp.asarray([[0.5, 1.0, 0.25]]), 0.25
+    found = laplace_nll(jnp.asarray([[0.0, 1.0, 0.5]]), values, math.log(scale))
+    expected = np.abs(np.asarray([0.5, 0.0, -0.25])) / scale + np.log(2 * scale)
+    np.testing.assert_allclose(found, [expected.sum()], 1e-5)
+    pixels = jnp.linspace(0, 1, 20_001)
+    mapped = map_pixels(pixels)
+    assert (float(mapped[0]), float(mapped[-1])) == pytest.approx((0.1, 0.9))
+    np.testing.assert_allclose(unmap_pixels(mapped), pixels, atol=1e-6)
+    output = jnp.broadcast_to(jnp.asarray([0.4, -1.0]), (len(pixels), 1, 1, 2))
+    density = np.exp(-np.asarray(logit_laplace_nll(output, pixels.reshape(-1, 1, 1, 1))))
+    # The logits of 0.1 and 0.9 bound the Laplace distribution's mass.
+    bound, width = np.log(9), np.exp(-1.0)
+    outside = (np.exp((-bound - 0.4) / width) + np.exp((0.4 - bound) / width)) / 2
+    assert np.trapezoid(density, pixels) == pytest.approx(1 - outside, rel=1e-4)
+
+
+def test_divergence_from_the_uniform_distribution():
+    logits = jnp.asarray([[[0.0, 0.0], [np.log(3.0), 0.0]], [[90.0, 0.0], [0.0, 90.0]]])
+    once = 0.75 * np.log(0.75 / 0.5) + 0.25 * np.log(0.25 / 0.5)
+    np.testing.assert_allclose(uniform_kl(logits), [once, 2 * np.log(2)], 1e-5)
 
 
 def test_divergence_from_the_prior():
@@ -145,7 +185,12 @@ def test_how_many_latent_variables_say_something():
 
 @pytest.mark.parametrize(
     ("code", "likelihood"),
-    [("vector", "gaussian"), ("posterior", "bernoulli"), ("codebook", "gaussian")],
+    [
+        ("vector", "gaussian"),
+        ("posterior", "bernoulli"),
+        ("codebook", "gaussian"),
+        ("tokens", "laplace"),
+    ],
 )
 def test_metrics_are_of_valid_images(code, likelihood):
     task = task_of(code, likelihood=likelihood, scale=0.3)
@@ -167,10 +212,24 @@ def test_metrics_are_of_valid_images(code, likelihood):
         latent, counts = codes.vectors, np.bincount(np.asarray(codes.indices[:5]).ravel())
         assert found["kl"] == pytest.approx(4 * math.log(6))
         assert found["codebook_usage"] == pytest.approx((counts > 0).sum() / 6)
+    elif code == "tokens":
+        tokens = task.model.apply(own, shown / 255, method="tokens")
+        latent = jax.nn.one_hot(tokens, 6)
+        assert found["kl"] == pytest.approx(float(uniform_kl(code_of)[:5].mean()), rel=1e-5)
+        assert found["loss"] == pytest.approx(-found["elbo"], rel=1e-5)  # beta is 1
+        counts = np.bincount(np.asarray(tokens[:5]).ravel(), minlength=6)
+        assert found["codebook_usage"] == pytest.approx((counts > 0).sum() / 6)
+        features = task.features(variables, shown[:5]) * tokens[0].size
+        np.testing.assert_allclose(features.sum(0), counts, 1e-5)
+        seen = np.clip(task.model.apply(own, latent, method="decode"), 0, 1)
+        np.testing.assert_array_equal(task.model.apply(own, tokens, method="pictures"), seen)
     output = np.asarray(task.model.apply(own, latent, method="decode"), np.float64)
     if likelihood == "bernoulli":
         mean = 1 / (1 + np.exp(-output))
         nll = -(pixels * np.log(mean) + (1 - pixels) * np.log(1 - mean))
+    elif likelihood == "laplace":
+        mean = output
+        nll = np.abs(pixels - mean) / 0.3 + np.log(2 * 0.3)
     else:
         mean = output / 2 + 0.5
         nll = 0.5 * ((pixels - mean) / 0.3) ** 2 + np.log(0.3) + 0.5 * np.log(2 * np.pi)
@@ -225,10 +284,10 @@ def test_more_than_one_draw_agrees_with_the_bound():
 # -- training ----------------------------------------------------------------------------------
 
 
-def step_of(task, rate=1e-3, **options):
+def step_of(task, rate=1e-3, total=1, **options):
     groups = {"main": Group(optax.adam(rate), **options)}
     state = init_state(variables_of(task), groups)
-    return jax.jit(make_train_step(task, groups, seed=0)), state
+    return jax.jit(make_train_step(task, groups, seed=0, total=total)), state
 
 
 @pytest.mark.parametrize("code", ["vector", "posterior", "codebook"])
@@ -255,6 +314,64 @@ def test_it_learns(code):
             for s in (variables_of(task), state.variables())
         )
         assert not np.array_equal(old, new)
+
+
+def test_the_schedules_of_tokens():
+    """Temperature and weight along half a cosine, by the share of the training that is over."""
+    task = task_of(
+        "tokens", beta=6.6, beta_warmup=0.25, temperature=2.0, final_temperature=0.5, annealing=0.5
+    )
+    for part, temperature, beta in (
+        (0.0, 2.0, 0.0),
+        (0.125, 0.5 + 1.5 * (1 + math.sqrt(0.5)) / 2, 3.3),
+        (0.25, 1.25, 6.6),
+        (0.5, 0.5, 6.6),
+        (1.0, 0.5, 6.6),
+    ):
+        assert [float(x) for x in task.schedules(part)] == pytest.approx([temperature, beta])
+    step = jax.jit(make_train_step(task, {"main": Group(optax.sgd(0.0))}, seed=0, total=4))
+    state = init_state(variables_of(task), {"main": Group(optax.sgd(0.0))})
+    batch = {"image": images(), "valid": jnp.arange(6) < 5}
+    found = []
+    for _ in range(3):
+        state, sums = step(state, batch)
+        logged = compute(jax.device_get(sums))
+        found.append((logged["temperature"], logged["loss"] - logged["reconstruction"]))
+    temperatures, costs = zip(*found)
+    assert temperatures == pytest.approx((2.0, 1.25, 0.5))
+    assert costs == pytest.approx((0.0, 6.6 * logged["kl"], 6.6 * logged["kl"]), rel=1e-3, abs=1e-3)
+
+
+def test_codes_of_tokens_do_not_collapse():
+    """Images of several tones keep several codes, and what comes back of them is near."""
+    task = task_of("tokens", likelihood="logit_laplace", beta=0.1)
+    assert task.model.scales
+    step, state = step_of(task, 1e-2, total=30)
+    tone = jnp.linspace(0, 255, 16).astype(jnp.uint8).reshape(16, 1, 1, 1)
+    batch = {"image": jnp.broadcast_to(tone, (16, 8, 8, 1)), "valid": jnp.ones(16, bool)}
+    before, _ = metrics_of(task, state.variables(), batch)
+    for _ in range(30):
+        state, sums = step(state, batch)
+    after, _ = metrics_of(task, state.variables(), batch)
+    assert after["codebook_perplexity"] > 2
+    assert after["loss"] < before["loss"] - 10
+    made = task.predict(state.variables(), batch, KEY)
+    own = task.of_network(state.variables())
+    seen = np.asarray(task.model.apply(own, made["codes"], method="pictures"))
+    np.testing.assert_array_equal(np.round(255 * seen), made["image"])
+    assert compute(jax.device_get(sums)).keys() == {
+        *("loss", "reconstruction", "gradient_norm", "kl", "temperature"),
+        *("codebook_perplexity", "codebook_usage"),
+    }
+
+
+def test_what_tokens_cannot_be_made_of():
+    config = configured("tokens")
+    config.data.std = (0.5,)
+    with pytest.raises(UserError, match=r"dvae takes images from 0 to 1: set data\.mean=\(0\.0,\)"):
+        tasks.create(config, Facts())
+    with pytest.raises(UserError, match="model that gives a scale with each value 'vae_conv'"):
+        task_of("posterior", likelihood="logit_laplace")
 
 
 def test_beta_and_free_bits_weigh_the_divergence():
@@ -350,7 +467,7 @@ def test_samples():
 
 
 def test_what_evaluation_compares():
-    assert [task_of(code).compares_samples for code in NETWORKS] == [False, True, False, False]
+    assert [task_of(code).compares_samples for code in NETWORKS] == [False, True, *[False] * 3]
     assert task_of("map", compared="samples").compares_samples
     assert not task_of("posterior", compared="reconstructions").compares_samples
     with pytest.raises(UserError, match="compared='samples': codes of ae_conv have no prior"):
@@ -372,7 +489,7 @@ def test_photographs_of_any_size(code):
     assert found["image"].shape == (2, 9, 14, 1)
     np.testing.assert_array_equal(found["image"], padded["image"][:, :9, :14])
     assert np.all(found["reconstruction"] != padded["reconstruction"])
-    name = "codes" if code == "codebook" else "kl"
+    name = "kl" if code == "map" else "codes"
     np.testing.assert_array_equal(found[name], padded[name])
 
 
@@ -400,17 +517,20 @@ def test_networks_of_other_tasks_are_refused():
     config.model.name, config.model.options = "resnet8_cifar", {}
     with pytest.raises(UserError, match="Unknown model that encodes and decodes 'resnet8_cifar'"):
         tasks.create(config, Facts())
-    with pytest.raises(UserError, match="learn_scale is for gaussian; bernoulli has no scale"):
+    with pytest.raises(
+        UserError, match="learn_scale is for gaussian and laplace; bernoulli has no"
+    ):
         task_of(likelihood="bernoulli", learn_scale=True)
 
 
 def test_the_task_of_each_network():
     kinds = [type(task_of(code)) for code in NETWORKS]
-    assert kinds == [Autoencoding, Variational, Quantized, Variational]
+    assert kinds == [Autoencoding, Variational, Quantized, Tokens, Variational]
     assert [kind.main_metric for kind in kinds] == [
         "reconstruction",
         "elbo",
         "reconstruction",
+        "elbo",
         "elbo",
     ]
 

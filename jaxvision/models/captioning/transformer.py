@@ -12,15 +12,20 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.typing import Initializer
-from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxvision.errors import UserError
+from jaxvision.layers.causal import (
+    KeysValues,
+    attend_before,
+    attend_one,
+    attend_past,
+    by_heads,
+)
 from jaxvision.layers.linear import Dense
 from jaxvision.layers.normalization import LayerNorm
 from jaxvision.layers.patches import patch_grid
@@ -32,28 +37,7 @@ from jaxvision.ops.decoding import Cache
 from jaxvision.ops.linear import matmul
 from jaxvision.state_dict import Shapes, StateDict, renamed
 
-# Keys and values of the heads, [b, heads, n, d].
-KeysValues = tuple[Float[Array, "b heads n d"], Float[Array, "b heads n d"]]
-
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": nn.relu, "gelu_tanh": nn.gelu}
-
-
-def by_heads(x: Float[Array, "b n c"], heads: int) -> Float[Array, "b heads n d"]:
-    return x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)
-
-
-def _attend_one(
-    q: Float[Array, "n 1 c"], keys: KeysValues, heads: int, mask: Array | None = None
-) -> tuple[Float[Array, "n 1 c"], Float[Array, "b heads g m"]]:
-    """What one query of each sequence finds, and its weights; g sequences share an image's keys."""
-    k, v = keys
-    scaled = q.reshape(k.shape[0], -1, heads, k.shape[-1]).swapaxes(1, 2) * k.shape[-1] ** -0.5
-    scores = jnp.einsum("bhgd,bhmd->bhgm", scaled, k, preferred_element_type=jnp.float32)
-    if mask is not None:
-        scores = jnp.where(mask, scores, -jnp.inf)
-    weights = jax.nn.softmax(scores)
-    found = jnp.einsum("bhgm,bhmd->bhgd", weights.astype(v.dtype), v)
-    return found.swapaxes(1, 2).reshape(q.shape), weights
 
 
 class Block(nn.Module):
@@ -106,18 +90,12 @@ class Block(nn.Module):
 
         def look_back(x: Array) -> Array:
             nonlocal past
-            q, k, v = jnp.split(dense(3 * channels, name="attn.c_attn")(x), 3, -1)
+            qkv = dense(3 * channels, name="attn.c_attn")(x)
             if past is None:
-                q, k, v = (part.reshape(*x.shape[:2], heads, -1) for part in (q, k, v))
-                seen = jnp.tril(jnp.ones((x.shape[1], x.shape[1]), bool))
-                bias = jnp.where(seen, 0.0, jnp.finfo(jnp.float32).min)[None, None]
-                y = attend(self, q, k, v, bias, self.dropout, train, "self_attention")
+                y = attend_before(self, qkv, heads, self.dropout, train)
             else:
-                new = by_heads(k, heads), by_heads(v, heads)
-                insert = partial(lax.dynamic_update_slice_in_dim, start_index=position, axis=2)
-                past = insert(past[0], new[0]), insert(past[1], new[1])
-                y, _ = _attend_one(q, past, heads, jnp.arange(past[0].shape[2]) <= position)
-            return out(name="attn.c_proj")(y.reshape(x.shape))
+                y, past = attend_past(qkv, heads, past, position)
+            return out(name="attn.c_proj")(y)
 
         def look_up(x: Array) -> Array:
             q = dense(channels, name="crossattention.q_attn")(x)
@@ -126,7 +104,7 @@ class Block(nn.Module):
                 q = q.reshape(*x.shape[:2], heads, -1)
                 y = attend(self, q, k, v, dropout=self.dropout, train=train).reshape(x.shape)
             else:
-                y, found = _attend_one(q, memory, heads)
+                y, found = attend_one(q, memory, heads)
                 weights.append(found)
             return out(name="crossattention.c_proj")(y)
 

@@ -1,11 +1,10 @@
 """Autoencoding: a network makes a code of an image, and the image again of the code.
 
-`Autoencoding` is of networks whose code is a vector or a map. `Variational` (Kingma and Welling
-2013, https://arxiv.org/abs/1312.6114) is of those with a posterior over codes, with the weight beta
-of Higgins et al. 2017 (https://openreview.net/forum?id=Sy2fzU9gl), `Quantized` of those with a
-codebook (van den Oord et al. 2017, https://arxiv.org/abs/1711.00937). The loss is in nats an image.
+`Autoencoding` is of networks whose code is a vector or a map. Other kinds of code, by a network's
+`CODE`, have a class of their own each, see `KINDS`. The loss is in nats an image.
 """
 
+import importlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,22 +12,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from jaxvision import models, pretrained
 from jaxvision.errors import UserError, unknown
 from jaxvision.losses import (
     Objective,
     Ratio,
-    free_nats,
-    gaussian_kl,
     masked_ratio,
-    squared_distance,
 )
 from jaxvision.metrics import Mean
-from jaxvision.metrics.codes import ActiveUnits, CodeUsage
 from jaxvision.metrics.images import psnr, ssim
-from jaxvision.models.autoencoding.posterior import Posterior
+from jaxvision.registry import Registry
 from jaxvision.tasks import base, judging, sampling
 from jaxvision.tasks.autoencoding.likelihood import LOG_SCALE, Likelihood
 from jaxvision.tasks.base import Batch, Metric, Sums, Variables
@@ -40,6 +34,18 @@ if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 _WINDOW = 7  # of SSIM, which smaller images have none of
+# By what a network says its code is, where the class of its task is: `module:class`.
+KINDS: Registry[str] = Registry(
+    "kind of code",
+    {
+        "vector": "jaxvision.tasks.autoencoding.task:Autoencoding",
+        "posterior": "jaxvision.tasks.autoencoding.variational:Variational",
+        "codebook": "jaxvision.tasks.autoencoding.quantized:Quantized",
+        "tokens": "jaxvision.tasks.autoencoding.tokens:Tokens",
+    },
+)
+
+Progress = jax.Array | float
 
 
 class Coded(NamedTuple):
@@ -64,9 +70,6 @@ class Autoencoding(sampling.Generative, base.Task):
       likelihood: of pixels, which decoders say something of.
       judge: by which evaluation compares images with real ones.
       compares_samples: whether these are samples; else reconstructions.
-      beta: weight of the posterior's divergence.
-      free: nats of it a latent variable may have for nothing.
-      commitment: weight of the distance of an encoder from its codebook.
     """
 
     metrics: ClassVar[dict[str, Metric]] = {
@@ -82,6 +85,7 @@ class Autoencoding(sampling.Generative, base.Task):
         "codebook_usage": Metric("higher"),
         "commitment": Metric("lower"),
         "scale": Metric("neither"),
+        "temperature": Metric("neither"),
         **judging.METRICS,
     }
     main_metric: ClassVar[str] = "reconstruction"
@@ -92,9 +96,6 @@ class Autoencoding(sampling.Generative, base.Task):
     judge: Judge = field(default_factory=Judge)
     class_names: tuple[str, ...] = ()
     compares_samples: bool = False
-    beta: float = 1.0
-    free: float = 0.0
-    commitment: float = 0.25
 
     @classmethod
     def create(cls, config: "ConfigDict", facts: Any) -> "Autoencoding":
@@ -102,24 +103,37 @@ class Autoencoding(sampling.Generative, base.Task):
         if not hasattr(models.variant(name).module, "CODE"):
             having = [n for n in models.names() if hasattr(models.variant(n).module, "CODE")]
             raise unknown("model that encodes and decodes", name, having)
-        network: Any = base.create_network(config, channels=config.data.channels)
+        more = {}
+        if own.likelihood == "logit_laplace":
+            if "scales" not in models.options(name):
+                having = [n for n in models.names() if "scales" in models.options(n)]
+                raise unknown("model that gives a scale with each value", name, having)
+            more["scales"] = True
+        network: Any = base.create_network(config, channels=config.data.channels, **more)
         prior = network.CODE == "posterior"
         if own.compared == "samples" and not prior:
             raise UserError(f"autoencoding.compared='samples': codes of {name} have no prior.")
         samples = own.compared == "samples" or (prior and len(network.latent_shape) == 1)
-        return _KINDS[network.CODE](
+        place, _, kind = KINDS[network.CODE].partition(":")
+        task = getattr(importlib.import_module(place), kind)
+        return task(
             model=network,
-            likelihood=Likelihood(
-                inputs, own.likelihood == "bernoulli", own.scale, own.learn_scale
-            ),
+            likelihood=Likelihood(inputs, own.likelihood, own.scale, own.learn_scale),
             inputs=inputs,
             judge=Judge.create(own.judge),
             class_names=facts.class_names,
             compares_samples=samples and own.compared != "reconstructions",
-            beta=own.beta,
-            free=own.free_bits,
-            commitment=own.commitment,
+            **task.own_fields(config),
         )
+
+    @classmethod
+    def own_fields(cls, config: "ConfigDict") -> dict[str, Any]:
+        """What a kind has beside the others, as configured.
+
+        Raises:
+          UserError: it does not fit.
+        """
+        return {}
 
     # -- variables -------------------------------------------------------------------------------
 
@@ -171,19 +185,27 @@ class Autoencoding(sampling.Generative, base.Task):
     # -- training --------------------------------------------------------------------------------
 
     def _train_code(
-        self, network: Any, image: jax.Array, valid: jax.Array, key: jax.Array
+        self, network: Any, image: jax.Array, valid: jax.Array, key: jax.Array, progress: Progress
     ) -> Coded:
         """A training batch as codes, by the network with its variables."""
         return Coded(network.encode(image, train=True), {}, {})
 
-    def loss(self, params: Any, model_state: Any, batch: Batch, key: jax.Array):
+    def loss(
+        self,
+        params: Any,
+        model_state: Any,
+        batch: Batch,
+        key: jax.Array,
+        progress: Progress = 1.0,
+    ):
+        """See `base.Task`; `progress` is the share of the training that is over."""
         augment_key, code_key, *keys = jax.random.split(key, 4)
         valid, image = batch["valid"], self.inputs.train(batch, augment_key)["image"]
         own = self.of_network({"params": params, **model_state})
         changing = [kind for kind in own if kind != "params"]
 
         def both(network: Any, image: jax.Array) -> tuple[jax.Array, Coded]:
-            coded = self._train_code(network, image, valid, code_key)
+            coded = self._train_code(network, image, valid, code_key, progress)
             return network.decode(coded.latent, train=True), coded
 
         (output, coded), updated = self.model.apply(
@@ -311,125 +333,3 @@ class Autoencoding(sampling.Generative, base.Task):
         settings: Sampling = AS_TRAINED,
     ) -> jax.Array:
         return sampling.as_pixels(self._images(variables, settings.truncation * latents))
-
-
-@dataclass(frozen=True)
-class Variational(Autoencoding):
-    """The code is a posterior; a draw of it is decoded in training, its mean in use.
-
-    `kl` is the divergence of the posterior from the prior N(0, 1). `elbo` is the lower bound of the
-    logarithm of an image's likelihood by one draw of the posterior, so the higher the better: minus
-    the nats of its pixels, minus `kl`. It is below 0 of a Bernoulli; a Gaussian's is of a density.
-    """
-
-    main_metric: ClassVar[str] = "elbo"
-    settings: ClassVar[tuple[str, ...]] = ("truncation",)
-
-    def _train_code(
-        self, network: Any, image: jax.Array, valid: jax.Array, key: jax.Array
-    ) -> Coded:
-        posterior = _in_float32(network.encode(image, train=True))
-        each = gaussian_kl(*posterior)
-        kl = each.sum(-1)
-        if self.free:
-            cost = free_nats(each, valid, self.free)
-        else:
-            cost = masked_ratio(kl, jnp.ones_like(kl), valid)
-        sums = {"kl": Mean.of(kl, valid), "active_units": ActiveUnits.of(each, valid)}
-        return Coded(posterior.sample(key), {"kl": cost.scaled(self.beta)}, sums)
-
-    def notes(self, config: "ConfigDict") -> list[str]:
-        parts = config.optimizer.accumulate
-        if parts == 1 or not self.free:
-            return []
-        return [f"optimizer.accumulate={parts}: free bits of each micro-batch, not of the batch"]
-
-    def _latent(self, variables: Variables, code: Any) -> jax.Array:
-        return code.mean
-
-    def _code_metrics(
-        self, variables: Variables, code: Any, nll: jax.Array, batch: Batch, key: jax.Array
-    ) -> Sums:
-        code, valid, pixels = _in_float32(code), batch["valid"], self.inputs.pixels(batch["image"])
-        drawn = self._apply(variables, code.sample(key), method="decode")
-        nll = self.likelihood.nll(drawn, pixels, variables["params"])
-        each = gaussian_kl(*code)
-        kl = each.sum(-1)
-        return {
-            "loss": Mean.of(nll + self.beta * kl, valid),
-            "active_units": ActiveUnits.of(each, valid),
-            **self._bound(nll, kl, pixels, valid),
-        }
-
-    def _code_outputs(self, variables: Variables, code: Any) -> dict[str, jax.Array]:
-        return {"kl": gaussian_kl(*_in_float32(code)).sum(-1)}
-
-    def latents(self, keys: jax.Array) -> jax.Array:
-        return sampling.normal(keys, self.model.latent_shape)
-
-
-@dataclass(frozen=True)
-class Quantized(Autoencoding):
-    """The code is a map of entries of a codebook; gradients pass from entry to encoder as they are.
-
-    Under a prior that is alike for all entries, `kl` is the same of every image: the number of its
-    places times the logarithm of the number of entries.
-    """
-
-    def _train_code(
-        self, network: Any, image: jax.Array, valid: jax.Array, key: jax.Array
-    ) -> Coded:
-        code = network.encode(image, train=True).astype(jnp.float32)
-        found = network.quantize(code, train=True)
-        commitment = squared_distance(code, lax.stop_gradient(found.vectors))
-        one = jnp.ones_like(commitment)
-        costs = {"commitment": masked_ratio(commitment, one, valid).scaled(self.commitment)}
-        if not network.moving_average:
-            codebook = squared_distance(lax.stop_gradient(code), found.vectors)
-            costs["codebook"] = masked_ratio(codebook, one, valid)
-        sums = {
-            "commitment": Mean.of(commitment, valid),
-            "usage": CodeUsage.of(found.indices, valid, network.codes),
-        }
-        return Coded(code + lax.stop_gradient(found.vectors - code), costs, sums)
-
-    def notes(self, config: "ConfigDict") -> list[str]:
-        parts = config.optimizer.accumulate
-        if parts == 1 or not self.model.moving_average:
-            return []
-        return [f"optimizer.accumulate={parts}: the codebook moves with each micro-batch"]
-
-    def _quantized(self, variables: Variables, code: jax.Array) -> Any:
-        return self._apply(variables, code.astype(jnp.float32), method="quantize")
-
-    def _latent(self, variables: Variables, code: Any) -> jax.Array:
-        return self._quantized(variables, code).vectors
-
-    def _code_metrics(
-        self, variables: Variables, code: Any, nll: jax.Array, batch: Batch, key: jax.Array
-    ) -> Sums:
-        found, valid = self._quantized(variables, code), batch["valid"]
-        commitment = squared_distance(code, found.vectors)
-        share = self.commitment + (0 if self.model.moving_average else 1)
-        places = math.prod(found.indices.shape[1:])
-        kl = jnp.full_like(nll, places * math.log(self.model.codes))
-        return {
-            "loss": Mean.of(nll + share * commitment, valid),
-            "commitment": Mean.of(commitment, valid),
-            "usage": CodeUsage.of(found.indices, valid, self.model.codes),
-            **self._bound(nll, kl, self.inputs.pixels(batch["image"]), valid),
-        }
-
-    def _code_outputs(self, variables: Variables, code: Any) -> dict[str, jax.Array]:
-        return {"codes": self._quantized(variables, code).indices}
-
-
-_KINDS: dict[str, type[Autoencoding]] = {
-    "vector": Autoencoding,
-    "posterior": Variational,
-    "codebook": Quantized,
-}
-
-
-def _in_float32(posterior: Posterior) -> Posterior:
-    return Posterior(*(part.astype(jnp.float32) for part in posterior))

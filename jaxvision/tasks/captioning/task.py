@@ -331,7 +331,7 @@ class Captioning(base.Task):
     # -- use ---------------------------------------------------------------------------------------
 
     @property
-    def _ends(self) -> dict[str, int]:
+    def _ends(self) -> dict[str, Any]:
         of = self.tokenizer
         return {"begin": of.begin, "end": of.end, "pad": of.pad, "length": self.decoding.length}
 

@@ -75,6 +75,16 @@ KEYS = {
     ),
     "context_overlap": Key(4, "context: pixels around it that are learnt too", least=0),
     "context_overlap_weight": Key(10.0, "context: how much more these count", above=0),
+    # -- iGPT -----------------------------------------------------------------------------------
+    "probed_block": Key(
+        -1,
+        "igpt: features are the mean over pixels of what this block's attention is given (-1: of "
+        "the middle one)",
+        least=-1,
+    ),
+    "sampling_temperature": Key(1.0, "igpt: of the colours that are drawn", above=0),
+    "sampling_top_k": Key(0, "igpt: how many colours are drawn among (0: all)", least=0),
+    "sampling_top_p": Key(1.0, "igpt: probability of the colours drawn among", above=0),
 }
 
 

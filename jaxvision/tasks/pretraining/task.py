@@ -33,6 +33,7 @@ METHODS: Registry[str] = Registry(
         "beit": "jaxvision.tasks.pretraining.beit:BeitPretraining",
         "denoising": "jaxvision.tasks.pretraining.corrupted:Denoising",
         "context": "jaxvision.tasks.pretraining.corrupted:Context",
+        "igpt": "jaxvision.tasks.pretraining.igpt:ImageGPT",
     },
 )
 
@@ -54,6 +55,7 @@ class Pretraining(base.Task):
         "feature_spread": Metric("higher"),
         "token_accuracy": Metric("higher"),
         "psnr": Metric("higher"),
+        "bits_per_dimension": Metric("lower"),
     }
     main_metric: ClassVar[str] = "knn_accuracy"
 
