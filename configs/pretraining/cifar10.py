@@ -37,7 +37,7 @@ def mocov3(config: ConfigDict) -> None:
     """Chen et al. 2021, https://arxiv.org/abs/2104.02057."""
     global_and_local_views(config, 32, scale=(0.2, 1.0), sigma=(0.1, 1.0))
     config.model.name = "vit_tiny_patch16_224"
-    config.model.options = {**VIT, "positions": "sincos"}
+    config.model.options = {**VIT, "positions": "fixed"}
     config.pretraining.method = "mocov3"
     config.pretraining.hidden, config.pretraining.bottleneck = 512, 128
     config.pretraining.teacher_momentum = 0.99

@@ -38,7 +38,7 @@ def mocov3(config: ConfigDict) -> None:
     """ViT-S/16, Chen et al. 2021, https://arxiv.org/abs/2104.02057: linear 73.2 %."""
     global_and_local_views(config, 224, scale=(0.08, 1.0))
     config.model.name = "vit_small_patch16_224"
-    config.model.options = {"positions": "sincos"}
+    config.model.options = {"positions": "fixed", "kernel_init": "xavier"}
     own = config.pretraining
     own.method = "mocov3"
     own.hidden, own.bottleneck, own.temperature = 4096, 256, 0.2

@@ -5,7 +5,7 @@ nearest to what a teacher says of the other view, its key, among the keys of all
 (whatever devices they are on). The teacher, a moving average of the student, has no predictor.
 
 The paper's ViTs have fixed sine-cosine positions and a patch projection that does not learn:
-`model.options={"positions": "sincos"}` and `optimizer.freeze=("backbone/patch_embed/",)`.
+`model.options={"positions": "fixed"}` and `optimizer.freeze=("backbone/patch_embed/",)`.
 """
 
 from dataclasses import dataclass
