@@ -17,7 +17,7 @@ from flax import linen as nn
 
 from jaxvision.errors import UserError, unknown
 from jaxvision.layers.intermediates import intermediates as intermediates
-from jaxvision.models.autoencoding import ae, autoencoder_kl, dvae, vae, vqvae
+from jaxvision.models.autoencoding import ae, autoencoder_kl, dvae, flava_codebook, vae, vqvae
 from jaxvision.models.backbones import (
     alexnet,
     beit,
@@ -77,7 +77,7 @@ from jaxvision.models.generation import dcgan, diffusion_unet, dit, stylegan2
 from jaxvision.models.instances import centernet_pose, keypoint_rcnn, mask_rcnn, panoptic_fpn
 from jaxvision.models.pose import hourglass, simple_baseline
 from jaxvision.models.pretraining import beit as masked_image_modeling
-from jaxvision.models.pretraining import corrupted, flava_codebook, igpt, mae
+from jaxvision.models.pretraining import corrupted, igpt, mae
 from jaxvision.models.restoration import srgan, srresnet
 from jaxvision.models.segmentation import (
     autoencoder,
@@ -187,9 +187,7 @@ _FAMILIES = (
     vqvae,
     dvae,
     autoencoder_kl,
-    # Self-supervised learning.
     flava_codebook,
-    igpt,
     # Restoration.
     srresnet,
     srgan,
@@ -198,6 +196,7 @@ _FAMILIES = (
     simple_baseline,
     # Self-supervised learning.
     mae,
+    igpt,
     masked_image_modeling,
     corrupted,
 )
