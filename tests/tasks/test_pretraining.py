@@ -1,6 +1,7 @@
 """Self-supervised learning by teachers: beside PyTorch, and what views are shown."""
 
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,16 +11,19 @@ import pytest
 from parity import self_supervised as reference
 from parity.deterministic import sample, weights
 
-from jaxvision import tasks
+from jaxvision import runs, tasks
 from jaxvision.classical.probes import knn_accuracy
 from jaxvision.data.facts import Facts
 from jaxvision.errors import UserError
 from jaxvision.interop import torch_weights
 from jaxvision.losses.contrastive import contrast
+from jaxvision.tasks import configuration
 from jaxvision.tasks.inputs import Inputs
 from jaxvision.tasks.pretraining import views
+from jaxvision.train import run
 from jaxvision.train.step import Group, init_state, init_variables, make_train_step
 
+CONFIGS = Path(__file__).parents[2] / "configs" / "pretraining"
 FOUND = np.load(reference.GOLDEN)
 KEY = jax.random.key(0)
 
@@ -133,6 +137,53 @@ def test_views_of_equal_images_differ_by_their_keys():
     assert np.abs(found[0] - found[1]).max() > 0.01
     again, _ = views.of_batch(inputs, {}, {"image": jnp.asarray(image)}, KEY)
     np.testing.assert_array_equal(found, again)
+
+
+REDUCED = {"patch_size": 8, "width": 16, "depth": 1, "num_heads": 2}
+RECIPES = {
+    "dino": (REDUCED, {"pretraining.prototypes": 16, "pretraining.hidden": 8}),
+    "mocov3": ({**REDUCED, "positions": "fixed"}, {"pretraining.hidden": 8}),
+    "igpt": ({"size": 8, "width": 16, "depth": 1, "num_heads": 2}, {"data.palette": 4}),
+}
+
+
+def reduced(file, method):
+    config = configuration.load(str(CONFIGS / f"{file}.py:{method}"))
+    config.model.options, keys = RECIPES[method]
+    config.model.dtype = "float32"
+    for key, value in keys.items():
+        configuration.set_key(config, key, value)
+    return config
+
+
+@pytest.mark.parametrize("method", RECIPES)
+@pytest.mark.parametrize("file", ["cifar10", "shapes", "imagenet"])
+def test_every_recipe_gives_a_loss(file, method):
+    config = reduced(file, method)
+    task = tasks.create(config, Facts(("a", "b"), palette=((0.0,) * 3, (255.0,) * 3)))
+    batch = {"valid": jax.ShapeDtypeStruct((4,), bool)}
+    if method == "igpt":
+        batch["image"] = jax.ShapeDtypeStruct((4, 8, 8, 3), jnp.uint8)
+    else:
+        for name in config.pretraining.augment:
+            batch[f"views_{name}"] = jax.ShapeDtypeStruct((4, 2, 16, 16, 3), jnp.uint8)
+    variables = dict(jax.eval_shape(lambda: init_variables(task, 0, batch)))
+    objective, _ = jax.eval_shape(task.loss, variables.pop("params"), variables, batch, KEY)
+    assert all(leaf.shape == () for leaf in jax.tree.leaves(objective))
+
+
+def test_mocov3_trains_on_scenes(tmp_path):
+    config = reduced("shapes", "mocov3")
+    config.data.options = {"size": 64, "train": 32, "test": 16}
+    config.train.batch_size, config.train.duration = 16, 2
+    config.eval.every, config.schedule.warmup, config.log.tensorboard = 2, 0, False
+    result = run(config, tmp_path / "run")
+    assert 0 <= result["knn_accuracy"] <= 1
+    trained = runs.open(tmp_path / "run").variables
+    # What is frozen is as it began, for the teacher too.
+    first, kept = (trained[kind]["backbone"]["patch_embed"] for kind in ("params", "teacher"))
+    jax.tree.map(np.testing.assert_array_equal, first, kept)
+    assert "predictor" not in trained["teacher"]
 
 
 def test_methods_that_do_not_exist_are_named():

@@ -174,6 +174,11 @@ def test_two_processes_follow_one(single, tmp_path):
             "--config.data.options.test=32 --config.model.options.depth=1",
             id="pretraining/shapes.py:mae",
         ),
+        pytest.param(
+            "pretraining/shapes.py:mocov3 --config.data.options.train=64 "
+            "--config.data.options.test=32",
+            id="pretraining/shapes.py:mocov3",
+        ),
         "localization/shapes.py:smoke",
         "detection/shapes.py:smoke",
         "instances/shapes.py:smoke",
