@@ -31,7 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -484,10 +484,10 @@ def rounds(python: dict[str, str], options: argparse.Namespace) -> dict[str, dic
 # -- reporting ------------------------------------------------------------------------------------
 
 
-def rows_of(medians: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
-    """The medians, with ours over theirs where they do the same work."""
+def rows_of(medians: dict[str, dict[str, float]], wanted: Iterable[str]) -> list[dict[str, Any]]:
+    """The medians of those that were wanted, with ours over theirs where they do the same work."""
     rows = []
-    for name in PIPELINES:
+    for name in wanted:
         row = {"pipeline": name, **medians.get(name, {})}
         ours = BESIDE.get(name, OURS)
         if name in medians and not name.startswith("jaxvision") and ours in medians:
@@ -539,7 +539,7 @@ def main() -> None:
 
     python, versions = interpreters(options)
     result = {
-        "rows": rows_of(rounds(python, options)),
+        "rows": rows_of(rounds(python, options), options.pipelines),
         "rounds": options.rounds,
         "seconds": options.seconds,
     }

@@ -175,9 +175,10 @@ def jax_forms(kind: str, options: dict, shapes: list) -> tuple[Callable, Callabl
         return out.at[:, ::factor, ::factor].set(x)
 
     def plain_roi_align(x, at, output_size, spatial_scale, sampling_ratio):
-        grids = roi._grids(at * spatial_scale, (output_size, output_size), sampling_ratio, 1.0)
+        size = (output_size, output_size)
+        grids = roi.align.grids_of(at * spatial_scale, size, sampling_ratio, 1.0)
         places = (grid.places(sampling_ratio) for grid in grids)
-        return roi._gathers((x.shape[1:3],), jnp.zeros(at.shape[:2]), *places, x)
+        return roi.align._gathers((x.shape[1:3],), jnp.zeros(at.shape[:2]), *places, x)
 
     def nms(normal, scores, threshold):
         def of_image(boxes, scores):

@@ -67,7 +67,7 @@ def jax_side(
     from jaxvision.train.compilation import compiler_options
 
     more: dict[str, Any] = {} if dtype == "float32" else {"dtype": jnp.dtype(dtype)}
-    inputs, convert = Inputs((MEAN,), (STD,)), None
+    inputs, convert = Inputs((MEAN,), (STD,)), dict
     data = {"valid": jnp.ones(batch, bool)}
     if method == "mae":
         from jaxvision.ops.masking import hidden_patches, kept_patches

@@ -12,16 +12,17 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.mark.slow
-def test_one_operation_is_measured_both_ways(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["3x3 on 1x1", "RoIAlign, 512 boxes"])
+def test_one_operation_is_measured_both_ways(name, tmp_path, monkeypatch):
     result = tmp_path / "ops.json"
-    command = [sys.executable, "ops.py", "--only", "3x3 on 1x1", "--repeat", "3"]
+    command = [sys.executable, "ops.py", "--only", name, "--repeat", "3"]
     subprocess.run([*command, "--json", str(result)], cwd=BENCHMARKS, check=True)
     found = json.loads(result.read_text())
     (row,) = found["rows"]
-    assert row["name"] == "3x3 on 1x1"
+    assert row["name"] == name
     assert 0 < row["forward"]["ours"] < row["both"]["ours"]
     assert 0 < row["forward"]["plain"] < row["both"]["plain"]
     monkeypatch.syspath_prepend(BENCHMARKS)
     lines = importlib.import_module("ops").markdown(found).splitlines()
-    assert lines[2].startswith("| 3x3 on 1x1 | ")
+    assert lines[2].startswith(f"| {name} | ")
     assert lines[0].count("|") == lines[2].count("|")
