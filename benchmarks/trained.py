@@ -73,6 +73,7 @@ def all_runs(
     config: Path,
     prefix: str,
     overrides: Mapping[str, str] | None = None,
+    own: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Iterator[tuple[str, Path, dict[str, Any]]]:
     """(network, folder of its run, metrics), each trained to its end or left out.
 
@@ -82,12 +83,14 @@ def all_runs(
       config: its file.
       prefix: of the folders' names.
       overrides: of the configuration, as on the command line.
+      own: overrides of single networks.
     """
     for name in options.only or networks:
         workdir = options.runs / f"{prefix}_{name}"
         metrics = ended(workdir)
         if metrics is None and not options.ended:
-            run(configuration.load(f"{config}:{name}", overrides or {}), workdir)
+            changes = {**(overrides or {}), **(own or {}).get(name, {})}
+            run(configuration.load(f"{config}:{name}", changes), workdir)
             metrics = ended(workdir)
             assert metrics is not None
         if metrics is not None:
