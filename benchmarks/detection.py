@@ -1,7 +1,8 @@
 """Detectors beside torchvision's and transformers': inference, and a training step.
 
     python benchmarks/detection.py [--only NAME ...] [--torch PYTHON] [--json FILE]
-        [--passes inference training] [--batches 1 8] [--size N] [--repeat 10] [--keep-memory]
+        [--passes inference training] [--batches 1 8] [--training-batch 2] [--size N]
+        [--repeat 10] [--keep-memory]
 
 As benchmarks/training_step.py: the sides are ours, and PyTorch eager, channels-last and compiled;
 the scores found, or the losses of two steps, must agree before anything is timed. What Faster R-CNN
@@ -28,13 +29,14 @@ def main() -> None:
     parser = arguments(__doc__.splitlines()[0], DETECTORS)
     parser.add_argument("--passes", nargs="+", choices=TOLERANCE, default=list(TOLERANCE))
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="of inference")
+    parser.add_argument("--training-batch", type=int, default=TRAINING_BATCH)
     options = parser.parse_args()
     cases = []
     for name in options.only or DETECTORS:
         sizes = (options.size,) if options.size else DETECTORS[name].sizes
         for kind in options.passes:
             train = kind == "training"
-            batches = [TRAINING_BATCH] if train else options.batches
+            batches = [options.training_batch] if train else options.batches
             cases += [
                 (name, kind, batch, size)
                 for size in sizes[: 1 if train else None]
