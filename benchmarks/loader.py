@@ -21,8 +21,6 @@ and scikit-image.
 """
 
 import argparse
-import contextlib
-import io
 import itertools
 import json
 import os
@@ -40,93 +38,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # parity.references
 
+from loader_data import RECORDS, files_of, make_arrays, make_photographs, make_records
 from report import machine, save, table
 
-BATCH, SIZE, COUNT = 64, 224, 256
+BATCH, SIZE = 64, 224
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Of multi-crop: how many, their side, and bounds of their area.
 CROPS = {"global": (2, 224, (0.25, 1.0)), "local": (8, 96, (0.05, 0.25))}
-RECORDS = "photographs"  # the TFDS data set
-
-
-def make_photographs(folder: Path) -> None:
-    """COUNT seeded JPEG files of quality 90, in `folder/train/photo`."""
-    from PIL import Image
-    from skimage.data import astronaut
-    from sklearn.datasets import load_sample_images
-
-    photographs = [*load_sample_images().images, astronaut()]
-    target = folder / "train" / "photo"
-    target.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for index in range(COUNT):
-        photograph = Image.fromarray(photographs[index % len(photographs)])
-        width, height = (int(rng.normal(mean, 20)) for mean in (500, 375))
-        part = rng.uniform(0.6, 1.0) * min(photograph.width / width, photograph.height / height)
-        left = rng.uniform(0, photograph.width - part * width)
-        top = rng.uniform(0, photograph.height - part * height)
-        box = (left, top, left + part * width, top + part * height)
-        pixels = np.asarray(photograph.resize((width, height), Image.Resampling.BICUBIC, box=box))
-        noisy = np.clip(pixels + rng.normal(0, 4, pixels.shape), 0, 255).astype(np.uint8)
-        Image.fromarray(noisy).save(target / f"{index:04}.jpg", quality=90)
-
-
-def make_records(folder: Path, scratch: Path) -> None:
-    """The files of `folder` as a TFDS data set below `scratch`, ArrayRecord, by TFDS alone."""
-    import tensorflow_datasets as tfds
-    from etils import epath
-
-    class Photographs(tfds.core.GeneratorBasedBuilder):
-        name = RECORDS
-        code_path = epath.Path(__file__)
-        VERSION = tfds.core.Version("1.0.0")
-
-        def _info(self) -> Any:
-            features = {
-                "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
-                "label": tfds.features.ClassLabel(names=classes_of(folder)),
-            }
-            return tfds.core.DatasetInfo(
-                builder=self, features=tfds.features.FeaturesDict(features)
-            )
-
-        def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-            del dl_manager
-            return {"train": self._generate_examples()}
-
-        def _generate_examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
-            for path in files_of(folder):
-                class_name = path.relative_to(folder / "train").parts[0]
-                yield str(path), {"image": str(path), "label": class_name}
-
-    tfds.disable_progress_bar()
-    builder = Photographs(data_dir=str(scratch / "tfds"), file_format="array_record")
-    with contextlib.redirect_stdout(io.StringIO()):
-        builder.download_and_prepare()
-
-
-def make_arrays(scratch: Path) -> None:
-    """60,000 images of 28x28 pixels in the form of MNIST's files."""
-    import struct
-
-    rng = np.random.default_rng(0)
-    idx = scratch / "idx"
-    idx.mkdir()
-    for kind, shape in (("images-idx3", (60_000, 28, 28)), ("labels-idx1", (60_000,))):
-        header = bytes((0, 0, 8, len(shape))) + struct.pack(f">{len(shape)}I", *shape)
-        values = rng.integers(0, 10, shape, np.uint8)
-        (idx / f"train-{kind}-ubyte").write_bytes(header + values.tobytes())
-
-
-def files_of(folder: Path) -> list[Path]:
-    files = sorted(p for p in (folder / "train").rglob("*") if p.is_file())
-    if not files:
-        raise FileNotFoundError(f"no files below {folder / 'train'}")
-    return files
-
-
-def classes_of(folder: Path) -> list[str]:
-    return sorted(p.name for p in (folder / "train").iterdir() if p.is_dir())
 
 
 # -- pipelines: (folder of files, folder with what was made of them) -> batches -------------------
@@ -258,45 +176,41 @@ def hand_written_grain(folder: Path, scratch: Path) -> Iterator[Any]:
 
 
 def torchvision_folder(folder: Path, scratch: Path) -> Iterator[Any]:
+    data = _image_folder(folder, _torchvision_crop(SIZE))
+    return (images for images, labels in _torch_batches(data))
+
+
+def torchvision_views(folder: Path, scratch: Path) -> Iterator[Any]:
+    crops = [
+        _torchvision_crop(size, scale)
+        for count, size, scale in CROPS.values()
+        for _ in range(count)
+    ]
+    data = _image_folder(folder, lambda image: [crop(image) for crop in crops])
+    return (views[0] for views, labels in _torch_batches(data))
+
+
+def _image_folder(folder: Path, transform: Callable[[Any], Any]) -> Any:
     from parity import references
 
-    torchvision = references.torchvision()
+    return references.torchvision().datasets.ImageFolder(str(folder / "train"), transform)
+
+
+def _torchvision_crop(size: int, scale: tuple[float, float] = (0.08, 1.0)) -> Callable[[Any], Any]:
+    """As commonly written: Pillow, normalised float32."""
+    from parity import references
+
+    references.torchvision()
     from torchvision import transforms
 
-    transform = transforms.Compose(
+    return transforms.Compose(
         [
-            transforms.RandomResizedCrop(SIZE),
+            transforms.RandomResizedCrop(size, scale),
             transforms.RandomHorizontalFlip(),
             transforms.ToTensor(),
             transforms.Normalize(MEAN, STD),
         ]
     )
-    data = torchvision.datasets.ImageFolder(str(folder / "train"), transform)
-    return (images for images, labels in _torch_batches(data))
-
-
-def torchvision_views(folder: Path, scratch: Path) -> Iterator[Any]:
-    from parity import references
-
-    torchvision = references.torchvision()
-    from torchvision import transforms
-
-    each = [
-        transforms.Compose(
-            [
-                transforms.RandomResizedCrop(size, scale),
-                transforms.RandomHorizontalFlip(),
-                transforms.ToTensor(),
-                transforms.Normalize(MEAN, STD),
-            ]
-        )
-        for count, size, scale in CROPS.values()
-        for _ in range(count)
-    ]
-    data = torchvision.datasets.ImageFolder(
-        str(folder / "train"), lambda image: [transform(image) for transform in each]
-    )
-    return (views[0] for views, labels in _torch_batches(data))
 
 
 def torch_uint8(folder: Path, scratch: Path) -> Iterator[Any]:

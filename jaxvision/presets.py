@@ -393,3 +393,88 @@ def image_gpt(config: ConfigDict, size: int, colours: int) -> None:
     config.optimizer.weight_decay = 0.0
     config.optimizer.clip_norm = 1.0
     config.eval.pictures = 16
+
+
+# -- self-supervised learning that two CPU cores can train: 64 patches, whatever the size ----------
+
+# A discrete VAE of 8x8 tokens of images of 32 pixels.
+SMALL_DVAE = {"groups": 3, "blocks": 1, "hidden": 32, "codes": 512, "width": 64}
+
+
+def small_vit(size: int) -> dict[str, Any]:
+    """Options of a vision transformer of 0.8 million parameters for images of a size."""
+    return {"patch_size": size // 8, "width": 128, "depth": 4, "num_heads": 4}
+
+
+def small_dino(config: ConfigDict, size: int) -> None:
+    """Caron et al. 2021, https://arxiv.org/abs/2104.14294."""
+    global_and_local_views(config, size, size // 2, 2, local_scale=(0.1, 0.4), sigma=(0.1, 1.0))
+    config.model.name = "vit_tiny_patch16_224"
+    config.model.options = small_vit(size)
+    own = config.pretraining
+    own.hidden, own.bottleneck, own.head_norm = 512, 128, True
+    own.teacher_momentum = 0.99
+    config.optimizer.last_weight_decay = 0.4
+
+
+def small_mocov3(config: ConfigDict, size: int) -> None:
+    """Chen et al. 2021, https://arxiv.org/abs/2104.02057."""
+    global_and_local_views(config, size, scale=(0.2, 1.0), sigma=(0.1, 1.0))
+    config.model.name = "vit_tiny_patch16_224"
+    config.model.options = {**small_vit(size), "positions": "fixed"}
+    config.pretraining.method = "mocov3"
+    config.pretraining.hidden, config.pretraining.bottleneck = 512, 128
+    config.pretraining.teacher_momentum = 0.99
+    config.optimizer.freeze = ("^backbone/patch_embed/",)
+
+
+def small_mae(config: ConfigDict, size: int) -> None:
+    """He et al. 2021, https://arxiv.org/abs/2111.06377."""
+    crops(config, size)
+    config.model.name = "mae_vit_base_patch16_224"
+    decoder = {"width": 96, "depth": 2, "num_heads": 3}
+    config.model.options = {"encoder_options": small_vit(size), **decoder}
+    config.optimizer.b2 = 0.95
+    config.optimizer.weight_decay = 0.05
+
+
+def small_beit(config: ConfigDict, size: int, tokenizer: str) -> None:
+    """Bao et al. 2021, https://arxiv.org/abs/2106.08254.
+
+    Args:
+      config: changed in place.
+      size: side of the images.
+      tokenizer: weights of it, a run of configs/pretraining/dvae.py.
+    """
+    crops(config, size)
+    config.model.name = "beit_base_patch16_224_mim"
+    config.model.options = {"encoder_options": small_vit(size), "codes": SMALL_DVAE["codes"]}
+    own = config.pretraining
+    own.hidden_patches, own.least_block = 25, 5
+    own.tokenizer.network, own.tokenizer.options = "dvae", SMALL_DVAE
+    own.tokenizer.weights, own.tokenizer.size = tokenizer, 32
+    config.optimizer.weight_decay = 0.05
+
+
+def small_denoising(config: ConfigDict, size: int) -> None:
+    """Vincent et al. 2008, https://doi.org/10.1145/1390156.1390294."""
+    crops(config, size)
+    config.model.name = "denoising_vit_small_patch16_224"
+    config.model.options = {"encoder_options": small_vit(size)}
+    config.pretraining.corruption_amount = 0.5
+
+
+def small_context(config: ConfigDict, size: int) -> None:
+    """Pathak et al. 2016, https://arxiv.org/abs/1604.07379: random blocks, a quarter at most."""
+    crops(config, size)
+    config.model.name = "context_vit_small_patch16_224"
+    config.model.options = {"encoder_options": small_vit(size)}
+    own = config.pretraining
+    own.context_squares, own.context_side, own.context_overlap = 4, 0.25, size // 32
+
+
+def small_igpt(config: ConfigDict) -> None:
+    """Chen et al. 2020, https://proceedings.mlr.press/v119/chen20s.html, of 16x16 pixels."""
+    image_gpt(config, 16, 64)
+    config.model.options = {"size": 16, "width": 128, "depth": 6, "num_heads": 4}
+    config.train.batch_size = 32

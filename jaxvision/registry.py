@@ -5,6 +5,7 @@ entered there; a package or file of a user's own adds to it by the decorator `re
 configuration names it in `plugins`.
 """
 
+import importlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -74,3 +75,9 @@ class Registry(Mapping[str, Entry]):
         part = self._definition(entry)
         kind = part if hasattr(part, "__qualname__") else type(part)
         return kind.__module__, kind.__qualname__
+
+
+def located(place: str) -> Any:
+    """The class or function at `MODULE:NAME`, for registries whose parts are imported when used."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)

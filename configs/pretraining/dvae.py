@@ -5,8 +5,8 @@
 
 Images of 32 pixels become 8x8 tokens of 512. Each is the likeliest entry of a codebook; in training
 it is a draw, relaxed by a temperature that falls from 1 to 1/16, and what the tokens say (`kl`)
-costs more and more. DIR holds `train/<class>/*.png` and `test/<class>/*.png`. A variant takes two
-CPU cores less than twenty minutes. `:smoke` trains a few steps on the built-in digits.
+costs more and more. DIR holds `train/<class>/*.png` and `test/<class>/*.png`. `:smoke` trains a few
+steps on the built-in digits.
 
     jaxvision predict --workdir RUN --output out photo.png
 
@@ -16,6 +16,7 @@ draws what comes back of a photograph's tokens. A run's tokenizer is `run:RUN`.
 from ml_collections import ConfigDict
 
 from jaxvision.config import check_variant
+from jaxvision.presets import SMALL_DVAE
 from jaxvision.tasks import default_config
 
 
@@ -31,7 +32,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.autoencoding.beta_warmup = 0.2
     config.autoencoding.annealing = 0.7
     config.model.name = "dvae"
-    config.model.options = {"groups": 3, "blocks": 1, "hidden": 32, "codes": 512, "width": 64}
+    config.model.options = SMALL_DVAE
     config.optimizer.name = "adam"
     config.optimizer.learning_rate = 2e-3
     config.optimizer.clip_norm = 1.0

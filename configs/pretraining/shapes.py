@@ -8,85 +8,38 @@ never sees. Each variant is a method. `:smoke` is `dino` for a few steps.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from ml_collections import ConfigDict
 
+from jaxvision import presets
 from jaxvision.config import check_variant
-from jaxvision.presets import crops, global_and_local_views, image_gpt
 from jaxvision.tasks import default_config
 
-VIT = {"patch_size": 8, "width": 128, "depth": 4, "num_heads": 4}
+SIZE = 64
 
 
 def dino(config: ConfigDict) -> None:
-    """Caron et al. 2021, https://arxiv.org/abs/2104.14294."""
-    global_and_local_views(config, 64, 32, 2, local_scale=(0.1, 0.4), sigma=(0.1, 1.0))
-    config.model.name = "vit_tiny_patch16_224"
-    config.model.options = VIT
-    own = config.pretraining
-    own.prototypes, own.hidden, own.bottleneck = 1024, 512, 128
-    own.teacher_momentum = 0.99
-    own.head_norm = True
-    config.optimizer.last_weight_decay = 0.4
+    presets.small_dino(config, SIZE)
+    config.pretraining.prototypes = 1024
 
 
 def mocov3(config: ConfigDict) -> None:
-    """Chen et al. 2021, https://arxiv.org/abs/2104.02057."""
-    global_and_local_views(config, 64, scale=(0.2, 1.0), sigma=(0.1, 1.0))
-    config.model.name = "vit_tiny_patch16_224"
-    config.model.options = {**VIT, "positions": "fixed"}
-    config.pretraining.method = "mocov3"
-    config.pretraining.hidden, config.pretraining.bottleneck = 512, 128
-    config.pretraining.teacher_momentum = 0.99
-    config.optimizer.freeze = ("^backbone/patch_embed/",)
+    presets.small_mocov3(config, SIZE)
 
 
 def mae(config: ConfigDict) -> None:
-    """He et al. 2021, https://arxiv.org/abs/2111.06377."""
-    crops(config, 64)
-    config.model.name = "mae_vit_base_patch16_224"
-    config.model.options = {"encoder_options": VIT, "width": 96, "depth": 2, "num_heads": 3}
-    config.optimizer.b2 = 0.95
-    config.optimizer.weight_decay = 0.05
+    presets.small_mae(config, SIZE)
     config.train.duration = "120 epochs"
 
 
 def beit(config: ConfigDict) -> None:
-    """Bao et al. 2021, https://arxiv.org/abs/2106.08254; tokens of configs/pretraining/dvae.py."""
-    crops(config, 64)
-    config.model.name = "beit_base_patch16_224_mim"
-    config.model.options = {"encoder_options": VIT, "codes": 512}
-    own = config.pretraining
-    own.hidden_patches, own.least_block = 25, 5
-    own.tokenizer.network = "dvae"
-    own.tokenizer.options = {"groups": 3, "blocks": 1, "hidden": 32, "codes": 512, "width": 64}
-    own.tokenizer.weights = "run:runs/shapes_dvae"
-    own.tokenizer.size = 32
-    config.optimizer.weight_decay = 0.05
-
-
-def denoising(config: ConfigDict) -> None:
-    """Vincent et al. 2008, https://doi.org/10.1145/1390156.1390294."""
-    crops(config, 64)
-    config.model.name = "denoising_vit_small_patch16_224"
-    config.model.options = {"encoder_options": VIT}
-    config.pretraining.corruption_amount = 0.5
-
-
-def context(config: ConfigDict) -> None:
-    """Pathak et al. 2016, https://arxiv.org/abs/1604.07379: random blocks, a quarter at most."""
-    crops(config, 64)
-    config.model.name = "context_vit_small_patch16_224"
-    config.model.options = {"encoder_options": VIT}
-    own = config.pretraining
-    own.context_squares, own.context_side, own.context_overlap = 4, 0.25, 2
+    """The tokens are those of configs/pretraining/dvae.py:shapes."""
+    presets.small_beit(config, SIZE, "run:runs/shapes_dvae")
 
 
 def igpt(config: ConfigDict) -> None:
-    """Chen et al. 2020, https://proceedings.mlr.press/v119/chen20s.html, of 16x16 pixels."""
-    image_gpt(config, 16, 64)
-    config.model.options = {"size": 16, "width": 128, "depth": 6, "num_heads": 4}
-    config.train.batch_size = 32
+    presets.small_igpt(config)
     config.train.duration = "15 epochs"
     config.eval.every = config.checkpoint.every = "5 epochs"
 
@@ -97,8 +50,8 @@ METHODS: dict[str, Callable[[ConfigDict], None]] = {
     "mae": mae,
     "beit": beit,
     "igpt": igpt,
-    "denoising": denoising,
-    "context": context,
+    "denoising": partial(presets.small_denoising, size=SIZE),
+    "context": partial(presets.small_context, size=SIZE),
 }
 
 
@@ -121,7 +74,7 @@ def get_config(variant: str = "") -> ConfigDict:
     METHODS.get(variant, dino)(config)
     if variant == "smoke":
         config.data.options = {"size": 64, "train": 64, "test": 32}
-        config.model.options = {**VIT, "width": 24, "depth": 1, "num_heads": 2}
+        config.model.options = {**presets.small_vit(SIZE), "width": 24, "depth": 1, "num_heads": 2}
         config.pretraining.prototypes, config.pretraining.hidden = 64, 32
         config.train.batch_size = 16
         config.train.duration = config.eval.every = 2

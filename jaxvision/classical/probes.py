@@ -41,7 +41,7 @@ def knn_accuracy(
       temperature: of the votes.
     """
     count = min(neighbours, len(features))
-    distances, indices = nearest_neighbours(unit(test_features), unit(features), count, "cosine")
+    distances, indices = nearest_neighbours(test_features, features, count, "cosine")
     votes = np.exp((1 - np.asarray(distances)) / temperature)
     return _accuracy(votes, labels[np.asarray(indices)], test_labels)
 
@@ -53,12 +53,11 @@ def leave_one_out_accuracy(
 
     Args: see `knn_accuracy`.
     """
-    ready = unit(features)
-    count = min(neighbours, len(ready) - 1)
+    count = min(neighbours, len(features) - 1)
     distances, indices = (
-        np.asarray(found) for found in nearest_neighbours(ready, ready, count + 1, "cosine")
+        np.asarray(found) for found in nearest_neighbours(features, features, count + 1, "cosine")
     )
-    itself = indices == np.arange(len(ready))[:, None]
+    itself = indices == np.arange(len(features))[:, None]
     votes = np.where(itself, 0.0, np.exp((1 - distances) / temperature))
     return _accuracy(votes, labels[indices], labels)
 

@@ -103,7 +103,10 @@ def of_run(
             f"set --config.data.channels={channels}."
         )
     variables = run.variables if variables is None else variables
-    apply = jax.jit(features, compiler_options=compilation.compiler_options())
+    if "features" not in run.programs:
+        options = compilation.compiler_options()
+        run.programs["features"] = jax.jit(features, compiler_options=options)
+    apply = run.programs["features"]
     found = []
     for start in range(0, len(images), _BATCH):
         batch = images[start : start + _BATCH]

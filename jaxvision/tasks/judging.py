@@ -9,18 +9,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from jaxvision import models, pretrained
+from jaxvision import models
 from jaxvision.data.augment import normalize
 from jaxvision.errors import UserError
 from jaxvision.metrics import frechet_distance
 from jaxvision.metrics.features import inception_score, kernel_distance, precision_and_recall
 from jaxvision.ops.resize import resize
-from jaxvision.tasks import base
+from jaxvision.tasks import base, kept
 from jaxvision.tasks.base import Metric, Reader, Variables
 
 if TYPE_CHECKING:
@@ -99,9 +98,7 @@ class Judge:
         """`{"judge": variables}` for images [h, w, c]; {} without a network."""
         if self.model is None:
             return {}
-        sides = (self.size, self.size) if self.size else shape[:2]
-        image = jnp.zeros((1, *sides, shape[-1]))
-        return {COLLECTION: dict(self.model.init(key, image, train=False))}
+        return kept.fresh(COLLECTION, self.model, self.size, key, shape)
 
     def load(self, variables: Variables, read: Reader) -> Variables:
         """`variables` with the judge's trained ones.
@@ -111,9 +108,7 @@ class Judge:
         """
         if self.model is None:
             return variables
-        found = read(self.weights, self.name)
-        own = pretrained.load_into(self.name, self.model, found, variables[COLLECTION])
-        return {**variables, COLLECTION: own}
+        return kept.filled(COLLECTION, self.name, self.model, self.weights, variables, read)
 
     def rows(
         self,

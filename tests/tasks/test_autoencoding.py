@@ -1,41 +1,22 @@
-"""Autoencoding: what is paid for an image, what is measured, samples, guards."""
+"""Autoencoding: what is learnt, what is measured, samples, guards."""
 
-import json
 import math
-from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from parity.deterministic import weights
-from PIL import Image
-from safetensors.numpy import save_file
 
-from jaxvision import cli, models, pretrained, runs, tasks
-from jaxvision.commands import features
+from jaxvision import tasks
 from jaxvision.data.facts import Facts
-from jaxvision.data.stream import open_stream
 from jaxvision.errors import UserError
-from jaxvision.interop import published as module
 from jaxvision.interop import torch_weights
-from jaxvision.interop.published import published
-from jaxvision.interop.weight_files import file_in, read_state_dict
 from jaxvision.losses import (
-    bernoulli_nll,
-    free_nats,
     gaussian_kl,
-    gaussian_nll,
-    laplace_nll,
-    logit_laplace_nll,
-    map_pixels,
     uniform_kl,
-    unmap_pixels,
 )
-from jaxvision.metrics import add, compute
-from jaxvision.metrics.codes import ActiveUnits, CodeUsage
+from jaxvision.metrics import compute
 from jaxvision.pretrained import Weights
 from jaxvision.tasks import base, configuration
 from jaxvision.tasks.autoencoding.quantized import Quantized
@@ -43,8 +24,7 @@ from jaxvision.tasks.autoencoding.task import Autoencoding
 from jaxvision.tasks.autoencoding.tokens import Tokens
 from jaxvision.tasks.autoencoding.variational import Variational
 from jaxvision.tasks.sampling import Sampling, row_keys
-from jaxvision.train import optimizer, run
-from jaxvision.train import weights as weights_of
+from jaxvision.train import optimizer
 from jaxvision.train.step import Group, init_state, init_variables, make_train_step
 
 KEY = jax.random.key(0)
@@ -89,95 +69,6 @@ def metrics_of(task, variables, batch):
     """The metrics of a batch, and the rows of its records."""
     sums, rows = jax.jit(task.evaluate)(variables, batch, KEY)
     return compute(jax.device_get(sums)), {k: np.asarray(v) for k, v in rows.items()}
-
-
-# -- losses and metrics ------------------------------------------------------------------------
-
-
-def test_nats_of_pixels():
-    logits = jnp.asarray([[[0.0, 2.0], [-1.0, 30.0]]])
-    pixels = jnp.asarray([[[0.5, 1.0], [0.25, 1.0]]])
-    p = 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
-    expected = -(pixels * np.log(p) + (1 - pixels) * np.log1p(-p + 1e-30)).sum()
-    np.testing.assert_allclose(bernoulli_nll(logits, pixels), [expected], 1e-5)
-    mean, scale = jnp.asarray([[0.0, 1.0, 0.5]]), 0.25
-    values = jnp.asarray([[0.5, 1.0, 0.25]])
-    density = np.exp(-0.5 * (np.asarray(values - mean) / scale) ** 2) / scale / math.sqrt(2 * np.pi)
-    found = gaussian_nll(mean, values, math.log(scale))
-    np.testing.assert_allclose(found, [-np.log(density).sum()], 1e-5)
-
-
-def test_nats_of_laplace_distributions():
-    """Both are densities of pixels from 0 to 1; the second has no mass elsewhere."""
-    values, scale = jnp.asarray([[0.5, 1.0, 0.25]]), 0.25
-    found = laplace_nll(jnp.asarray([[0.0, 1.0, 0.5]]), values, math.log(scale))
-    expected = np.abs(np.asarray([0.5, 0.0, -0.25])) / scale + np.log(2 * scale)
-    np.testing.assert_allclose(found, [expected.sum()], 1e-5)
-    pixels = jnp.linspace(0, 1, 20_001)
-    mapped = map_pixels(pixels)
-    assert (float(mapped[0]), float(mapped[-1])) == pytest.approx((0.1, 0.9))
-    np.testing.assert_allclose(unmap_pixels(mapped), pixels, atol=1e-6)
-    output = jnp.broadcast_to(jnp.asarray([0.4, -1.0]), (len(pixels), 1, 1, 2))
-    density = np.exp(-np.asarray(logit_laplace_nll(output, pixels.reshape(-1, 1, 1, 1))))
-    # The logits of 0.1 and 0.9 bound the Laplace distribution's mass.
-    bound, width = np.log(9), np.exp(-1.0)
-    outside = (np.exp((-bound - 0.4) / width) + np.exp((0.4 - bound) / width)) / 2
-    assert np.trapezoid(density, pixels) == pytest.approx(1 - outside, rel=1e-4)
-
-
-def test_divergence_from_the_uniform_distribution():
-    logits = jnp.asarray([[[0.0, 0.0], [np.log(3.0), 0.0]], [[90.0, 0.0], [0.0, 90.0]]])
-    once = 0.75 * np.log(0.75 / 0.5) + 0.25 * np.log(0.25 / 0.5)
-    np.testing.assert_allclose(uniform_kl(logits), [once, 2 * np.log(2)], 1e-5)
-
-
-def test_divergence_from_the_prior():
-    mean, variance = np.asarray([[0.0, 1.5]]), np.asarray([[1.0, 0.4]])
-    found = gaussian_kl(jnp.asarray(mean, jnp.float32), jnp.log(jnp.asarray(variance, jnp.float32)))
-    x = np.linspace(-12, 12, 200_001)
-    q = np.exp(-0.5 * (x - 1.5) ** 2 / 0.4) / np.sqrt(2 * np.pi * 0.4)
-    log_p = -0.5 * x**2 - 0.5 * np.log(2 * np.pi)
-    expected = np.trapezoid(np.where(q > 0, q * (np.log(np.maximum(q, 1e-300)) - log_p), 0), x)
-    np.testing.assert_allclose(found, [[0.0, expected]], 1e-5, 1e-6)
-    # A vector at each place of a map: what belongs to one latent variable is added up.
-    maps = jnp.asarray(RNG.normal(size=(2, 3, 4, 5)), jnp.float32)
-    each = gaussian_kl(maps, maps)
-    np.testing.assert_allclose(
-        each, sum(gaussian_kl(maps[:, i, j], maps[:, i, j]) for i in range(3) for j in range(4)),
-        1e-5,
-    )  # fmt: skip
-
-
-def test_free_nats():
-    kl = jnp.asarray([[0.2, 3.0], [0.6, 1.0], [9.0, 9.0]])
-    mask = jnp.asarray([True, True, False])
-    found, slope = jax.value_and_grad(lambda kl: free_nats(kl, mask, 0.5).value)(kl)
-    assert float(found) == pytest.approx(0.5 + 2.0)  # means 0.4 and 2, of which 0.4 is free
-    np.testing.assert_allclose(slope, [[0, 0.5], [0, 0.5], [0, 0]])
-
-
-def test_how_many_codes_are_used():
-    indices = jnp.asarray([[[0, 1], [1, 1]], [[3, 3], [3, 3]], [[2, 2], [2, 2]]])
-    usage = CodeUsage.of(indices, jnp.asarray([True, True, False]), 5)
-    np.testing.assert_array_equal(usage.counts, [1, 3, 0, 4, 0])
-    share = np.array([1, 3, 4]) / 8
-    found = usage.compute("usage")
-    assert found["codebook_perplexity"] == pytest.approx(np.exp(-(share * np.log(share)).sum()))
-    assert found["codebook_usage"] == pytest.approx(3 / 5)
-    alone = CodeUsage.of(indices[1:2], jnp.ones(1, bool), 5).compute("")
-    assert alone["codebook_perplexity"] == pytest.approx(1)
-    both = compute({"usage": add(usage, usage)})
-    assert both == pytest.approx(found)
-    nothing = CodeUsage.of(indices, jnp.zeros(3, bool), 5).compute("")
-    assert np.isnan(list(nothing.values())).all()
-
-
-def test_how_many_latent_variables_say_something():
-    kl = jnp.asarray([[0.02, 0.0, 5.0], [0.01, 0.0, 5.0], [9.0, 9.0, 9.0]])
-    units = ActiveUnits.of(kl, jnp.asarray([True, True, False]))
-    assert units.compute("active_units") == {"active_units": 2.0}
-    nothing = ActiveUnits.of(kl, jnp.zeros(3, bool))
-    assert np.isnan(nothing.compute("a")["a"])
 
 
 # -- evaluation --------------------------------------------------------------------------------
@@ -535,98 +426,6 @@ def test_the_task_of_each_network():
     ]
 
 
-# -- runs --------------------------------------------------------------------------------------
-
-CONFIGS = Path(__file__).parents[2] / "configs" / "generation"
-
-
-def begin(workdir, variant, **keys):
-    config = configuration.load(f"{CONFIGS / 'fashion_mnist.py'}:{variant}")
-    for key, value in {"log.tensorboard": False, "eval.pictures": 18, **keys}.items():
-        configuration.set_key(config, key, value)
-    return run(config, workdir)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("vae")
-    begin(
-        folder, "smoke", **{"autoencoding.likelihood": "gaussian", "autoencoding.learn_scale": True}
-    )
-    return folder
-
-
-def test_pictures_have_images_reconstructions_and_samples(trained):
-    picture = np.asarray(Image.open(trained / "reconstructions.png"))
-    assert picture.shape == (6 * 50, 16 * 50, 3)  # eighteen images of 48 pixels and their frames
-    assert (picture[150:, 100:] == 255).all()
-    assert (picture[:150, :100] != 255).any()
-
-
-def test_reconstructions_of_files(trained, tmp_path):
-    rng = np.random.default_rng(0)
-    for name in ("a", "b"):
-        Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(tmp_path / f"{name}.png")
-    output = tmp_path / "out"
-    files = ["predict", "--workdir", str(trained), str(tmp_path), "--output", str(output)]
-    cli._dispatch(files)
-    first, second = json.loads((output / "predictions.json").read_text())
-    assert first.keys() == {"file", "reconstruction", "kl", "psnr", "picture"}
-    assert first["kl"] != second["kl"]
-    both = np.asarray(Image.open(output / "a.png"))
-    assert both.shape == (162, 324, 3)
-    shown = np.asarray(Image.open(tmp_path / "a.png"))
-    np.testing.assert_array_equal(both[1:161:20, 1:161:20, 0], shown)
-    found = runs.open(trained).predict([tmp_path / "a.png"])[0].outputs
-    np.testing.assert_array_equal(both[1:161:20, 163:323:20, 0], found["image"][..., 0])
-
-
-def test_what_comes_back_to_the_bit():
-    """Its PSNR is no number of JSON."""
-    outputs = {"reconstruction": np.float32(1.5), "psnr": np.float32(np.inf), "codes": np.eye(2)}
-    found, report = SimpleNamespace(outputs=outputs), tasks.report("autoencoding")
-    expected = {"reconstruction": 1.5, "psnr": None, "codes_used": 2}
-    assert report.summary(None, found) == expected
-    assert report.cell(None, found) == "PSNR inf dB, reconstruction 1.50 nats, 2 codes"
-
-
-def test_samples_and_features_of_a_run(trained, tmp_path):
-    output = tmp_path / "samples"
-    cli._dispatch(["sample", "--workdir", str(trained), "--count", "3", "--output", str(output)])
-    assert len(list(output.glob("0*.png"))) == 3
-    shown = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
-    vectors = features.deep(trained, shown)
-    assert vectors.shape == (5, 4)
-    opened = runs.open(trained)
-    np.testing.assert_allclose(
-        vectors, opened.task.features(opened.variables, jnp.asarray(shown)), 1e-4, 1e-5
-    )
-
-
-def test_a_run_goes_out_and_others_start_from_it(trained, tmp_path):
-    """What is beside the network, a scale that is learnt, stays behind."""
-    file = tmp_path / "vae.safetensors"
-    cli._dispatch(["export-torch", str(file), "--workdir", str(trained)])
-    assert "log_scale" not in read_state_dict(file)
-    config = runs.open(trained).config
-    other = runs.with_weights(config, str(file))
-    theirs = runs.open(trained).variables
-    own = other.variables_for((8, 8, 1))
-    jax.tree.map(
-        np.testing.assert_array_equal, own["params"]["encoder"], theirs["params"]["encoder"]
-    )
-    assert float(own["params"]["log_scale"]) == pytest.approx(math.log(0.1))
-    for start in (str(file), f"run:{trained}"):
-        config.model.weights = start
-        task = other.task
-        fresh = variables_of(task)
-        loaded = task.load_weights(config, fresh, weights_of.read)
-        jax.tree.map(
-            np.testing.assert_array_equal, loaded["params"]["decoder"], theirs["params"]["decoder"]
-        )
-        assert loaded["params"]["log_scale"] is fresh["params"]["log_scale"]
-
-
 def test_a_network_judges_reconstructions():
     config = configured("codebook")
     config.autoencoding.judge.network, config.autoencoding.judge.weights = "mlp", "given"
@@ -650,52 +449,3 @@ def test_a_network_judges_reconstructions():
     state = init_state(loaded, {"main": Group(optax.adam(1e-3))})
     new, _ = step(state, batch)
     jax.tree.map(np.testing.assert_array_equal, new.model_state["judge"], dict(trained))
-
-
-# -- published weights ---------------------------------------------------------------------------
-
-
-def test_a_kl_autoencoder_by_its_name(tmp_path, monkeypatch):
-    """A file as diffusers wrote it once, used on photographs as they are."""
-    options = {"widths": (4, 4, 4, 4), "depth": 1, "groups": 2}
-    model = models.create("autoencoder_kl", **options)
-    shapes = torch_weights.torch_shapes(
-        jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3))))
-    )
-    state = {name.replace("to_q", "query"): weights(name, shape) for name, shape in shapes.items()}
-    file = tmp_path / "diffusion_pytorch_model.safetensors"
-    save_file(state, file)
-    about = published("autoencoder_kl")["sd_vae_ft_mse"]
-    assert about.hub == "stabilityai/sd-vae-ft-mse"
-    monkeypatch.setattr(module, "hub_file", lambda repository: {about.hub: file}[repository])
-    opened = runs.published("autoencoder_kl", "default", {"model.options": options})
-    assert opened.config.task == "autoencoding"
-    assert opened.config.data.eval_transforms == ()
-    photograph = RNG.integers(0, 256, (20, 33, 3)).astype(np.uint8)
-    (one,) = opened.predict([photograph])
-    assert one.outputs["image"].shape == (20, 33, 3)
-    with pytest.raises(UserError, match=r"how images of vae_mlp are prepared; give --config"):
-        pretrained.usual("vae_mlp", 0)
-    assert file_in(tmp_path) == file
-
-
-def test_the_published_vae(shared_data):
-    """KL and cross-entropy of the 10,000 test images, as PyTorch computes them."""
-    folder = shared_data / "weights" / "vae_mnist"
-    config = configuration.load(
-        str(CONFIGS / "mnist_vae.py"), {"data.dir": str(shared_data / "mnist_test")}
-    )
-    opened = runs.with_weights(config, str(folder / "vae_epoch_25.pth"))
-    found, _ = opened.evaluate()
-    assert found["kl"] == pytest.approx(25.75474, abs=1e-4)
-    assert found["reconstruction"] == pytest.approx(69.16518, abs=1e-4)
-    assert found["elbo"] == pytest.approx(-103.2, abs=0.1)
-    reference = np.load(folder / "reference_first64.npz")
-    stream = open_stream(config.data, "test", seed=0, train=False, annotations=())
-    shown = jnp.stack([stream[i]["image"] for i in range(64)])
-    own, normal = opened.variables, opened.task.inputs.evaluate(shown)
-    posterior = opened.model.apply(own, normal, method="encode")
-    np.testing.assert_allclose(posterior.mean, reference["mu"], 1e-3, 1e-4)
-    np.testing.assert_allclose(posterior.log_variance, reference["logvar"], 1e-3, 1e-4)
-    seen = jax.nn.sigmoid(opened.model.apply(own, normal))
-    np.testing.assert_allclose(seen.reshape(64, -1), reference["recon"].reshape(64, -1), 0, 1e-4)

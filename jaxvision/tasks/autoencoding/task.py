@@ -4,7 +4,6 @@
 `CODE`, have a class of their own each, see `KINDS`. The loss is in nats an image.
 """
 
-import importlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from jaxvision.losses import (
 )
 from jaxvision.metrics import Mean
 from jaxvision.metrics.images import psnr, ssim
-from jaxvision.registry import Registry
+from jaxvision.registry import Registry, located
 from jaxvision.tasks import base, judging, sampling
 from jaxvision.tasks.autoencoding.likelihood import LOG_SCALE, Likelihood
 from jaxvision.tasks.base import Batch, Metric, Sums, Variables
@@ -114,8 +113,7 @@ class Autoencoding(sampling.Generative, base.Task):
         if own.compared == "samples" and not prior:
             raise UserError(f"autoencoding.compared='samples': codes of {name} have no prior.")
         samples = own.compared == "samples" or (prior and len(network.latent_shape) == 1)
-        place, _, kind = KINDS[network.CODE].partition(":")
-        task = getattr(importlib.import_module(place), kind)
+        task = located(KINDS[network.CODE])
         return task(
             model=network,
             likelihood=Likelihood(inputs, own.likelihood, own.scale, own.learn_scale),

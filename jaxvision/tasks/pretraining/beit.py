@@ -24,7 +24,7 @@ from jaxvision.losses import Ratio, cross_entropy, masked_ratio
 from jaxvision.metrics import Mean
 from jaxvision.ops.masking import hidden_blocks
 from jaxvision.ops.resize import resize
-from jaxvision.tasks import base
+from jaxvision.tasks import base, kept
 from jaxvision.tasks.base import Sums, Variables
 from jaxvision.tasks.pretraining.reconstruction import Question, Reconstruction, takes
 from jaxvision.tasks.sampling import row_keys
@@ -79,9 +79,7 @@ class Tokenizer:
         return pixels
 
     def init(self, key: jax.Array, shape: tuple[int, ...]) -> Variables:
-        sides = (self.size, self.size) if self.size else shape[:2]
-        image = jnp.zeros((1, *sides, shape[-1]))
-        return {COLLECTION: dict(self.model.init(key, image, train=False))}
+        return kept.fresh(COLLECTION, self.model, self.size, key, shape)
 
     def load(self, variables: Variables, read: base.Reader) -> Variables:
         """`variables` with the tokenizer's trained ones.
@@ -91,9 +89,7 @@ class Tokenizer:
         """
         if not self.weights:
             return variables
-        found = read(self.weights, self.name)
-        own = pretrained.load_into(self.name, self.model, found, variables[COLLECTION])
-        return {**variables, COLLECTION: own}
+        return kept.filled(COLLECTION, self.name, self.model, self.weights, variables, read)
 
     def tokens(
         self, variables: Variables, pixels: Float[Array, "b h w c"], grid: tuple[int, int]
@@ -172,17 +168,14 @@ class BeitPretraining(Reconstruction):
 
     def load_weights(self, config: "ConfigDict", variables: Variables, read: base.Reader):
         if super().names_weights(config):
-            own = base.load_network(config, self.model, self._network(variables), read)
+            own = base.load_network(config, self.model, self.of_network(variables), read)
             variables = {**variables, **own}
         return self.tokenizer.load(variables, read)
-
-    def of_network(self, variables: Variables) -> Variables:
-        return self._network(variables)
 
     def with_weights(
         self, name: str, weights: pretrained.Weights, variables: Variables, read: base.Reader
     ) -> Variables:
-        own = pretrained.load_into(name, self.model, weights, self._network(variables))
+        own = pretrained.load_into(name, self.model, weights, self.of_network(variables))
         return self.tokenizer.load({**variables, **own}, read)
 
     # -- what is asked ---------------------------------------------------------------------------

@@ -112,7 +112,7 @@ class Reconstruction(Pretraining):
 
     # -- training --------------------------------------------------------------------------------
 
-    def _network(self, variables: Variables) -> Variables:
+    def of_network(self, variables: Variables) -> Variables:
         return {kind: tree for kind, tree in variables.items() if kind not in self.APART}
 
     def loss(self, params: Any, model_state: Any, batch: Batch, key: jax.Array):
@@ -122,7 +122,7 @@ class Reconstruction(Pretraining):
         answer, updated = base.apply_train(
             self.model,
             params,
-            self._network(model_state),
+            self.of_network(model_state),
             question.image,
             dropout_key,
             **question.inputs,
@@ -136,7 +136,7 @@ class Reconstruction(Pretraining):
     def _answered(self, variables: Variables, image: Array, key: jax.Array):
         """(question, answer) in evaluation mode, of normalised images."""
         question = self.ask(image, key)
-        own = self._network(variables)
+        own = self.of_network(variables)
         answer = self.model.apply(own, question.image, train=False, **question.inputs)
         return question, answer.astype(jnp.float32)
 
@@ -150,7 +150,7 @@ class Reconstruction(Pretraining):
 
     def features(self, variables: Variables, image: jax.Array) -> jax.Array:
         """Of whole images, as `pool` says."""
-        own = self._network(variables)
+        own = self.of_network(variables)
         found = self.model.apply(own, self.inputs.evaluate(image), train=False, method="encode")
         others = 0
         if found.ndim == 4:
@@ -175,7 +175,7 @@ class Reconstruction(Pretraining):
         return {**self.predict(variables, batch, key), **pixels}
 
     def _encoder(self, variables: Variables) -> Variables:
-        network = self._network(variables).items()
+        network = self.of_network(variables).items()
         return {kind: tree["encoder"] for kind, tree in network if "encoder" in tree}
 
     def looked_at(self, variables: Variables) -> tuple[nn.Module, Variables]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from jaxvision.classical.probes import unit
 from jaxvision.tasks import pictures
 
 PICTURE = "neighbours"
@@ -30,9 +31,8 @@ def picture(task: Any, batch: Mapping[str, Any], outputs: Mapping[str, Any]) -> 
     """
     if "hidden" in outputs:
         return _reconstructions(np.asarray(batch["image"]), outputs)
-    images, features = np.asarray(batch["image"]), np.asarray(outputs["features"])
-    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    order = np.argsort(-(unit @ unit.T), axis=1, kind="stable")
+    images, vectors = np.asarray(batch["image"]), unit(np.asarray(outputs["features"]))
+    order = np.argsort(-(vectors @ vectors.T), axis=1, kind="stable")
     labels = np.asarray(batch["label"]) if "label" in batch and task.class_names else None
     tiles, captions, wrong = [], [], []
     for row in range(min(_ROWS, len(images))):

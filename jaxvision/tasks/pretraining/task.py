@@ -4,7 +4,6 @@ A method is a class of its own, in a file for each paper. How a backbone learns 
 `pretraining.method`; a network that reconstructs has the method of its module's `METHOD`.
 """
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,7 +14,7 @@ from flax import linen as nn
 
 from jaxvision import models
 from jaxvision.classical.probes import leave_one_out_accuracy, unit
-from jaxvision.registry import Registry
+from jaxvision.registry import Registry, located
 from jaxvision.tasks import base
 from jaxvision.tasks.base import Batch, Metric, Sums, Variables
 from jaxvision.tasks.inputs import Inputs
@@ -68,9 +67,8 @@ class Pretraining(base.Task):
     def create(cls, config: "ConfigDict", facts: Any) -> "Pretraining":
         """The task of the configured method."""
         module = models.variant(config.model.name).module
-        name = METHODS[getattr(module, "METHOD", config.pretraining.method)]
-        place, _, kind = name.partition(":")
-        return getattr(importlib.import_module(place), kind).create(config, facts)
+        method = getattr(module, "METHOD", config.pretraining.method)
+        return located(METHODS[method]).create(config, facts)
 
     def features(self, variables: Variables, image: jax.Array) -> jax.Array:
         """A vector for each uint8 image, float32 [b, f]."""
