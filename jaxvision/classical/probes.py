@@ -14,6 +14,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from jaxvision.classical.neighbours import nearest_neighbours
+from jaxvision.errors import UserError
 
 Features = Float[np.ndarray, "n f"]
 Labels = Int[np.ndarray, " n"]
@@ -113,7 +114,14 @@ def linear_probe(
       epochs: passes over the training vectors.
       rates: learning rates for batches of 256.
       seed: of the order.
+
+    Raises:
+      UserError: there is nothing to hold out or to learn from.
     """
+    if len(features) < 2:
+        raise UserError(
+            f"A linear probe wants two images or more to learn from, not {len(features)}."
+        )
     mean, std = features.mean(0), features.std(0)
     scale = np.where(std > 1e-6, std, 1.0)
     x, z = ((v - mean) / scale for v in (features, test_features))

@@ -75,11 +75,13 @@ def load(path: Path) -> Palette:
     """
     try:
         given = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UserError(f"Cannot read the colours of {path}: {error.strerror}.") from error
+    except ValueError as error:
         raise UserError(f"Cannot read the colours of {path}: {error}.") from error
     try:
         if given.get("clusters"):  # from -1 to 1
-            return as_palette((np.asarray(given["clusters"], np.float64) + 1) * 127.5)
+            return as_palette([[(value + 1) * 127.5 for value in row] for row in given["clusters"]])
         if given.get("palette"):
             return as_palette(given["palette"])
     except (TypeError, ValueError, AttributeError) as error:
@@ -96,9 +98,9 @@ def as_palette(values: Any) -> Palette:
     Raises:
       ValueError: they are no finite numbers, or of unequal lengths.
     """
-    array = np.asarray(values, np.float64)
-    if not array.size:
-        return ()
-    if array.ndim != 2 or not np.isfinite(array).all():
-        raise ValueError("a palette is rows of as many finite numbers")
-    return tuple(tuple(row) for row in array.tolist())
+    rows = [np.asarray(row, np.float64) for row in values]
+    if any(row.ndim != 1 or row.shape != rows[0].shape for row in rows):
+        raise ValueError("a palette is rows of as many numbers each")
+    if not all(np.isfinite(row).all() for row in rows):
+        raise ValueError("a palette is rows of finite numbers")
+    return tuple(tuple(row.tolist()) for row in rows if row.size)

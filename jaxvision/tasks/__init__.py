@@ -213,9 +213,8 @@ def require(task: Any, capability: str | Sequence[str], what: str) -> Callable[.
         if (method := getattr(task, name, None)) is not None:
             return method
     kind = task if isinstance(task, type) else type(task)
-    names = {entry.task(): name for name, entry in TASKS.items()}
-    able = [name for one, name in names.items() if any(hasattr(one, each) for each in wanted)]
-    raise UserError(
-        f"{what} is not for {names.get(kind, kind.__name__)}; it is for "
-        f"{', '.join(able) or 'no task'}."
-    )
+    kinds = {name: entry.task() for name, entry in TASKS.items()}
+    able = [name for name, one in kinds.items() if any(hasattr(one, each) for each in wanted)]
+    # A task may be made of a class below the registered one.
+    own = next((name for name, one in kinds.items() if issubclass(kind, one)), kind.__name__)
+    raise UserError(f"{what} is not for {own}; it is for {', '.join(able) or 'no task'}.")

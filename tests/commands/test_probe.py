@@ -57,6 +57,8 @@ def test_a_run_is_probed(tmp_path, capsys):
     assert "attention of 1 image" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"Unknown plane in --by 'umap'"):
         cli._dispatch([*command, "--by", "umap"])
+    with pytest.raises(UserError, match="wants two images or more to learn from, not 1"):
+        linear_probe(np.zeros((1, 2)), np.zeros(1, int), np.zeros((1, 2)), np.zeros(1, int), 2)
     with pytest.raises(UserError, match="--k=0 must be at least 1"):
         cli._dispatch([*command, "--k", "0"])
 

@@ -314,6 +314,8 @@ def test_every_task_declares_its_main_metric(name):
 def test_capabilities_that_are_missing_name_the_tasks_that_have_them():
     with pytest.raises(UserError, match="Sampling is not for classification; it is for generation"):
         tasks.require(tasks.TASKS["classification"].task(), "sample", "Sampling")
+    with pytest.raises(UserError, match="Sampling is not for pretraining; it is for generation"):
+        tasks.require(dino(), "sample", "Sampling")
 
 
 def test_samples_do_not_depend_on_their_number():

@@ -193,6 +193,7 @@ def trained(tmp_path_factory):
 def test_the_palette_stays_with_its_run(trained, monkeypatch):
     facts = json.loads((trained / "facts.json").read_text())
     assert np.shape(facts["palette"]) == (7, 1)
+    assert (trained / "reconstructions.png").is_file()
 
     def never(*_):
         raise AssertionError("colours are learned once")

@@ -8,7 +8,7 @@ pixel; so is what follows the part of an image that is seen.
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +45,8 @@ class ImageGPT(sampling.Generative, Pretraining):
       probed_block: the block whose attention is given the features.
       temperature, top_k, top_p: of draws, see `ops.decoding.sample`.
     """
+
+    picture_name: ClassVar[str] = "reconstructions"
 
     model: Any
     palette: palettes.Palette = ()
