@@ -35,7 +35,7 @@ _VIT = {
     "max_tokens": 48,
 }
 OPTIONS = captioner_options(_RECURRENT, _ATTENTION, {**_MAP, **_TRANSFORMER}, _VIT)
-EPOCHS = {"vit_transformer": 12, "vit_gpt2": 12}  # of the others 6
+EPOCHS = {"vit_transformer": 12, "vit_gpt2": 12}  # of the others 7
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -55,7 +55,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.model.name, config.model.options = network, OPTIONS[network]
     config.data.eval_transforms = ({"name": "resize", "size": 64},)  # for other photographs
     config.train.batch_size = 32
-    config.train.duration = f"{EPOCHS.get(network, 6)} epochs"
+    config.train.duration = f"{EPOCHS.get(network, 7)} epochs"
     config.eval.every = config.checkpoint.every = "2 epochs"
     if variant == "self_critical":
         config.captioning.self_critical = config.data.caption_frequencies = True
