@@ -143,9 +143,10 @@ def heatmap(
             "axis": {"labelExpr": texts, "labelOverlap": True, **more},
         }
 
+    wide = len(columns) > 10 or max(map(len, columns), default=0) > 4
     place = {
         "y": axis("r", rows, labels, len(names)),
-        "x": axis("c", found, across, len(columns), labelAngle=-45 if len(columns) > 10 else 0),
+        "x": axis("c", found, across, len(columns), labelAngle=-45 if wide else 0),
     }
     layers: list[dict[str, Any]] = [
         {
@@ -157,7 +158,7 @@ def heatmap(
                     "type": "quantitative",
                     "title": f"share of the {rows}",
                     "scale": {"domain": [0, 1], "scheme": "blues"},
-                    "legend": {"format": ".0%", "orient": "bottom", "gradientLength": 160},
+                    "legend": {"format": ".0%", "orient": "bottom", "gradientLength": 120},
                 },
                 "tooltip": [
                     {"field": "a", "title": rows},
@@ -224,7 +225,7 @@ def bars(
             },
             "tooltip": [{"field": "name", "title": " "}, {"field": "v", "title": value}],
         },
-        "height": {"step": 22},
+        "height": 22 * max(1, len(values)),
     }
     known = {row["name"]: row["v"] for row in rows}
     most = ", ".join(f"{name} {number:.4g}" for name, number in list(known.items())[:8])

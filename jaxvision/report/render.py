@@ -185,7 +185,7 @@ def _choice(name: str, gallery: Gallery, figures: Sequence[Figure]) -> str:
         for tag in figure.tags:
             counts[tag] = counts.get(tag, 0) + 1
     options = "".join(
-        f'<option value="{_text(tag)}">{_text(tag)} ({count})</option>'
+        f'<option value="{_text(tag)}">{_text(tag[:60])} ({count})</option>'
         for tag, count in sorted(counts.items())
     )
     total = len(figures)
@@ -206,21 +206,26 @@ def _choice(name: str, gallery: Gallery, figures: Sequence[Figure]) -> str:
 
 def _figure(figure: Figure, uri: str) -> str:
     height, width = figure.image.shape[:2]
-    tags = _text(json.dumps(list(figure.tags)))
+    tags = escape(json.dumps([_plain(tag) for tag in figure.tags]))
     kind = ' class="wrong"' if figure.wrong else ""
     sharp = ' class="sharp"' if max(height, width) <= 64 else ""
     mark = '<span class="mark">mistake: </span>' if figure.wrong else ""
     alt = _text(figure.alt or figure.caption)
     return (
         f'<figure data-tags="{tags}"{kind}><img src="{uri}" alt="{alt}"'
-        f' width="{width}" height="{height}"{sharp} loading="lazy">'
+        f' width="{width}" height="{height}"{sharp} decoding="async">'
         f"<figcaption>{mark}{_text(figure.caption)}</figcaption></figure>"
     )
 
 
 def _text(text: str) -> str:
-    """Text as it may stand between tags and within quotes; control characters are spaces."""
-    return escape("".join(c if c.isprintable() or c == "\n" else " " for c in text))
+    """Text as it may stand between tags and within quotes."""
+    return escape(_plain(text))
+
+
+def _plain(text: str) -> str:
+    """The text with spaces for what cannot be seen."""
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
 
 
 @functools.cache
