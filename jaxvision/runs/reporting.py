@@ -82,14 +82,18 @@ def compare(folders: Sequence[Path], path: Path) -> None:
     """Writes a page of several runs beside each other, from their configurations and metrics.
 
     Raises:
-      UserError: there is no run in one of the folders.
+      UserError: there is no run in one of the folders, or two are the same.
     """
-    runs = {}
-    for folder in folders:
-        name = folder.name if folder.name not in runs else str(folder)
-        if name in runs:
-            raise UserError(f"{folder} is named twice.")
-        runs[name] = (stored.stored_config(folder), report.stored_records(folder))
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise UserError("A run is named twice.")
+    short = len({folder.name for folder in folders}) == len(folders)
+    runs = {
+        folder.name if short else str(folder): (
+            stored.stored_config(folder),
+            report.stored_records(folder),
+        )
+        for folder in folders
+    }
     write_atomically(path, encoded(render(report.compared(runs))))
 
 

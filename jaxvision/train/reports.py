@@ -187,7 +187,7 @@ def worst(task_name: str, task: Task, found: Evaluated, most: int) -> list[Mista
     module = tasks.report(task_name)
     if most < 1 or not found.rows or not hasattr(module, "mistakes"):
         return []
-    return list(module.mistakes(task, found)[:most])
+    return list(module.mistakes(task, found, most))
 
 
 def predictions(

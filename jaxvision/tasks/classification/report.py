@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxvision.metrics import wilson_interval
 from jaxvision.report import Figure, Gallery, Section, Table, Text, charts
-from jaxvision.tasks import pictures
+from jaxvision.tasks import confusions, pictures
 from jaxvision.tasks.evaluated import Evaluated, Mistake
 
 
@@ -70,7 +70,6 @@ def write(task: Any, prediction: Any, folder: Path, stem: str) -> None:
 
 
 _SHOWN, _OF_CLASS, _CLASSES = 60, 3, 40  # mistakes of all, then of each of so many classes
-_MATRIX = 40  # classes whose names can be read beside a matrix
 
 
 def annotated(task: Any, row: Mapping[str, Any]) -> tuple[np.ndarray, str]:
@@ -88,7 +87,11 @@ def sections(task: Any, found: Evaluated) -> list[Section]:
     label, guess = np.asarray(rows["label"]), np.asarray(rows["found"])
     counts = np.zeros((len(names), len(names)), np.int64)
     np.add.at(counts, (label, guess), 1)
-    classes = [_of_classes(names, counts), *_confusions(names, counts)]
+    classes = [
+        _of_classes(names, counts),
+        confusions.matrix(counts, names),
+        *confusions.pairs(counts, names, "records"),
+    ]
     gallery = Gallery(
         [_figure(task, found, mistake, image) for mistake, image in _with_images(task, found)],
         f"Of {found.split}, what is least likely of the true class first",
@@ -144,31 +147,6 @@ def _of_classes(names: Any, counts: np.ndarray) -> Table:
     columns = ("class", "records", "recall", "95 % interval of recall", "precision", "F1")
     caption = "Each class; intervals are Wilson's (1927)"
     return Table(columns, sorted(lines, key=lambda line: (line[2] is None, line[2])), caption)
-
-
-def _confusions(names: Any, counts: np.ndarray) -> list[Any]:
-    wrong = counts.copy()
-    np.fill_diagonal(wrong, 0)
-    pairs = [
-        divmod(int(flat), len(names)) for flat in np.argsort(-wrong, axis=None, kind="stable")[:20]
-    ]
-    there = counts.sum(1)
-    lines = [
-        [names[a], names[b], int(wrong[a, b]), wrong[a, b] / there[a]]
-        for a, b in pairs
-        if wrong[a, b]
-    ]
-    parts: list[Any] = []
-    if lines:
-        columns = ("true", "found", "records", "share of the true")
-        parts.append(Table(columns, lines, "The most frequent confusions"))
-    title, chosen = "Confusion matrix", np.arange(len(names))
-    if len(names) > _MATRIX:
-        title = f"Confusion matrix of the {_MATRIX} classes with most mistakes"
-        mistaken = wrong.sum(0) + wrong.sum(1)
-        chosen = np.sort(np.argsort(-mistaken, kind="stable")[:_MATRIX])
-    shown = [names[k] for k in chosen]
-    return [charts.heatmap(title, counts[np.ix_(chosen, chosen)], shown), *parts]
 
 
 def _confidence(probability: np.ndarray, right: np.ndarray) -> list[Any]:
