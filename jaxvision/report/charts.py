@@ -42,8 +42,8 @@ def curves(
     for name, points in list(series.items())[:_NAMED]:
         known = [(a, b) for a, b in points if b is not None and math.isfinite(b)]
         rows += [{"x": short(a), "y": short(b), "of": name} for a, b in thinned(known)]
-    axis = {"scale": {"domain": [0, 1]}} if unit else {"scale": {"zero": False}}
-    encoding = {
+    axis: dict[str, Any] = {"scale": {"domain": [0, 1]}} if unit else {"scale": {"zero": False}}
+    encoding: dict[str, Any] = {
         "x": {"field": "x", "type": "quantitative", "title": x, **axis},
         "y": {"field": "y", "type": "quantitative", "title": y or title, **axis},
         "color": {"field": "of", "type": "nominal", "title": None, "sort": list(series)},

@@ -28,7 +28,8 @@ def write(run: Run, path: Path, split: str = "") -> None:
     Raises:
       UserError: data, weights or configuration are wrong.
     """
-    assert run.folder is not None  # it was opened from there
+    folder = run.folder
+    assert folder is not None  # it was opened from there
     found = evaluation_of(run, split)
     run, loader = found.run, found.loader
     training = open_stream(
@@ -42,7 +43,7 @@ def write(run: Run, path: Path, split: str = "") -> None:
         palette=run.facts.palette,
     )
     subject = reports.Subject(
-        run.folder,
+        folder,
         run.config,
         run.facts,
         run.task,

@@ -23,7 +23,7 @@ def matrix(counts: np.ndarray, names: Sequence[str]) -> Chart:
         wrong = _wrong(counts)
         most = np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")
         chosen = np.sort(most[:_NAMED])
-    return charts.heatmap(title, counts[np.ix_(chosen, chosen)], [names[k] for k in chosen])
+    return charts.heatmap(title, counts[np.ix_(chosen, chosen)], [names[int(k)] for k in chosen])
 
 
 def pairs(counts: np.ndarray, names: Sequence[str], what: str) -> list[Part]:

@@ -128,12 +128,12 @@ def results(config: ConfigDict, records: Records) -> Section:
     watched, best = best_of(config, records)
     validated, tested = of_split(records, "validation"), of_split(records, "test")
     chosen = next((r for r in validated if r["step"] == best), None)
-    columns = {
+    given = {
         f"validation, best ({watched}, step {best})": chosen,
         "validation, last": validated[-1] if validated else None,
         "test": tested[-1] if tested else None,
     }
-    columns = {name: record for name, record in columns.items() if record is not None}
+    columns = {name: record for name, record in given.items() if record is not None}
     if not columns:
         return Section("Results", [Text("Nothing has been evaluated yet.")])
     kind = tasks.TASKS[config.task].task()
@@ -163,7 +163,11 @@ def families(config: ConfigDict, records: Records) -> dict[str, dict[str, list[t
     for name in names:
         head, slash, tail = name.partition("/")
         for split in ("train", "validation"):
-            points = [(r["step"], r[name]) for r in of_split(records, split) if name in r]
+            points = [
+                (record["step"], record[name])
+                for record in of_split(records, split)
+                if record.get(name) is not None
+            ]
             if points:
                 curve = tail if slash else split
                 if slash and split == "train" and not fnmatch.fnmatch(name, "learning_rate*"):
@@ -215,11 +219,12 @@ def data(
     """
     counted = {split: n for split, n in (counts or {}).items() if n is not None}
     rows: list[list[Any]] = [[split, count] for split, count in facts.records.items()]
-    rows += [[s, int(n.sum())] for s, n in counted.items() if s not in facts.records]
     parts: list[Part] = [Table(("split", "records"), rows, "Records")] if rows else []
     names = facts.class_names
     if counted:
-        each = [[name, *(int(n[k]) for n in counted.values())] for k, name in enumerate(names)]
+        each: list[list[Any]] = [
+            [name, *(int(n[k]) for n in counted.values())] for k, name in enumerate(names)
+        ]
         parts.append(Table(("class", *counted), each, "Records of each class"))
     elif names:
         parts.append(Text(f"{len(names)} classes: {', '.join(names[:200])}"))

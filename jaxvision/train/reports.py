@@ -126,8 +126,9 @@ class Subject:
     @cached_property
     def about(self) -> list[Section]:
         """Data and network, which never change."""
-        facts, names = self.facts, self.facts.class_names
-        counts = {}
+        names, counts = self.facts.class_names, {}
+        sizes = {stream.spec: stream.order.count for stream in self.streams}
+        facts = replace(self.facts, records={**self.facts.records, **sizes})
         for stream in self.streams:
             labels = labels_of(stream.source)
             if labels is not None and names:
@@ -215,7 +216,7 @@ def predictions(
 def augmented_images(task: Task, config: ConfigDict, training: Stream) -> list[Figure]:
     """The first training images with their annotations, augmented; none of volumes and of views."""
     batch = training.batch(list(range(min(_AUGMENTED, training.order.count))))
-    if np.ndim(batch.get("image")) != 4:
+    if "image" not in batch or batch["image"].ndim != 4:
         return []
     inputs = task.inputs
 
@@ -256,7 +257,9 @@ def machine() -> Section:
     peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use", 0) for device in devices]
     if max(peaks):
         rows.append(["memory of a device, at most", f"{max(peaks) / 2**30:.2f} GiB"])
-    return Section("Machine", [Table(("", ""), [[a, str(b)] for a, b in rows], "This machine")])
+    return Section(
+        "Machine", [Table(("property", "value"), [[a, str(b)] for a, b in rows], "This machine")]
+    )
 
 
 class Reports:

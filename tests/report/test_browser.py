@@ -3,6 +3,8 @@
 JAXVISION_SCREENSHOTS=FOLDER keeps what was seen.
 """
 
+import base64
+import json
 import os
 import shutil
 from pathlib import Path
@@ -103,25 +105,22 @@ def opened(browser, file, width=1200, height=900, dark=False):
 def kept(browser, name):
     folder = os.environ.get("JAXVISION_SCREENSHOTS")
     if folder:
-        import base64
-
         Path(folder).mkdir(parents=True, exist_ok=True)
         taken = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})
         (Path(folder) / f"{name}.png").write_bytes(base64.b64decode(taken["data"]))
 
 
 def test_charts_are_drawn_and_nothing_is_loaded_or_complained_of(browser, file):
+    browser.get("about:blank")
+    browser.get_log("performance")  # what the browser itself asks for when it starts
     opened(browser, file)
     kept(browser, "light")
     assert len(browser.find_elements("css selector", "svg.marks")) == 3
     assert browser.title == "A run"  # no name has run
     assert browser.get_log("browser") == []
-    import json
-
-    sent = [json.loads(line["message"])["message"] for line in browser.get_log("performance")]
-    asked = [
-        m["params"]["request"]["url"] for m in sent if m["method"] == "Network.requestWillBeSent"
-    ]
+    log = [json.loads(line["message"])["message"] for line in browser.get_log("performance")]
+    sent = [line["params"] for line in log if line["method"] == "Network.requestWillBeSent"]
+    asked = [one["request"]["url"] for one in sent]
     assert {url.split(":")[0] for url in asked} <= {"file", "data"}
     assert [url for url in asked if url.startswith("file")] == [file.as_uri()]
 

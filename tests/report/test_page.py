@@ -7,6 +7,7 @@ import json
 import re
 from html.parser import HTMLParser
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -179,3 +180,11 @@ def test_numbers_are_read_and_sorted():
     assert '<td class="n" data-v="1234567">1,234,567</td>' in text
     assert '<td class="n" >–</td>' in text
     assert 'data-v="0.123456789">0.1235</td>' in text
+
+
+def test_the_page_of_the_documentation_is_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[2] / "docs" / "reports.md").read_text()
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, re.S | re.M)
+    exec(compile(block, "reports.md", "exec"), {})
+    assert "<title>Two networks</title>" in (tmp_path / "page.html").read_text()

@@ -110,7 +110,7 @@ def test_the_matrix_and_the_worst_mistakes_are_those_of_the_test(trained):
     assert right / 360 == pytest.approx(result["accuracy"])
     captions = re.findall(r"mistake: </span>(.*?)</figcaption>", text)
     assert 0 < len(captions) <= 360 - right
-    shares = [float(re.search(r"is \d ([\d.]+)%", caption)[1]) for caption in captions]
+    shares = [float(re.search(r"is \d \(([\d.]+)%", caption)[1]) for caption in captions]
     assert shares == sorted(shares)  # the least likely of the true class first
 
 

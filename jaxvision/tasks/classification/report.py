@@ -116,10 +116,12 @@ def _mistakes(task: Any, found: Evaluated) -> list[Mistake]:
 
 def _mistake(names: Any, rows: Mapping[str, Any], row: int) -> Mistake:
     true, guess = names[int(rows["label"][row])], names[int(rows["found"][row])]
-    text = f"{guess} {rows['probability'][row]:.0%}"
+    text = f"{guess} ({rows['probability'][row]:.0%})"
     if true == guess:
         return Mistake(row, text, (true,), wrong=False)
-    return Mistake(row, f"{text}, is {true} {rows['probability_of_label'][row]:.1%}", (true, guess))
+    return Mistake(
+        row, f"{text}, is {true} ({rows['probability_of_label'][row]:.1%})", (true, guess)
+    )
 
 
 def _with_images(task: Any, found: Evaluated) -> list[tuple[Mistake, np.ndarray]]:

@@ -221,7 +221,8 @@ def sections(task: Any, found: Evaluated) -> list[Section]:
 
 
 def _of_classes(task: Any, seen: Found, there: Truth, metrics: Mapping[str, float]) -> list[Part]:
-    lines, curves = [], {}
+    lines: list[list[Any]] = []
+    curves = {}
     for k, name in enumerate(task.class_names):
         ranked = rank(seen, there, k)
         sure_ones = int((ranked.score >= task.threshold).sum())
@@ -238,10 +239,14 @@ def _of_classes(task: Any, seen: Found, there: Truth, metrics: Mapping[str, floa
     series = {}
     for name in common:
         one = curves[name]
-        points = list(zip(one.recall.tolist(), one.precision.tolist()))
-        series[name] = charts.thinned(points, 200)
-    chart = charts.curves("Precision over recall", series, x="recall", y="precision", unit=True)
-    return [Table(columns, lines, "Each class, the worst first"), chart]
+        if len(one.score) and one.objects:
+            points = list(zip(one.recall.tolist(), one.precision.tolist()))
+            series[name] = charts.thinned(points, 200)
+    parts: list[Part] = [Table(columns, lines, "Each class, the worst first")]
+    if series:
+        title = "Precision over recall, at an overlap of 0.5"
+        parts.append(charts.curves(title, series, x="recall", y="precision", unit=True))
+    return parts
 
 
 def _of_sizes(found: Evaluated, there: Truth) -> list[Part]:
@@ -249,7 +254,7 @@ def _of_sizes(found: Evaluated, there: Truth) -> list[Part]:
     sizes = ("small", "medium", "large")
     heads = [name[: -len("_small")] for name in found.metrics if name.endswith("_small")]
     edges = (0, 32**2, 96**2, np.inf)
-    lines = []
+    lines: list[list[Any]] = []
     for size, low, high in zip(sizes, edges, edges[1:]):
         within = (there.area >= low) & (there.area < high) & ~there.crowd
         values = [found.metrics.get(f"{head}_{size}") for head in heads]
@@ -263,7 +268,7 @@ def _kinds(seen: Found, there: Truth, names: Sequence[str]) -> list[Part]:
     """TIDE's kinds of mistakes, with what each costs."""
     costs = detection_errors.costs(seen, there, len(names))
     counts = detection_errors.counts(detection_errors.errors(seen, there))
-    lines = [[kind, counts[kind], costs[kind]] for kind in detection_errors.KINDS]
+    lines: list[list[Any]] = [[kind, counts[kind], costs[kind]] for kind in detection_errors.KINDS]
     columns = ("kind", "mistakes", "cost in AP50")
     text = (
         "TIDE (Bolya et al. 2020): the average precision at an overlap of 0.5, now "
