@@ -156,7 +156,8 @@ class Subject:
         if hasattr(module, "sections"):
             shown += module.sections(self.task, found)
         if mistakes:
-            gallery = Gallery(mistakes, f"Of {found.split}, the worst first", filter="class")
+            by = "class" if any(figure.tags for figure in mistakes) else ""
+            gallery = Gallery(mistakes, f"Of {found.split}, the worst first", by)
             shown.append(Section("Predictions", [gallery]))
         about = [*self.about, machine()]
         page = report.page_of(self.folder, self.config, self.facts, shown, about, lead)

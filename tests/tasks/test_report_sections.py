@@ -8,9 +8,11 @@ import pytest
 from jaxvision.data.geometry import Geometry
 from jaxvision.metrics import BoundaryF1, ConfusionMatrix
 from jaxvision.report import Chart, Gallery, Page, Section, Table, render
+from jaxvision.tasks.captioning import report as captioning
 from jaxvision.tasks.classification import report as classification
 from jaxvision.tasks.detection import report as detection
 from jaxvision.tasks.evaluated import Evaluated
+from jaxvision.tasks.pose import report as pose
 from jaxvision.tasks.segmentation import report as segmentation
 
 
@@ -159,9 +161,7 @@ def test_objects_are_counted_by_class_size_and_kind_of_mistake(detected):
     kinds = table(sections, "Kinds of mistakes")
     assert kinds["class"]["mistakes"] == 1
     assert kinds["background"]["mistakes"] == 2
-    assert kinds["class"]["cost in AP50"] == pytest.approx(
-        1 / 2 * 51 / 101 + 1 / 2 * 50 / 101, abs=0.3
-    )
+    assert kinds["class"]["cost in AP50"] == pytest.approx(0.5)  # all that dogs can have
     assert {"Cost of mistakes", "Confusion matrix"} <= charts_of(sections).keys()
     assert render(Page("p", sections=sections))
 
@@ -192,3 +192,45 @@ def test_nothing_is_found():
     sections = detection.sections(task, evaluated(rows))
     assert all(isinstance(section, Section) for section in sections)
     assert render(Page("p", sections=sections))
+
+
+# -- key points and captions -----------------------------------------------------------------------
+
+
+def test_key_points_are_counted_and_images_ranked():
+    truth = np.array(
+        [[[0, 0, 1], [10, 0, 1]], [[0, 0, 1], [10, 0, 0]], [[0, 0, 0], [1, 1, 0]]], float
+    )
+    guessed = truth + np.array([[[1, 0, 0], [5, 0, 0]], [[0, 0, 0], [9, 0, 0]], [[0, 0, 0]] * 2])
+    task = SimpleNamespace(
+        keypoint_names=("head", "foot"),
+        segment=(),
+        tolerance=0.2,
+        measured=lambda rows: (guessed, truth, np.array([10.0, 10.0, 10.0])),
+    )
+    found = evaluated({"found": guessed})
+    sections = pose.sections(task, found)
+    each = table(sections, "Within 0.2 of longer side")
+    assert list(each) == ["foot", "head"]
+    assert each["head"] == {"key point": "head", "counted": 2, "found": 1.0}
+    assert each["foot"] == {"key point": "foot", "counted": 1, "found": 0.0}
+    points = charts_of(sections)["Found over the tolerance"].spec["data"]["values"]
+    feet = [point["y"] for point in points if point["of"] == "foot"]
+    assert feet == sorted(feet)
+    assert (feet[0], feet[-1]) == (0, 1)
+    worst = pose.mistakes(task, found, 5)
+    assert [(one.row, one.wrong) for one in worst] == [(0, True), (1, False)]
+    assert worst[0].caption == "0.jpg: 1 of 2 key points"
+
+
+def test_captions_least_alike_stand_first():
+    texts = ["a dog runs", "a cat"]
+    true = [["a dog runs"], ["the moon", "the sun shines"]]
+    task = SimpleNamespace(texts=lambda tokens: texts, references=lambda rows: true)
+    found = evaluated({"found": np.zeros((2, 3), int)})
+    sections = captioning.sections(task, found)
+    rows = table(sections, "Captions of test")
+    assert list(rows) == ["1.jpg", "0.jpg"]
+    assert rows["1.jpg"]["true"] == "the moon / the sun shines"
+    assert rows["0.jpg"]["ROUGE-L"] == pytest.approx(1)
+    assert [one.caption for one in captioning.mistakes(task, found, 1)] == ["1.jpg, true: the moon"]

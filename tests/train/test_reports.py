@@ -211,6 +211,24 @@ def test_a_run_goes_on_where_its_report_cannot_be_written(trained, tmp_path, cap
     assert not (tmp_path / "run" / "report.html").exists()
 
 
+SMOKES = (
+    "captioning/shapes", "detection/shapes", "generation/digits_dcgan", "localization/shapes",
+    "multilabel/shapes", "pose/shapes", "pretraining/digits_dino", "pretraining/dvae",
+    "segmentation/shapes_unet", "segmentation/volumes_vnet",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMOKES)
+def test_every_task_is_reported(name, tmp_path, caplog):
+    spec = f"{ROOT / 'configs' / name}.py:smoke"
+    with caplog.at_level(logging.WARNING):
+        run(configuration.load(spec, {"log.report": True}), tmp_path / "run")
+    assert not [r for r in caplog.records if "report" in r.getMessage()]
+    found = headings((tmp_path / "run" / "report.html").read_text())
+    assert {"Results", "Curves", "Over the training", "Model", "Configuration"} <= set(found)
+
+
 def test_no_report_is_written_where_none_is_wanted(tmp_path):
     run(configuration.load(DIGITS, {**SMALL, "log.report": False}), tmp_path / "run")
     assert not (tmp_path / "run" / "report.html").exists()
