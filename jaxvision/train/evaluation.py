@@ -62,16 +62,20 @@ class Evaluator:
         pending: Any = None
         count, elements = 0, 0  # since the last fold
         kept: list[dict[str, np.ndarray]] = []
+        late: dict[str, Any] = {}  # rows are fetched when the next batch has been dispatched
         for number, batch in enumerate(batches):
             if cancelled():
                 return None
             new, rows = self.step(variables, batch, number)
-            if rows:
-                kept.append(_on_host(rows))
+            if late:
+                kept.append(_on_host(late))
+            late = rows
             pending = new if pending is None else _add(pending, new)
             count, elements = count + 1, elements + max((v.size for v in batch.values()), default=0)
             if count == _FOLD_EVERY or elements >= _FOLD_ABOVE:
                 total, pending, count, elements = _fold(total, pending), None, 0, 0
+        if late:
+            kept.append(_on_host(late))
         sums = _fold(total, pending) if pending is not None else total or {}
         result = metrics.compute(sums)
         self.rows, self.records = {}, None

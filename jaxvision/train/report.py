@@ -37,6 +37,7 @@ def page_of(
     shown: Sequence[Section] = (),
     about: Sequence[Section] = (),
     lead: str = "",
+    step: int | None = None,
 ) -> Page:
     """The report of a run.
 
@@ -47,6 +48,7 @@ def page_of(
       shown: what the task shows of an evaluation.
       about: data, network and machine; by default what the facts say of the data.
       lead: a line below the title.
+      step: that the report is of; None of the last one.
     """
     records = stored_records(folder)
     last = max((record["step"] for record in records), default=0)
@@ -59,7 +61,7 @@ def page_of(
             results(config, records),
             progress(config, records),
             *shown,
-            drawn(folder),
+            drawn(folder, step),
             *(about or [data(facts)]),
             settings(config),
         ],
@@ -129,7 +131,7 @@ def results(config: ConfigDict, records: Records) -> Section:
     validated, tested = of_split(records, "validation"), of_split(records, "test")
     chosen = next((r for r in validated if r["step"] == best), None)
     given = {
-        f"validation, best ({watched}, step {best})": chosen,
+        "validation, best": chosen,
         "validation, last": validated[-1] if validated else None,
         "test": tested[-1] if tested else None,
     }
@@ -148,6 +150,8 @@ def results(config: ConfigDict, records: Records) -> Section:
                 rows.append([name, better, *(r.get(name) for r in columns.values())])
         if rows:
             caption = "Metrics of each class" if per_class else "Metrics"
+            if chosen is not None:
+                caption += f"; best is step {best:,}, by {watched}"
             parts.append(Table(("metric", "better", *columns), rows, caption, folded=per_class))
     return Section("Results", parts)
 
@@ -191,15 +195,21 @@ def progress(config: ConfigDict, records: Records) -> Section:
     return Section("Curves", parts)
 
 
-def drawn(folder: Path) -> Section:
-    """Pictures that the run drew at its evaluations, the newest first."""
+def drawn(folder: Path, step: int | None = None) -> Section:
+    """Pictures that the run drew at its evaluations, the newest first.
+
+    Args:
+      folder: of the run.
+      step: later ones are left out, for a run under way may be writing them.
+    """
     files = sorted((folder / "pictures").glob("*.png"))
+    steps = {path: int(path.stem) for path in files if path.stem.isdecimal()}
+    files = [path for path, at in steps.items() if step is None or at <= step]
     figures = []
     for path in reversed(list(charts.thinned(files, _PICTURES))):
-        step = path.stem.lstrip("0") or "0"
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB"))
-        text = f"step {step}"
+        text = f"step {steps[path]:,}"
         figures.append(Figure(pixels, text, f"What the network gave at an evaluation, {text}"))
     parts = [Gallery(figures, "Drawn at evaluations, the newest first")] if figures else []
     return Section("Over the training", parts)

@@ -160,7 +160,7 @@ class Subject:
             gallery = Gallery(mistakes, f"Of {found.split}, the worst first", by)
             shown.append(Section("Predictions", [gallery]))
         about = [*self.about, machine()]
-        page = report.page_of(self.folder, self.config, self.facts, shown, about, lead)
+        page = report.page_of(self.folder, self.config, self.facts, shown, about, lead, found.step)
         write_atomically(path, render(page).encode("utf-8", "replace"))
 
 
