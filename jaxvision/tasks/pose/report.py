@@ -157,7 +157,8 @@ def sections(task: Any, found: Evaluated) -> list[Section]:
 
 def mistakes(task: Any, found: Evaluated, most: int) -> list[Mistake]:
     """The images of which the smallest share of the key points is found."""
-    hit, counted = hits(*task.measured(found.rows), task.tolerance)
+    guessed, truth, lengths = task.measured(found.rows)
+    hit, counted = hits(guessed, truth, lengths, task.tolerance)
     right, count = hit.sum(1), counted.sum(1)
     share = np.where(count > 0, right / np.maximum(count, 1), np.inf)
     order = [int(row) for row in np.lexsort((-count, share))[:most] if count[row]]
