@@ -216,6 +216,7 @@ KEYS: dict[str, Key] = {
     "mesh.fsdp": Key(
         1, "devices along which batch and parameters are split", resumable=True, least=1
     ),
+    "log.report": Key(True, "write report.html after evaluations, in a thread", resumable=True),
     "log.tensorboard": Key(True, "write TensorBoard event files", resumable=True),
     "log.wandb": Key("", "Weights & Biases project (empty: off)", resumable=True),
     "compilation_cache": Key("auto", "folder of compiled programs; off = none", resumable=True),

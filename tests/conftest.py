@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 import tempfile
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,6 +16,8 @@ try:
 except ImportError:  # not on Windows
     resource = None  # type: ignore[assignment]
 from jaxtyping import install_import_hook
+
+from jaxvision import common_keys
 
 # Before anything imports TFDS or JAX: nothing of a test run may land in the user's home. Worker
 # processes of pytest-xdist inherit the folder of the process that started them.
@@ -43,6 +46,9 @@ install_import_hook(
     ],
     "beartype.beartype",
 )
+
+# A report of every run would cost a tenth of the suite; tests of reports ask for them.
+common_keys.KEYS["log.report"] = replace(common_keys.KEYS["log.report"], default=False)
 
 # Traced programs are many small objects that stay: looking through them all again and again for
 # garbage takes a tenth of the time.

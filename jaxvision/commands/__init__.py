@@ -20,6 +20,7 @@ from jaxvision.commands import (
     predict,
     probe,
     rcnn,
+    report,
     retrieve,
     sample,
     search,
@@ -30,6 +31,7 @@ from jaxvision.commands import (
 COMMANDS: dict[str, ModuleType] = {
     "train": train,
     "evaluate": evaluate,
+    "report": report,
     "predict": predict,
     "sample": sample,
     "info": info,

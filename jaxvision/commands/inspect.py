@@ -9,17 +9,6 @@ from jaxvision.errors import UserError
 if TYPE_CHECKING:
     from jaxvision.inspect import Layer
 
-_COLUMNS = (
-    "layer",
-    "kind",
-    "output",
-    "parameters",
-    "multiply-adds",
-    "memory",
-    "receptive field",
-    "stride",
-)
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="a name of `jaxvision info models`")
@@ -37,6 +26,7 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
 
     from jaxvision import models
     from jaxvision.inspect import layers, totals
+    from jaxvision.inspect.cells import COLUMNS, cells
     from jaxvision.train.writers import write_atomically
 
     if overrides:
@@ -50,7 +40,7 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
     classes = None if entry.inputs[0] == "image" and not entry.ends else options.classes
     lines = layers(models.create(options.model, classes, **more), shape)
     rows = [cells(line) for line in [*lines, totals(lines)]]
-    table = Table(*_COLUMNS, title=f"{options.model}, one image of {'x'.join(map(str, shape))}")
+    table = Table(*COLUMNS, title=f"{options.model}, one image of {'x'.join(map(str, shape))}")
     for column in table.columns[2:]:
         column.justify = "right"
     for row in rows[:-1]:
@@ -76,45 +66,16 @@ def _size(text: str, axes: int) -> list[int]:
     raise UserError(f"--size is {form} or one number, not {text!r}.")
 
 
-def _by(values: "tuple[float, ...] | None", otherwise: str) -> str:
-    """`3` for (3, 3), `3x5` for (3, 5)."""
-    if values is None:
-        return otherwise
-    texts = [f"{value:g}" for value in values]
-    return texts[0] if len(set(texts)) == 1 else "x".join(texts)
-
-
-def cells(line: "Layer") -> list[str]:
-    """A line of the table, to be read."""
-    traced = bool(line.output)
-    return [
-        line.path or ("" if line.kind == "total" else "."),
-        line.kind,
-        "x".join(map(str, line.output)),
-        f"{line.parameters:,}" if line.parameters else "",
-        f"{line.multiply_adds:,}" if line.multiply_adds else "",
-        _bytes(line.memory) if line.memory else "",
-        _by(line.receptive_field, "all") if traced else "",
-        _by(line.stride, "") if traced else "",
-    ]
-
-
-def _bytes(count: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024 or unit == "GiB":
-            return f"{count:.4g} {unit}"
-        count /= 1024
-    raise AssertionError
-
-
 def to_csv(lines: "list[Layer]") -> str:
     """The table as comma-separated values; memory in bytes."""
     import csv
     import io
 
+    from jaxvision.inspect.cells import COLUMNS, cells
+
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(_COLUMNS)
+    writer.writerow(COLUMNS)
     for line in lines:
         row = cells(line)
         writer.writerow(
@@ -126,6 +87,8 @@ def to_csv(lines: "list[Layer]") -> str:
 def to_html(title: str, rows: list[list[str]]) -> str:
     """The table as one page without scripts."""
     from html import escape
+
+    from jaxvision.inspect.cells import COLUMNS
 
     def line(row: list[str], tag: str) -> str:
         return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in row) + "</tr>"
@@ -143,7 +106,7 @@ tr:last-child {{ font-weight: bold; }}
 </style>
 <h1>{escape(title)}</h1>
 <table>
-<thead>{line(list(_COLUMNS), "th")}</thead>
+<thead>{line(list(COLUMNS), "th")}</thead>
 <tbody>
 {body}
 </tbody>

@@ -9,6 +9,7 @@ from jaxvision.metrics.accumulators import (
 )
 from jaxvision.metrics.boundary import BoundaryF1
 from jaxvision.metrics.frechet import frechet_distance
+from jaxvision.metrics.intervals import wilson_interval
 from jaxvision.metrics.ranking import LabelCounts, average_precision
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "average_precision",
     "compute",
     "frechet_distance",
+    "wilson_interval",
 ]

@@ -9,6 +9,7 @@ import jax
 
 from jaxvision import tasks
 from jaxvision.data import notices
+from jaxvision.data.loader import Loader
 from jaxvision.errors import UserError
 from jaxvision.runs.run import Run
 from jaxvision.train import compilation, mesh
@@ -16,6 +17,27 @@ from jaxvision.train.beginning import facts_of, open_loader
 from jaxvision.train.evaluation import Evaluator
 
 logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation of a split gave, and what it was made with.
+
+    Attributes:
+      run: the network, with the facts of the split where it had none.
+      metrics: by plain name.
+      sums: accumulators by name.
+      evaluator: holds the rows.
+      loader: of the split.
+      variables: on all devices.
+    """
+
+    run: Run
+    metrics: dict[str, float]
+    sums: dict[str, Any]
+    evaluator: Evaluator
+    loader: Loader
+    variables: Any
 
 
 def evaluate(
@@ -34,6 +56,19 @@ def evaluate(
     figures = getattr(tasks.report(run.config.task), "figures", None)
     if output is not None and figures is None:
         raise UserError(f"There are no pictures of an evaluation of {run.config.task}.")
+    found = evaluation_of(run, split)
+    if output is not None and figures is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        figures(found.run.task, found.evaluator.rows, output)
+    return found.metrics, found.sums
+
+
+def evaluation_of(run: Run, split: str = "") -> Evaluation:
+    """The evaluation of a split, `data.test` by default; what could not be read is said.
+
+    Raises:
+      UserError: data, weights or configuration are wrong.
+    """
     config = run.config.copy_and_resolve_references()
     split = split or config.data.test
     if not split:
@@ -51,12 +86,9 @@ def evaluate(
     evaluator = Evaluator(run.task, config.seed)
     found = evaluator(variables, loader.batches())
     assert found is not None  # nobody cancels it
-    if output is not None and figures is not None:
-        output.mkdir(parents=True, exist_ok=True)
-        figures(run.task, evaluator.rows, output)
     if loader.corrupt:
         first = ", ".join(sorted(loader.corrupt)[:20])
         logger.warning("Skipped %d unreadable images: %s", len(loader.corrupt), first)
     if loader.left_out:
         logger.warning(notices.of_left_out(loader.left_out, config.data.max_instances))
-    return found
+    return Evaluation(run, *found, evaluator, loader, variables)

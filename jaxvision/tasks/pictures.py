@@ -118,7 +118,7 @@ def pairs(
             there = {name: np.asarray(value)[place] for name, value in batch.items()}
             sides.insert(0, true(image, there))
         tiles.append(np.concatenate(sides, 1))
-    return grid(np.stack(tiles), columns=2)
+    return grid(np.stack(tiles), columns=min(2, len(tiles)))
 
 
 def boxed(image: np.ndarray, boxes: Sequence[tuple[Any, str]], least: int = 160) -> np.ndarray:

@@ -25,11 +25,13 @@ class Evaluator:
 
     Attributes:
       rows: of all records of the last evaluation.
+      records: indices of these records in their split, int [n]; None where a task gives no rows.
     """
 
     def __init__(self, task: Task, seed: int):
         self.task = task
         self.rows: dict[str, np.ndarray] = {}
+        self.records: np.ndarray | None = None
         key = stream(seed, EVALUATION)
 
         def step(variables: Any, batch: Any, number: Any) -> tuple[Sums, dict[str, Any]]:
@@ -60,21 +62,25 @@ class Evaluator:
         pending: Any = None
         count, elements = 0, 0  # since the last fold
         kept: list[dict[str, np.ndarray]] = []
+        late: dict[str, Any] = {}  # rows are fetched when the next batch has been dispatched
         for number, batch in enumerate(batches):
             if cancelled():
                 return None
             new, rows = self.step(variables, batch, number)
-            if rows:
-                kept.append(_on_host(rows))
+            if late:
+                kept.append(_on_host(late))
+            late = rows
             pending = new if pending is None else _add(pending, new)
             count, elements = count + 1, elements + max((v.size for v in batch.values()), default=0)
             if count == _FOLD_EVERY or elements >= _FOLD_ABOVE:
                 total, pending, count, elements = _fold(total, pending), None, 0, 0
+        if late:
+            kept.append(_on_host(late))
         sums = _fold(total, pending) if pending is not None else total or {}
         result = metrics.compute(sums)
-        self.rows = {}
+        self.rows, self.records = {}, None
         if kept:
-            self.rows = _in_order(kept)
+            self.records, self.rows = _in_order(kept)
             result |= self.task.score(self.rows)
         return result, sums
 
@@ -82,14 +88,17 @@ class Evaluator:
 _add = jax.jit(metrics.add)
 
 
-def _in_order(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The rows of all batches, in the order of the records, whichever batches these were in."""
+def _in_order(
+    parts: Sequence[dict[str, np.ndarray]],
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """(records, their rows) of all batches, in the order of the records, whichever batches these
+    were in."""
     records = np.concatenate([part.pop(_RECORD) for part in parts])
     rows = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     if np.all(records[1:] > records[:-1]):
-        return rows
+        return records, rows
     order = np.argsort(records)
-    return {key: value[order] for key, value in rows.items()}
+    return records[order], {key: value[order] for key, value in rows.items()}
 
 
 def _on_host(rows: dict[str, jax.Array]) -> dict[str, np.ndarray]:

@@ -24,6 +24,7 @@ from jaxvision.train.log import NotFiniteError, Trace, TrainLog
 from jaxvision.train.pictures import Pictures
 from jaxvision.train.preemption import Preemption
 from jaxvision.train.progress import Progress, Watched, react
+from jaxvision.train.reports import Reports, Subject
 from jaxvision.train.setup import Setup, prepare, sizes_checked
 from jaxvision.train.state import TrainState
 from jaxvision.train.weights import chooses, spec_to_json
@@ -34,7 +35,8 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     """Trains as configured and returns the final metrics of the test split.
 
     Resumes where the workdir's newest intact checkpoint ends. Writes `config.json`, `facts.json`,
-    `metrics.jsonl`, `checkpoints/`, `tensorboard/`, `pictures/` and `predictions.png` into it.
+    `metrics.jsonl`, `report.html`, `checkpoints/`, `tensorboard/`, `pictures/` and
+    `predictions.png` into it.
 
     Args:
       config: see `jaxvision.config`.
@@ -81,7 +83,8 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
             training = _Training(
                 workdir, config, data, plan, setup, evaluator, watched, checkpoints, news
             )
-            return training.test() if training.until_the_end() else {}
+            with training.reports:
+                return training.test() if training.until_the_end() else {}
 
 
 class _Training:
@@ -122,6 +125,16 @@ class _Training:
             self.task, setup.groups, config.train.batch_size, plan.log_every, self.step
         )
         self.writers = Writers(workdir, config, self.start, active=first)
+        subject = Subject(
+            workdir,
+            config,
+            data.facts,
+            self.task,
+            (data.train.stream, data.validation.stream),
+            setup.spec["image"].shape[1:] if "image" in setup.spec else (),
+            setup.variables,
+        )
+        self.reports = Reports(subject, self.pictures, plan.total, first and config.log.report)
 
     def until_the_end(self) -> bool:
         """Trains; False if SIGTERM or Ctrl-C cut it short."""
@@ -218,12 +231,13 @@ class _Training:
         variables = self._state.variables(averaged=True)
         with self.log.pause():
             found = self.evaluator(variables, self.data.validation.batches(), stop.asked_here)
-            if found is not None and self.pictures.wanted:
+            if found is None:
+                return False
+            result, sums = found
+            self.writers.scalars(self.step, "validation", result)
+            if self.pictures.wanted:
                 self._draw(self.data.validation, "validation", f"pictures/{self.step:07}.png")
-        if found is None:
-            return False
-        result, _ = found
-        self.writers.scalars(self.step, "validation", result)
+            self._report(self.data.validation, result, sums)
         shown = format_metrics(result, tuple(self.task.metrics))
         self.console.say(f"step {self.step}/{self.plan.total}  validation: {shown}")
         self.state = react(self.config, self._state, self.progress, result, self.watched, self.step)
@@ -249,6 +263,10 @@ class _Training:
         path = self.workdir / name
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(picture).save(path)
+
+    def _report(self, loader: Any, metrics: dict[str, float], sums: Any) -> None:
+        variables, step = self._state.variables(averaged=True), int(self._state.step)
+        self.reports.evaluated(self.evaluator, loader, variables, metrics, sums, step)
 
     def _not_finite(self, error: NotFiniteError) -> UserError:
         self.writers.close()
@@ -285,12 +303,13 @@ class _Training:
             if found is None:
                 self._stopped(stop)
                 return {}
-            result, _ = found
+            result, sums = found
             self.writers.scalars(int(self._state.step), "test", result)
             shown = format_metrics(result, tuple(self.task.metrics), everything=True)
             self.console.say(f"test, step {int(self._state.step)}: {shown}")
             if self.pictures.wanted:
                 self._draw(loader, "test", f"{self.pictures.name}.png")
+            self._report(loader, result, sums)
             skipped |= loader.corrupt
             left_out |= loader.left_out
         where = " on this process" if jax.process_count() > 1 else ""

@@ -21,11 +21,12 @@ class Pictures:
     with several processes.
 
     Attributes:
+      count: how many images.
       name: of the pictures, "predictions" or what the task's report, or the task, calls them.
     """
 
     def __init__(self, config: ConfigDict, task: Task):
-        self._task, self._count = task, config.eval.pictures
+        self._task, self.count = task, config.eval.pictures
         self._report = tasks.report(config.task)
         self._key = stream(config.seed, SAMPLING)
         options = compilation.compiler_options()
@@ -35,7 +36,7 @@ class Pictures:
             self._predict = jax.jit(shown, compiler_options=options)
         elif hasattr(task, "sample"):
             self._predict = jax.jit(
-                lambda variables, _, key: {"image": task.sample(variables, key, self._count)},
+                lambda variables, _, key: {"image": task.sample(variables, key, self.count)},
                 compiler_options=options,
             )
         usual = getattr(self._report, "PICTURE", "predictions")
@@ -44,11 +45,14 @@ class Pictures:
     @property
     def wanted(self) -> bool:
         drawn = hasattr(self._report, "picture") and self._predict is not None
-        return drawn and self._count > 0 and jax.process_count() == 1
+        return drawn and self.count > 0 and jax.process_count() == 1
 
     def draw(self, variables: Any, loader: Loader) -> np.ndarray:
         """uint8 [h, w, 3]."""
         records = loader.stream
-        batch = records.batch(list(islice(records.order.held(), self._count)))
-        outputs = jax.device_get(self._predict(variables, batch, self._key))
-        return self._report.picture(self._task, batch, outputs)
+        batch = records.batch(list(islice(records.order.held(), self.count)))
+        return self._report.picture(self._task, batch, self.predict(variables, batch))
+
+    def predict(self, variables: Any, batch: Any) -> Any:
+        """What is shown of a batch of `count` images, on the host."""
+        return jax.device_get(self._predict(variables, batch, self._key))

@@ -29,6 +29,7 @@ OPTIONS = (
     "--config.eval.pictures=0",
     "--config.checkpoint.every=4",
     "--config.log.tensorboard=false",
+    "--config.log.report=false",
     "--config.model.options.width=32",  # wide enough for kernels to be split by fsdp
 )
 
@@ -190,7 +191,8 @@ def test_other_tasks_train_on_eight_devices_and_two_processes(config, tmp_path):
     """Metrics of rows too: what goes to the host is of all devices and processes."""
     more = ["--config.train.batch_size=32", "--config.train.duration=3", "--config.eval.every=3"]
     more += ["--config.train.log_every=1", "--config.eval.pictures=0", "--config.optimizer.ema=0"]
-    more += ["--config.log.tensorboard=false", "--config.optimizer.learning_rate=1e-5"]
+    more += ["--config.log.tensorboard=false", "--config.log.report=false"]
+    more += ["--config.optimizer.learning_rate=1e-5"]
     path, *own = config.split()
     flags = [f"--config=configs/{path}", *more, *own]
 

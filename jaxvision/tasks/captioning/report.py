@@ -8,8 +8,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from jaxvision.data.annotations.caption import text_of
 from jaxvision.inspect import draw
+from jaxvision.metrics.captioning import rouge_l, words
+from jaxvision.report import Section, Table, charts
 from jaxvision.tasks import pictures
+from jaxvision.tasks.evaluated import Evaluated, Mistake
 
 _SIDE = 640  # the longest of a photograph over its caption
 
@@ -100,3 +104,50 @@ def figures(task: Any, rows: Mapping[str, np.ndarray], folder: Path) -> None:
     listed = [{"found": one, "true": others} for one, others in zip(found, true)]
     text = json.dumps(listed, indent=2, ensure_ascii=False) + "\n"
     (folder / "captions.json").write_text(text, encoding="utf-8")
+
+
+_LISTED = 200  # captions
+
+
+def annotated(task: Any, row: Mapping[str, Any]) -> tuple[np.ndarray, str]:
+    """(an augmented training image, the caption of it that is learned)."""
+    return row["image"], text_of(row["caption"][0])
+
+
+def sections(task: Any, found: Evaluated) -> list[Section]:
+    """Captions beside true ones, those that are least alike first, and how long they are."""
+    texts, true = task.texts(found.rows["found"]), task.references(found.rows)
+    alike = _alike(texts, true)
+    lines = [
+        [found.name(row), texts[row], " / ".join(true[row]), alike[row]]
+        for row in np.argsort(alike, kind="stable")[:_LISTED].tolist()
+    ]
+    columns = ("image", "found", "true", "ROUGE-L")
+    lengths = {
+        "found": [len(words(text)) for text in texts],
+        "true": [len(words(text)) for each in true for text in each],
+    }
+    series = {
+        name: [(k, n / len(own)) for k, n in enumerate(np.bincount(own).tolist())]
+        for name, own in lengths.items()
+        if own
+    }
+    chart = charts.curves("Words of a caption", series, x="words", y="share of the captions")
+    text = f"Captions of {found.split}, the least alike first"
+    return [Section("Captions", [chart, Table(columns, lines, text)])]
+
+
+def mistakes(task: Any, found: Evaluated, most: int) -> list[Mistake]:
+    """The images whose captions are least like the true ones."""
+    texts, true = task.texts(found.rows["found"]), task.references(found.rows)
+    alike = _alike(texts, true)
+    return [
+        Mistake(row, f"{found.name(row)}, true: {true[row][0]}", wrong=bool(alike[row] < 1))
+        for row in np.argsort(alike, kind="stable")[:most].tolist()
+        if true[row]
+    ]
+
+
+def _alike(texts: Any, true: Any) -> np.ndarray:
+    """ROUGE-L of each caption with its true ones; 1 where there is none."""
+    return np.array([rouge_l([one], [known]) if known else 1.0 for one, known in zip(texts, true)])

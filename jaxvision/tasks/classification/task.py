@@ -218,7 +218,18 @@ class Classification(base.Task):
         sums = {"loss": mean, "accuracy": TopK.of(logits, batch["label"], valid, k=1)}
         if len(self.class_names) > 5:
             sums["top5_accuracy"] = TopK.of(logits, batch["label"], valid, k=5)
-        return sums, {}
+        probabilities = jax.nn.softmax(logits)
+        of_label = jnp.take_along_axis(probabilities, batch["label"][:, None], -1)[:, 0]
+        rows = {
+            "label": batch["label"],
+            "found": logits.argmax(-1),
+            "probability": probabilities.max(-1),
+            "probability_of_label": of_label,
+        }
+        return sums, rows
+
+    def scores(self) -> tuple[str, ...]:
+        return ()  # rows are for the report; all metrics are sums
 
     def confusion(self, variables: Variables, batch: Batch) -> ConfusionMatrix:
         """Records by class and predicted class."""

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jaxvision.metrics.detection import confusion, rank
-from jaxvision.tasks import pictures
+from jaxvision.metrics import detection_errors
+from jaxvision.metrics.detection import Found, Truth, confusion, rank, voc_average_precision
+from jaxvision.report import Part, Section, Table, Text, charts
+from jaxvision.tasks import confusions, pictures
 from jaxvision.tasks.detection.task import on_photograph, on_photographs
+from jaxvision.tasks.evaluated import Evaluated, Mistake
 
 
 def picture(task: Any, batch: Mapping[str, Any], outputs: Mapping[str, Any]) -> np.ndarray:
@@ -187,3 +190,115 @@ def image_id(file: str) -> int | str:
     """What COCO's files call an image; see `files`."""
     stem = Path(file).stem
     return int(stem) if stem.isdecimal() else stem
+
+
+_CURVES = 16  # classes of which precision over recall is shown
+
+
+def annotated(task: Any, row: Mapping[str, Any]) -> tuple[np.ndarray, str]:
+    """(an augmented training image with its boxes, how many of which class)."""
+    kept = row["box_valid"]
+    labels = row["box_label"][kept]
+    counts = Counter(task.class_names[label] for label in labels)
+    text = ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "nothing"
+    return _drawn(task, row["image"], row["boxes"][kept], labels, None), text
+
+
+def sections(task: Any, found: Evaluated) -> list[Section]:
+    """Classes with their curves, sizes, which is found for which, and the kinds of mistakes."""
+    seen, there = on_photographs(found.rows, task.clip)
+    names = task.class_names
+    matrix = confusion(seen, there, len(names), task.threshold)
+    parts: list[Part] = [*_of_classes(task, seen, there, found.metrics), *_of_sizes(found, there)]
+    parts.append(confusions.matrix(matrix, (*names, "nothing")))
+    parts.append(
+        Text(
+            f"Precision, recall and the matrix are of objects found with {task.threshold:g} and "
+            "more at an overlap of 0.5; the column of nothing is what was missed."
+        )
+    )
+    return [Section("Objects", parts), Section("Kinds of mistakes", _kinds(seen, there, names))]
+
+
+def _of_classes(task: Any, seen: Found, there: Truth, metrics: Mapping[str, float]) -> list[Part]:
+    lines: list[list[Any]] = []
+    curves = {}
+    for k, name in enumerate(task.class_names):
+        ranked = rank(seen, there, k)
+        sure_ones = int((ranked.score >= task.threshold).sum())
+        right = int(ranked.right[:sure_ones].sum())
+        precision = right / sure_ones if sure_ones else None
+        recall = right / ranked.objects if ranked.objects else None
+        ap50 = voc_average_precision(ranked)
+        line = [name, ranked.objects, metrics.get(f"ap/{name}"), ap50, precision, recall]
+        lines.append(line)
+        curves[name] = ranked
+    lines.sort(key=lambda line: (np.isnan(line[3]), line[3]))
+    columns = ("class", "objects", "AP", "AP50", "precision", "recall")
+    common = sorted(curves, key=lambda name: -curves[name].objects)[:_CURVES]
+    series = {}
+    for name in common:
+        one = curves[name]
+        if len(one.score) and one.objects:
+            points = list(zip(one.recall.tolist(), one.precision.tolist()))
+            series[name] = charts.thinned(points, 200)
+    parts: list[Part] = [Table(columns, lines, "Each class, the worst first")]
+    if series:
+        title = "Precision over recall, at an overlap of 0.5"
+        parts.append(charts.curves(title, series, x="recall", y="precision", unit=True))
+    return parts
+
+
+def _of_sizes(found: Evaluated, there: Truth) -> list[Part]:
+    """Metrics of small, medium and large objects, as COCO parts them."""
+    sizes = ("small", "medium", "large")
+    heads = [name[: -len("_small")] for name in found.metrics if name.endswith("_small")]
+    edges = (0, 32**2, 96**2, np.inf)
+    lines: list[list[Any]] = []
+    for size, low, high in zip(sizes, edges, edges[1:]):
+        within = (there.area >= low) & (there.area < high) & ~there.crowd
+        values = [found.metrics.get(f"{head}_{size}") for head in heads]
+        lines.append([size, int(within.sum()), *values])
+    columns = ("size", "objects", *heads)
+    text = "By size: below 32 x 32 pixels, below 96 x 96, and above"
+    return [Table(columns, lines, text)] if heads else []
+
+
+def _kinds(seen: Found, there: Truth, names: Sequence[str]) -> list[Part]:
+    """TIDE's kinds of mistakes, with what each costs."""
+    costs = detection_errors.costs(seen, there, len(names))
+    counts = detection_errors.counts(detection_errors.errors(seen, there))
+    lines: list[list[Any]] = [[kind, counts[kind], costs[kind]] for kind in detection_errors.KINDS]
+    columns = ("kind", "mistakes", "cost in AP50")
+    text = (
+        "TIDE (Bolya et al. 2020): the average precision at an overlap of 0.5, now "
+        f"{costs['ap50']:.4f}, that would be gained if all mistakes of one kind were put right."
+    )
+    each = {kind: costs[kind] for kind in detection_errors.KINDS}
+    chart = charts.bars("Cost of mistakes", each, value="AP50 lost")
+    return [Text(text), chart, Table(columns, lines, "Kinds of mistakes")]
+
+
+def mistakes(task: Any, found: Evaluated, most: int) -> list[Mistake]:
+    """The images with most that is missed or wrongly found, for what is there."""
+    seen, there = on_photographs(found.rows, task.clip)
+    kept = seen.score >= task.threshold
+    seen = Found(*(part[kept] for part in seen))
+    what = detection_errors.errors(seen, there)
+    count = len(found.rows["geometry"])
+    wrong = np.bincount(seen.image[~np.isin(what.kind, ("right", "ignored"))], minlength=count)
+    missed = np.bincount(there.image[~what.matched & ~there.crowd], minlength=count)
+    right = np.bincount(seen.image[what.kind == "right"], minlength=count)
+    faults = wrong + missed
+    f1 = 2 * right / np.maximum(2 * right + faults, 1)
+    order = np.lexsort((-faults, np.where(faults > 0, f1, 1)))[:most]
+    return [_mistake(task, found, seen, there, int(row), wrong, missed) for row in order]
+
+
+def _mistake(
+    task: Any, found: Evaluated, seen: Found, there: Truth, row: int, wrong: Any, missed: Any
+) -> Mistake:
+    labels = np.union1d(seen.label[seen.image == row], there.label[there.image == row])
+    text = f"{found.name(row)}: {wrong[row]} wrong, {missed[row]} missed"
+    tags = tuple(task.class_names[int(k)] for k in labels)
+    return Mistake(row, text, tags, wrong=bool(wrong[row] + missed[row]))

@@ -10,11 +10,19 @@ from PIL import Image
 from jaxvision.data.masks import Crops, paste
 from jaxvision.tasks import pictures, skeletons
 from jaxvision.tasks.detection import report as detection
-from jaxvision.tasks.detection.report import cell, figures, shown_on_photograph, sure
+from jaxvision.tasks.detection.report import (
+    annotated,
+    cell,
+    figures,
+    mistakes,
+    sections,
+    shown_on_photograph,
+    sure,
+)
 from jaxvision.tasks.detection.task import on_photograph
 from jaxvision.tasks.instances.task import points_on_photograph
 
-__all__ = ["cell", "figures"]
+__all__ = ["annotated", "cell", "figures", "mistakes", "sections"]
 
 # The ends of the names of what `write` writes for each image.
 ENDINGS = (".png", "_instances.png")

@@ -10,10 +10,10 @@ from jaxtyping import Int
 from PIL import Image
 
 from jaxvision.tasks import pictures
-from jaxvision.tasks.detection.report import categories, figures, image_id
+from jaxvision.tasks.detection.report import categories, figures, image_id, mistakes, sections
 from jaxvision.tasks.instances import report as instances
 
-__all__ = ["figures"]
+__all__ = ["figures", "mistakes", "sections"]
 
 # The ends of the names of what `write` writes for each image.
 ENDINGS = (".png", "_panoptic.png")

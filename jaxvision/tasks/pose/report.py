@@ -8,7 +8,9 @@ import numpy as np
 from PIL import Image
 
 from jaxvision.metrics.pose import hits
+from jaxvision.report import Section, Table, charts
 from jaxvision.tasks import pictures, skeletons
+from jaxvision.tasks.evaluated import Evaluated, Mistake
 from jaxvision.tasks.pose.task import moved
 
 
@@ -113,3 +115,58 @@ def figures(task: Any, rows: Mapping[str, np.ndarray], folder: Path) -> None:
     if counted.any():
         axes.legend(loc="lower right", fontsize=8)
     figure.savefig(folder / "pck.png", dpi=120)
+
+
+_CURVES = 15  # key points of which the curve is shown, beside that of all
+
+
+def annotated(task: Any, row: Mapping[str, Any]) -> tuple[np.ndarray, str]:
+    """(an augmented training image with its key points, how many can be seen)."""
+    truth = row["keypoints"][int(np.argmax(row["box_valid"]))]
+    shown = (truth[:, 2] > 0) & bool(row["box_valid"].any())
+    drawn = _drawn(task, row["image"], truth, shown, least=192)
+    return drawn, f"{shown.sum()} of {len(truth)} key points"
+
+
+def sections(task: Any, found: Evaluated) -> list[Section]:
+    """PCK of each key point, and over the tolerance."""
+    guessed, truth, lengths = task.measured(found.rows)
+    hit, counted = (part.sum(0) for part in hits(guessed, truth, lengths, task.tolerance))
+    names = task.keypoint_names
+    lines = [[name, int(n), h / n if n else None] for name, n, h in zip(names, counted, hit)]
+    lines.sort(key=lambda line: (line[2] is None, line[2]))
+    tolerances = np.linspace(0, max(0.5, 1.5 * task.tolerance), 41)
+    each = np.array([hits(guessed, truth, lengths, one)[0].sum(0) for one in tolerances])
+    series = {}
+    if counted.any():
+        series["all"] = list(zip(tolerances.tolist(), each.sum(1) / counted.sum()))
+    for k in np.flatnonzero(counted)[:_CURVES]:
+        series[names[k]] = list(zip(tolerances.tolist(), each[:, k] / counted[k]))
+    what = " - ".join(names[i] for i in task.segment) or "longer side of the box"
+    caption = f"Within {task.tolerance:g} of {what}, the worst first"
+    parts: list[Any] = [Table(("key point", "counted", "found"), lines, caption)]
+    if series:
+        x = f"distance / {what}"
+        chart = charts.curves(
+            "Found over the tolerance", series, x=x, y="found", marked=task.tolerance,
+            marking="tolerance",
+        )  # fmt: skip
+        parts.append(chart)
+    return [Section("Key points", parts)]
+
+
+def mistakes(task: Any, found: Evaluated, most: int) -> list[Mistake]:
+    """The images of which the smallest share of the key points is found."""
+    guessed, truth, lengths = task.measured(found.rows)
+    hit, counted = hits(guessed, truth, lengths, task.tolerance)
+    right, count = hit.sum(1), counted.sum(1)
+    share = np.where(count > 0, right / np.maximum(count, 1), np.inf)
+    order = [int(row) for row in np.lexsort((-count, share))[:most] if count[row]]
+    return [
+        Mistake(
+            row,
+            f"{found.name(row)}: {int(right[row])} of {int(count[row])} key points",
+            wrong=bool(right[row] < count[row]),
+        )
+        for row in order
+    ]

@@ -9,7 +9,9 @@ from PIL import Image
 
 from jaxvision.data.label_maps import ignored, label_type
 from jaxvision.layers.images import center_crop
-from jaxvision.tasks import pictures
+from jaxvision.report import Part, Section, Table
+from jaxvision.tasks import confusions, pictures
+from jaxvision.tasks.evaluated import Evaluated, Mistake
 
 
 def picture(task: Any, batch: Mapping[str, Any], outputs: Mapping[str, Any]) -> np.ndarray:
@@ -106,3 +108,63 @@ def write(task: Any, prediction: Any, folder: Path, stem: str) -> None:
     shown = [int(k) for k in np.unique(labels) if k < len(names)]
     laid_over = pictures.overlay(image, labels, len(names), clear=pictures.background_of(names))
     Image.fromarray(pictures.with_legend(laid_over, names, shown)).save(folder / f"{stem}.png")
+
+
+def annotated(task: Any, row: Mapping[str, Any]) -> tuple[np.ndarray, str]:
+    """(an augmented training image under its mask, the classes in it)."""
+    names, labels = task.class_names, row["segmentation"]
+    present = [names[k] for k in np.unique(labels) if k < len(names)]
+    clear = pictures.background_of(names)
+    return pictures.overlay(row["image"], labels, len(names), clear=clear), ", ".join(present)
+
+
+def sections(task: Any, found: Evaluated) -> list[Section]:
+    """A table of the classes, and which is taken for which, in pixels."""
+    confusion = found.sums["confusion"]
+    counts, names = np.asarray(confusion.counts), confusion.class_names
+    hits, there, guessed = np.diag(counts), counts.sum(1), counts.sum(0)
+    boundary = _boundary(found, len(names))
+    lines = []
+    for k, (name, iou) in enumerate(zip(names, confusion.iou())):
+        recall = hits[k] / there[k] if there[k] else None
+        precision = hits[k] / guessed[k] if guessed[k] else None
+        share = there[k] / max(1, there.sum())
+        line = [name, int(there[k]), share, float(iou), recall, precision]
+        lines.append([*line, boundary[k]] if boundary else line)
+    lines.sort(key=lambda line: (np.isnan(line[3]), line[3]))
+    columns = ["class", "pixels", "share of the pixels", "IoU", "recall", "precision"]
+    columns += ["boundary F1"] * bool(boundary)
+    parts: list[Part] = [
+        Table(columns, lines, "Each class, the worst first"),
+        confusions.matrix(counts, names),
+        *confusions.pairs(counts, names, "pixels"),
+    ]
+    return [Section("Classes", parts)]
+
+
+def _boundary(found: Evaluated, count: int) -> list[float]:
+    """The boundary F1 of each class; [] where it was not measured."""
+    if "boundary_f1" not in found.sums:
+        return []
+    score = found.sums["boundary_f1"]
+    seen = np.asarray(score.count)
+    each = np.where(seen > 0, np.asarray(score.total) / np.maximum(seen, 1), np.nan)
+    return [float(value) for value in each[:count]]
+
+
+def mistakes(task: Any, found: Evaluated, most: int) -> list[Mistake]:
+    """The images of which the smallest share of the pixels is right; tags are classes in them."""
+    right = np.where(found.rows["known"], found.rows["right"], np.inf)
+    order = [int(row) for row in np.argsort(right, kind="stable")[:most] if np.isfinite(right[row])]
+    if not order:
+        return []
+    masks, names = np.asarray(found.read(order)["segmentation"]), task.class_names
+    return [
+        Mistake(
+            row,
+            f"{found.name(row)}: {right[row]:.1%} of the pixels right",
+            tuple(names[k] for k in np.unique(mask) if k < len(names)),
+            wrong=bool(right[row] < 1),
+        )
+        for row, mask in zip(order, masks)
+    ]

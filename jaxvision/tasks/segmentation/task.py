@@ -242,7 +242,12 @@ class Segmentation(base.Task):
         if self.boundary:
             count = len(self._counted_classes())
             sums["boundary_f1"] = BoundaryF1.of(guess, true, count, self.boundary)
-        return sums, {}
+        places = tuple(range(1, truth.ndim))
+        right = ((guess == truth) & counted).sum(places) / jnp.maximum(counted.sum(places), 1)
+        return sums, {"right": right, "known": counted.any(places)}
+
+    def scores(self) -> tuple[str, ...]:
+        return ()  # rows are for the report; all metrics are sums
 
     def confusion(self, variables: Variables, batch: Batch) -> ConfusionMatrix:
         """Pixels by class and predicted class."""
