@@ -58,7 +58,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.captioning.decoding = "beam"
     config.optimizer.learning_rate = 4e-4
     config.optimizer.lr_multipliers = (("^encoder", 0.1),)
-    config.optimizer.freeze_statistics = ("encoder",)
+    if not config.model.name.startswith("vit"):  # those have no batch norms
+        config.optimizer.freeze_statistics = ("encoder",)
     config.train.batch_size = 64
     config.train.duration = "20 epochs"
     config.eval.every = config.checkpoint.every = "1 epoch"

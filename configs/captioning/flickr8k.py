@@ -63,7 +63,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.data.augment = ({"name": "flip_horizontal"},)
     config.captioning.frozen_encoder = 1.0
     config.captioning.decoding = "beam"
-    config.optimizer.freeze_statistics = ("encoder",)
     config.train.batch_size = 32
     config.train.duration = "30 epochs"
     config.eval.every = config.checkpoint.every = "3 epochs"

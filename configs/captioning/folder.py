@@ -39,7 +39,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.captioning.frozen_encoder = 1.0
     config.captioning.decoding = "beam"
     config.optimizer.learning_rate = 4e-4
-    config.optimizer.freeze_statistics = ("encoder",)
+    if not config.model.name.startswith("vit"):  # those have no batch norms
+        config.optimizer.freeze_statistics = ("encoder",)
     config.train.batch_size = 32
     config.train.duration = "30 epochs"
     config.eval.every = config.checkpoint.every = "3 epochs"
