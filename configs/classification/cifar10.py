@@ -15,17 +15,24 @@ on images enlarged to 48 pixels, to be an encoder for segmentation afterwards:
     python train.py --config configs/segmentation/camvid.py:deeplabv3plus \\
         --config.model.encoder_weights=resnet18.safetensors --config.data.dir=DIR
 
+`:vit` is the small vision transformer of configs/pretraining/cifar10.py, from random weights or from
+what was learned there without labels:
+
+    python train.py --config configs/classification/cifar10.py:vit --config.data.dir=DIR \\
+        --config.data.train="train[:1000]" --config.model.weights=run:runs/cifar10_dino
+
 `:smoke` runs on built-in shapes.
 """
 
 from ml_collections import ConfigDict
 
+from jaxvision import presets
 from jaxvision.config import check_variant
 from jaxvision.tasks import default_config
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    variant = check_variant(variant, ("resnet32", "resnet56", "encoder", "smoke"))
+    variant = check_variant(variant, ("resnet32", "resnet56", "encoder", "vit", "smoke"))
     config = default_config("classification")
     config.data.source = "folder"
     config.data.dir = "data/cifar10"
@@ -73,6 +80,21 @@ def get_config(variant: str = "") -> ConfigDict:
         config.schedule.warmup = "1 epoch"
         config.train.batch_size = 64
         config.train.duration = "10 epochs"
+    if variant == "vit":
+        presets.crops(config, 32, (0.5, 1.0))
+        config.data.mean, config.data.std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+        config.model.name, config.model.options = "vit_tiny_patch16_224", presets.small_vit(32)
+        config.optimizer.name = "adamw"
+        config.optimizer.learning_rate = 1e-3
+        config.optimizer.weight_decay = 0.05
+        config.optimizer.layer_decay = 0.75
+        config.optimizer.clip_norm = 1.0
+        config.classification.label_smoothing = 0.1
+        config.schedule.name = "cosine"
+        config.schedule.warmup = "10%"
+        config.train.batch_size = 64
+        config.train.duration = "60 epochs"
+        config.eval.every = config.checkpoint.every = "20 epochs"
     if variant == "smoke":
         config.data.source, config.data.name, config.data.dir = "tfds", "shapes", ""
         config.data.options = {"size": 32, "train": 256, "test": 64}

@@ -9,8 +9,9 @@ resized to 240x180. Masks hold 0 to 10 for the classes and 11 for void, which co
 The variants `:unet` (the default), `:segnet`, `:fcn8s`, `:deeplabv3plus` and `:upernet` share
 everything but the network, which is small enough for two CPU cores: a quarter hour each. FCN-8s,
 DeepLab v3+ and UPerNet stand on ResNet-18, whose weights can come from elsewhere
-(cifar10.py:encoder has the command): `--config.model.encoder_weights=FILE`. At full size, seen at
-half:
+(cifar10.py:encoder has the command): `--config.model.encoder_weights=FILE`. `:upernet_vit` is UPerNet
+on the small vision transformer of configs/pretraining/cifar10.py, and takes what was learned there:
+`--config.model.encoder_weights=run:runs/cifar10_dino`. At full size, seen at half:
 
     jaxvision evaluate --workdir RUN --config.data.dir=DIR \\
         --config.data.eval_transforms=() --config.segmentation.scales="(0.5,)"
@@ -21,6 +22,7 @@ half:
 from ml_collections import ConfigDict
 
 from jaxvision.config import check_variant
+from jaxvision.presets import small_vit
 from jaxvision.tasks import default_config
 
 CLASS_WEIGHTS = (0.58, 0.48, 1.34, 0.39, 1.03, 0.77, 1.32, 1.33, 0.94, 1.39, 1.43)
@@ -30,13 +32,20 @@ NETWORKS = {
     "fcn8s": ("fcn8s_resnet18", {}),
     "deeplabv3plus": ("deeplabv3plus_resnet18", {"width": 128, "rates": (2, 4, 6)}),
     "upernet": ("upernet_resnet18", {"width": 64, "auxiliary_width": 32}),
+    "upernet_vit": (
+        "upernet_beit_base",
+        {
+            "encoder": "vit_tiny_patch16_224",
+            "encoder_options": {**small_vit(32), "grid": (24, 32), "out_blocks": None},
+            "width": 48,
+            "auxiliary_width": 32,
+        },
+    ),
 }
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    variant = check_variant(
-        variant, ("unet", "segnet", "fcn8s", "deeplabv3plus", "upernet", "smoke")
-    )
+    variant = check_variant(variant, (*NETWORKS, "smoke"))
     config = default_config("segmentation")
     config.data.source = "masks"
     config.data.dir = "data/camvid"

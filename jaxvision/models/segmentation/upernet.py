@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from jaxvision.layers.conv_norm import conv_norm_relu
 from jaxvision.layers.convolution import Conv2d, ConvTranspose2d
 from jaxvision.layers.normalization import BatchNorm, LayerNorm
-from jaxvision.layers.pyramid import doubled, feature_strides, required
+from jaxvision.layers.pyramid import feature_strides, required
 from jaxvision.models.backbones import beit, swin
 from jaxvision.models.segmentation import upernet_weights
 from jaxvision.models.variant import Variant
@@ -99,10 +99,11 @@ def _four_strides(parent: nn.Module, maps: Maps, train: bool) -> Maps:
 class UPerNet(nn.Module):
     """Returns logits [b, h, w, num_classes]; in training a dict of `logits` and `aux`.
 
-    With no classes it returns the head's last map, of stride 4.
+    With no classes it returns the head's last map, of the finest stride.
 
     Attributes:
-      encoder: gives maps of strides 4, 8, 16 and 32, or four of one stride.
+      encoder: gives maps of strides 4, 8, 16 and 32, or four of one stride, best 16: they become
+        maps of a quarter, half, once and twice that stride.
       width, bins: see `UPerHead`.
       auxiliary: whether there is a second head, on the map of stride 16.
       auxiliary_width: see `AuxiliaryHead`.
@@ -128,9 +129,9 @@ class UPerNet(nn.Module):
         maps, size = self.encoder(image, train), image.shape[1:3]
         strides = feature_strides(self.encoder, image, maps)
         if len(strides) == 4 and len(set(strides)) == 1:
-            maps, strides = _four_strides(self, maps, train), doubled(4, strides[0] // 4)
-        levels = dict(zip(strides, maps, strict=True))
-        maps = required(levels, (4, 8, 16, 32), "UPerNet")
+            maps = _four_strides(self, maps, train)
+        else:
+            maps = required(dict(zip(strides, maps, strict=True)), (4, 8, 16, 32), "UPerNet")
         if self.norm_maps:
             maps = [
                 LayerNorm(
