@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +23,10 @@ from jaxvision.tasks import base, configuration
 from jaxvision.tasks.captioning import report
 from jaxvision.tasks.captioning.task import Captioning, Decoding
 from jaxvision.tasks.inputs import Inputs
+from jaxvision.train import mesh, setup
 from jaxvision.train.step import Group, init_state, make_train_step
 
+CONFIGS = Path(__file__).parents[2] / "configs" / "captioning"
 KEY = jax.random.key(0)
 TEXTS = ("a red ring", "a star")
 WORDS = tokenizer.train(TEXTS, "word", size=20)
@@ -288,6 +291,17 @@ def test_a_task_is_created_of_the_facts():
     config.captioning.self_critical = True
     with pytest.raises(UserError, match="caption_frequencies"):
         tasks.create(config, facts)
+
+
+@pytest.mark.parametrize("network", ["show_attend_tell", "vit_transformer"])
+@pytest.mark.parametrize("name", ["coco", "flickr8k", "folder"])
+def test_statistics_are_frozen_where_there_are_some(name, network):
+    config = configuration.load(f"{CONFIGS / name}.py:{network}")
+    task = tasks.create(config, Facts(vocabulary=WORDS.to_vocabulary()))
+    spec = base.image_spec((32, 32, 3))
+    devices = mesh.make(config)
+    settled = setup.prepare(config, task, devices, spec, total=9000, steps_per_epoch=300)
+    assert ("batch_stats" in settled.variables) == bool(config.optimizer.freeze_statistics)
 
 
 @pytest.mark.parametrize(
