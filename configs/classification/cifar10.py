@@ -15,11 +15,12 @@ on images enlarged to 48 pixels, to be an encoder for segmentation afterwards:
     python train.py --config configs/segmentation/camvid.py:deeplabv3plus \\
         --config.model.encoder_weights=resnet18.safetensors --config.data.dir=DIR
 
-`:vit` is the small vision transformer of configs/pretraining/cifar10.py, from random weights or from
-what was learned there without labels:
+`:vit` is the small vision transformer of configs/pretraining/cifar10.py, from random weights or
+from what was learned there without labels:
 
     python train.py --config configs/classification/cifar10.py:vit --config.data.dir=DIR \\
-        --config.data.train="train[:1000]" --config.model.weights=run:runs/cifar10_dino
+        --config.data.train="train[:1000]" --config.model.weights=run:runs/cifar10_dino \\
+        --config.optimizer.layer_decay=0.75
 
 `:smoke` runs on built-in shapes.
 """
@@ -87,7 +88,6 @@ def get_config(variant: str = "") -> ConfigDict:
         config.optimizer.name = "adamw"
         config.optimizer.learning_rate = 1e-3
         config.optimizer.weight_decay = 0.05
-        config.optimizer.layer_decay = 0.75
         config.optimizer.clip_norm = 1.0
         config.classification.label_smoothing = 0.1
         config.schedule.name = "cosine"

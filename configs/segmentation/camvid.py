@@ -9,9 +9,9 @@ resized to 240x180. Masks hold 0 to 10 for the classes and 11 for void, which co
 The variants `:unet` (the default), `:segnet`, `:fcn8s`, `:deeplabv3plus` and `:upernet` share
 everything but the network, which is small enough for two CPU cores: a quarter hour each. FCN-8s,
 DeepLab v3+ and UPerNet stand on ResNet-18, whose weights can come from elsewhere
-(cifar10.py:encoder has the command): `--config.model.encoder_weights=FILE`. `:upernet_vit` is UPerNet
-on the small vision transformer of configs/pretraining/cifar10.py, and takes what was learned there:
-`--config.model.encoder_weights=run:runs/cifar10_dino`. At full size, seen at half:
+(cifar10.py:encoder has the command): `--config.model.encoder_weights=FILE`. `:upernet_vit` is
+UPerNet on the small vision transformer of configs/pretraining/cifar10.py, and takes what was
+learned there: `--config.model.encoder_weights=run:runs/cifar10_dino`. At full size, seen at half:
 
     jaxvision evaluate --workdir RUN --config.data.dir=DIR \\
         --config.data.eval_transforms=() --config.segmentation.scales="(0.5,)"
@@ -37,7 +37,7 @@ NETWORKS = {
         {
             "encoder": "vit_tiny_patch16_224",
             "encoder_options": {**small_vit(32), "grid": (24, 32), "out_blocks": None},
-            "width": 48,
+            "width": 32,
             "auxiliary_width": 32,
         },
     ),
