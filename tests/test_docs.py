@@ -2,11 +2,12 @@
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from jaxvision import cli, config_files
+from jaxvision import cli, common_keys, config_files
 from jaxvision.commands import COMMANDS
 from jaxvision.tasks import configuration
 
@@ -73,6 +74,13 @@ def test_configurations_in_the_pages_are_valid(page, tmp_path):
     if "wide" in text:
         wide = configuration.load(f"{tmp_path / 'mine.py'}:wide")
         assert wide.model.options.to_dict() == {"hidden": (256,)}
+
+
+def test_the_page_of_keys_is_that_of_the_program(capsys, monkeypatch):
+    told = replace(common_keys.KEYS["log.report"], default=True)  # tests have it off
+    monkeypatch.setitem(common_keys.KEYS, "log.report", told)
+    cli._dispatch(["info", "config", "--markdown"])
+    assert (ROOT / "docs" / "configuration.md").read_text() == capsys.readouterr().out
 
 
 def test_the_python_page_runs(tmp_path, monkeypatch):

@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Any
 from jaxvision.errors import unknown
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import Console
+
+    from jaxvision.config import Key
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("pattern", nargs="?", default="*", help="shell pattern of names")
     parser.add_argument("--task", help="config: the task whose keys are shown (default: all)")
+    parser.add_argument("--markdown", action="store_true", help="config: as a page for docs")
 
 
 def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
@@ -104,16 +109,70 @@ def _config(console: "Console", options: Any) -> None:
     from rich.table import Table
 
     from jaxvision import tasks
-    from jaxvision.config import FREE
 
-    table = Table("key", "default", "meaning")
     keys: dict[str, Any] = {}
     for name in [options.task] if options.task else tasks.TASKS:
         keys |= tasks.schema(name).keys
-    for path in fnmatch.filter(keys, options.pattern):
-        key = keys[path]
-        table.add_row(path, "{}" if key.default is FREE else str(key.default), key.meaning)
+    chosen = {path: keys[path] for path in fnmatch.filter(keys, options.pattern)}
+    if options.markdown:
+        print(keys_as_markdown(chosen), end="")
+        return
+    table = Table("key", "default", "meaning")
+    for path, key in chosen.items():
+        table.add_row(path, _default(key), key.meaning)
     console.print(table)
+
+
+def _default(key: "Key") -> str:
+    from jaxvision.config import FREE
+
+    return "{}" if key.default is FREE else str(key.default)
+
+
+_KEYS_PAGE = """# Configuration keys
+
+Written by `jaxvision info config --markdown`. Every key of a configuration, its default, and what
+it accepts where that is less, or more, than any value of the default's type; a dot says that a
+resumed run may change it. Groups of tasks come after those that all tasks have.
+`--config.KEY=VALUE` sets a key on the command line.
+"""
+
+
+def keys_as_markdown(keys: "Mapping[str, Key]") -> str:
+    """A page with a table for each group of keys."""
+    groups: dict[str, list[list[str]]] = {}
+    for path, key in keys.items():
+        group = path.partition(".")[0] if "." in path else "The top"
+        resumed = "•" if key.resumable else ""
+        cells = [
+            f"`{path}`",
+            f"`{_default(key) or chr(39) * 2}`",
+            _accepted(key),
+            resumed,
+            key.meaning,
+        ]
+        groups.setdefault(group, []).append([cell.replace("|", r"\|") for cell in cells])
+    parts = [_KEYS_PAGE]
+    for group, rows in groups.items():
+        lines = ["| key | default | accepts | resumed | meaning |", "|---|---|---|---|---|"]
+        lines += [f"| {' | '.join(row)} |" for row in rows]
+        parts.append(f"\n## {group}\n\n" + "\n".join(lines) + "\n")
+    return "".join(parts)
+
+
+def _accepted(key: "Key") -> str:
+    """Limits and choices of a key, in words."""
+    said = []
+    if key.choices:
+        said.append(", ".join(f"`{choice}`" for choice in key.choices))
+    if key.is_duration:
+        said.append("a duration")
+    for word, limit in (("at least", key.least), ("above", key.above), ("below", key.below)):
+        if limit is not None:
+            said.append(f"{word} {limit:,}")
+    if key.part:
+        said.append("a function")
+    return ", ".join(said)
 
 
 TOPICS = {
