@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from jaxvision import cli, common_keys, config_files
+from jaxvision import cli, common_keys, config_files, tasks
 from jaxvision.commands import COMMANDS
 from jaxvision.tasks import configuration
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+COMING_FROM = sorted((ROOT / "docs" / "coming_from").glob("*.md"))
 CONFIGS = sorted((ROOT / "configs").glob("*/*.py"))
+KEYS = {key for name in tasks.TASKS for key in tasks.schema(name).keys}
 
 
 def blocks(path, language):
@@ -29,6 +31,10 @@ def commands():
             text = text.replace("\\\\\n", "\\\n")
         else:
             text = "".join(blocks(path, ""))
+            if path.parent.name == "coming_from":  # commands are cells of tables there
+                text += "".join(
+                    f"{code}\n" for code in re.findall(r"`([^`\n]+)`", path.read_text())
+                )
         for line in text.replace("\\\n", " ").splitlines():
             found = re.match(r"\s*(jaxvision|python train\.py) (.*)", line)
             if found and "..." not in line:
@@ -64,6 +70,18 @@ def test_links_lead_somewhere(path):
     for target in re.findall(r"\]\(([^)#\s]+)", text):
         if not re.match(r"https?://", target):
             assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", COMING_FROM, ids=lambda p: p.stem)
+def test_pages_for_users_of_other_libraries(page):
+    text, namespace = page.read_text(), {}
+    ours = "".join(line.rpartition(" | ")[2] for line in text.splitlines(keepends=True))
+    for key in re.findall(r"--config\.([a-z_.]+)", ours):
+        assert key in KEYS, key
+    for path in re.findall(r"configs/[a-z_/]+\.py", ours):
+        assert (ROOT / path).is_file(), path
+    for block in blocks(page, "python"):
+        exec(compile(block, page.name, "exec"), namespace)
 
 
 @pytest.mark.parametrize("page", ["config_file", "own_images"])
