@@ -102,7 +102,8 @@ class Run:
         """
         shape = () if self.folder else tuple(int(side) for side in image_shape)
         if shape not in self._variables:
-            self._variables[shape] = self._read(shape)
+            with jax.ensure_compile_time_eval():  # also where a function is being traced
+                self._variables[shape] = self._read(shape)
         return self._variables[shape]
 
     def _read(self, shape: tuple[int, ...]) -> dict[str, Any]:

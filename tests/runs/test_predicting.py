@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from parity import deterministic
@@ -140,6 +141,21 @@ def test_arrays_and_files_are_predicted_in_their_order(trained, tmp_path):
     with pytest.raises(UserError, match=r"uint8 \[h, w, 1\], not float64 \[8, 8, 3\]"):
         opened.predict([np.zeros((8, 8, 3))])
     assert opened.predict([]) == []
+
+
+def test_variables_may_be_read_first_where_a_function_is_traced(trained):
+    image = jnp.full((1, 8, 8, 1), 9, jnp.uint8)
+    found = []
+    for compiled in (jax.jit, lambda function: function):
+        opened = runs.open(trained)
+
+        @compiled
+        def predict(image, opened=opened):
+            return opened.task.predict(opened.variables, {"image": image}, jax.random.key(0))
+
+        found.append(np.asarray(predict(image)["probabilities"]))
+        assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(opened.variables))
+    np.testing.assert_allclose(*found, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
