@@ -1,10 +1,18 @@
-"""Write what a network predicts as a program that runs without this package (StableHLO)."""
+"""Write what a network predicts as a program that runs without this package (StableHLO).
+
+    jaxvision export digits.jaxexport --workdir runs/digits
+    jaxvision export generator.jaxexport --workdir runs/digits_dcgan
+
+Of a network that makes images, and with `--samples` of one that can do either, the program is of
+what `jaxvision sample` draws.
+"""
 
 import argparse
 from pathlib import Path
 
 from jaxvision.commands import source
 from jaxvision.commands.predict import sides
+from jaxvision.commands.sample import add_settings, settings_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--platforms", default="cpu,cuda,tpu", help="to compile for (default: cpu,cuda,tpu)"
     )
+    parser.add_argument("--samples", action="store_true", help="what is drawn, not predicted")
+    add_settings(parser)
 
 
 def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
@@ -25,14 +35,20 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
     exporting.check_ending(output)
     size = sides(options.size, "--size") if options.size else None
     chosen = source.open_run(options, overrides)
-    program = exporting.export(chosen, size, tuple(options.platforms.split(",")))
+    platforms = tuple(options.platforms.split(","))
+    draws = options.samples or not hasattr(chosen.task, "predict")
+    if draws:
+        program = exporting.export_samples(chosen, settings_of(options), platforms)
+    else:
+        program = exporting.export(chosen, size, platforms)
     written = exporting.write(program, output)
     about = program.about
-    shape = ", ".join(map(str, about["input"]["shape"]))
-    print(
-        f"Wrote {output} ({written / 1e6:.1f} MB): uint8 [{shape}] to {', '.join(about['outputs'])}"
-    )
+    inputs = about["input"] if draws else {"images": about["input"]}
+    taken = [f"{one['dtype']} [{', '.join(map(str, one['shape']))}]" for one in inputs.values()]
+    given = ", ".join(about["outputs"])
+    print(f"Wrote {output} ({written / 1e6:.1f} MB): {' and '.join(taken)} to {given}")
     print(f"What it takes and gives: {output.with_suffix('.json')}. It is called by")
-    print("  jax.export.deserialize(bytearray(open(FILE, 'rb').read())).call(images)")
-    if not about["preparation_gives_one_size"]:
+    called = ", ".join(inputs)
+    print(f"  jax.export.deserialize(bytearray(open(FILE, 'rb').read())).call({called})")
+    if not about.get("preparation_gives_one_size", True):
         print(f"Images must have this size: the preparation of {about['network']} does not fix it.")

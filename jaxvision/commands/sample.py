@@ -21,6 +21,8 @@ from jaxvision.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
+    from jaxvision.tasks.sampling import Sampling
+
 _MILLISECONDS = 60  # that a picture of a film is shown
 
 
@@ -30,10 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="decides them (default 0)")
     parser.add_argument("--output", default="samples", help="folder (default samples)")
     parser.add_argument("--classes", help="names or numbers, in turn: coat,bag (default: any)")
-    parser.add_argument("--truncation", type=float, default=1.0, help="of latents (default 1)")
-    parser.add_argument("--guidance", type=float, help="how much classes are exaggerated")
-    parser.add_argument("--steps", type=int, help="of the sampler")
-    parser.add_argument("--sampler", default="", help="its name")
+    add_settings(parser)
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--interpolate", type=int, metavar="N", help="rows of N images")
     shown.add_argument("--walk", type=int, metavar="N", help="a film, N images to each sample")
@@ -41,18 +40,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mask", help="with --inpaint: picture that is white where")
 
 
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """What may be asked of samples."""
+    parser.add_argument("--truncation", type=float, default=1.0, help="of latents (default 1)")
+    parser.add_argument("--guidance", type=float, help="how much classes are exaggerated")
+    parser.add_argument("--steps", type=int, help="of the sampler")
+    parser.add_argument("--sampler", default="", help="its name")
+
+
+def settings_of(options: argparse.Namespace) -> "Sampling":
+    """What is asked of samples."""
+    from jaxvision.tasks.sampling import Sampling
+
+    return Sampling(options.truncation, options.guidance, options.steps, options.sampler)
+
+
 def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
     from jaxvision.runs import sampling
-    from jaxvision.tasks.sampling import Sampling
 
     _check(options)
     chosen = source.open_run(options, overrides)
     names = [name.strip() for name in options.classes.split(",")] if options.classes else []
-    settings = Sampling(options.truncation, options.guidance, options.steps, options.sampler)
     about = {
         "seed": options.seed,
         "labels": sampling.labels_of(names, chosen.facts.class_names),
-        "settings": settings,
+        "settings": settings_of(options),
     }
     folder = Path(options.output)
     if options.inpaint:

@@ -1,12 +1,13 @@
 """Trained networks as programs that run without this package: StableHLO, by `jax.export`.
 
 A program takes prepared images, uint8 [b, *size, c] for any b, and gives what `Run.predict` gives
-of them: a flat dict of arrays. Normalisation and weights are in it.
+of them: a flat dict of arrays. One that makes images takes a seed and the numbers of samples, and
+gives those of `runs.sampling.sample`. Normalisation and weights are in it.
 """
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from jaxvision import models, tasks
 from jaxvision.errors import UserError, unknown
 from jaxvision.ops.forms import portable
 from jaxvision.runs.run import Run
+from jaxvision.runs.sampling import check_settings
+from jaxvision.tasks.sampling import AS_TRAINED, Sampling
 from jaxvision.train.step import SAMPLING, stream
 from jaxvision.train.writers import write_atomically
 
@@ -28,12 +31,12 @@ _KNOWN = (*PLATFORMS, "rocm")
 _LARGEST = 2**31 - 2**25  # bytes; a place in the file is a number of 31 bits
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Program:
     """What a run predicts, to be called elsewhere.
 
     Attributes:
-      exported: `exported.call(images)` calls it.
+      exported: `exported.call(images)` calls it, or `exported.call(seed, numbers, ...)`.
       about: what its user has to know of inputs and outputs, JSON-able.
     """
 
@@ -57,9 +60,7 @@ def export(
         images of this size, or its weights are too large for a file.
     """
     predict = tasks.require(run.task, "predict", "Export")
-    for platform in platforms:
-        if platform not in _KNOWN:
-            raise unknown("platform", platform, _KNOWN)
+    _check_platforms(platforms)
     shape = (*(size or run.image_shape[:-1]), run.config.data.channels)
     if run.task.needs:
         raise UserError(
@@ -79,6 +80,59 @@ def export(
     with portable():
         exported = jax_export.export(jax.jit(program), platforms=platforms)(image)
     return Program(exported, _describe(run, exported))
+
+
+def export_samples(
+    run: Run, settings: Sampling = AS_TRAINED, platforms: Sequence[str] = PLATFORMS
+) -> Program:
+    """What a run draws as one program for several platforms.
+
+    It takes `seed` (uint32), `number` (int32 [b], for any b) and, where the task makes images of a
+    class that is asked for, `label` (int32 [b]); image k is sample `number[k]` of the seed.
+
+    Args:
+      run: the trained network.
+      settings: see there.
+      platforms: see `export`.
+
+    Raises:
+      UserError: the task makes no images, or does not understand a setting, or its weights are too
+        large for a file.
+    """
+    generate = tasks.require(run.task, "generate", "Export of samples")
+    _check_platforms(platforms)
+    check_settings(run.task, (), settings)
+    task: Any = run.task
+    variables = run.variables
+    _check_weights(run, variables)
+
+    def program(seed: jax.Array, number: jax.Array, *label: jax.Array) -> dict[str, jax.Array]:
+        own = stream(seed, SAMPLING)
+        keys = jax.vmap(lambda index: jax.random.fold_in(own, index))(number)
+        return {
+            "image": generate(variables, task.latents(keys), keys, *(label or [None]), settings)
+        }
+
+    (batch,) = jax_export.symbolic_shape("b")
+    row = jax.ShapeDtypeStruct((batch,), jnp.int32)
+    inputs = {"seed": jax.ShapeDtypeStruct((), jnp.uint32), "number": row}
+    if "labels" in task.settings:
+        inputs["label"] = row
+    with portable():
+        exported = jax_export.export(jax.jit(program), platforms=platforms)(*inputs.values())
+    about = _origin(run, exported)
+    about["input"] = {name: _array(one) for name, one in inputs.items()}
+    about["settings"] = dataclasses.asdict(settings)
+    return Program(exported, about)
+
+
+def _check_platforms(platforms: Sequence[str]) -> None:
+    """Raises:
+    UserError: one is none.
+    """
+    for platform in platforms:
+        if platform not in _KNOWN:
+            raise unknown("platform", platform, _KNOWN)
 
 
 def _check_size(run: Run, predict: Callable[..., Any], shape: tuple[int, ...]) -> None:
@@ -111,22 +165,29 @@ def _check_weights(run: Run, variables: Any) -> None:
         )
 
 
-def _describe(run: Run, exported: jax_export.Exported) -> dict[str, Any]:
-    """The `Program.about`."""
-    data, (image,) = run.config.data, exported.in_avals
+def _origin(run: Run, exported: jax_export.Exported) -> dict[str, Any]:
+    """What is said of every program: where it comes from, and what it gives."""
     outputs = jax.tree.unflatten(exported.out_tree, exported.out_avals)
     return {
         "task": run.config.task,
         "network": run.config.model.name,
         "weights": run.weights or f"step {run.step}",
-        "input": {**_array(image), "channels": {1: "grey", 3: "RGB"}.get(data.channels, "")},
-        "preparation": [dict(step) for step in data.eval_transforms],
-        "preparation_gives_one_size": run.one_size,
-        "normalisation": {"mean": list(data.mean), "std": list(data.std), "inside": True},
         "outputs": {name: _array(one) for name, one in outputs.items()},
         "classes": list(run.task.class_names),
         "platforms": list(exported.platforms),
         "jax": jax.__version__,
+    }
+
+
+def _describe(run: Run, exported: jax_export.Exported) -> dict[str, Any]:
+    """The `Program.about` of what is predicted."""
+    data, (image,) = run.config.data, exported.in_avals
+    return {
+        **_origin(run, exported),
+        "input": {**_array(image), "channels": {1: "grey", 3: "RGB"}.get(data.channels, "")},
+        "preparation": [dict(step) for step in data.eval_transforms],
+        "preparation_gives_one_size": run.one_size,
+        "normalisation": {"mean": list(data.mean), "std": list(data.std), "inside": True},
     }
 
 

@@ -22,7 +22,7 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, Sums]]
 INIT, STEP, EVALUATION, SAMPLING = 0, 1, 2, 3
 
 
-def stream(seed: int, purpose: int) -> jax.Array:
+def stream(seed: int | jax.Array, purpose: int) -> jax.Array:
     """The key of one of the streams that a seed decides."""
     return jax.random.fold_in(random.key(seed), purpose)
 

@@ -136,7 +136,7 @@ class ImageGPT(sampling.Generative, Pretraining):
 
     def _read(self, colours: Int[Array, "b n"]) -> Int[Array, "b n"]:
         """What is read while these are said: the begin, and all but the last."""
-        begin = jnp.full((len(colours), 1), self.model.colours, jnp.int32)
+        begin = jnp.full((colours.shape[0], 1), self.model.colours, jnp.int32)
         return jnp.concatenate([begin, colours[:, :-1]], 1)
 
     # -- training and evaluation -----------------------------------------------------------------
@@ -176,7 +176,7 @@ class ImageGPT(sampling.Generative, Pretraining):
         self, variables: Variables, given: Int[Array, "b n"], keys: Array
     ) -> Int[Array, "b n"]:
         """Colours row by row, drawn where -1 is given; one loop on the device."""
-        cache: Any = self.model.apply(variables, len(given), method="start")
+        cache: Any = self.model.apply(variables, given.shape[0], method="start")
         found = decoding.sample(
             partial(self.model.apply, variables, method="step"),
             cache,
@@ -193,7 +193,7 @@ class ImageGPT(sampling.Generative, Pretraining):
         return found.tokens
 
     def latents(self, keys: Array) -> Float[Array, "b 0"]:
-        return jnp.zeros((len(keys), 0))
+        return jnp.zeros((keys.shape[0], 0))
 
     def generate(
         self,
@@ -203,7 +203,7 @@ class ImageGPT(sampling.Generative, Pretraining):
         labels: Int[Array, " b"] | None = None,
         settings: Sampling = AS_TRAINED,
     ) -> UInt8[Array, "b h w c"]:
-        given = jnp.full((len(keys), self.model.positions), _NEVER)
+        given = jnp.full((keys.shape[0], self.model.positions), _NEVER)
         return self.images(self.continued(variables, given, keys))
 
     def check_mask(self, mask: Bool[np.ndarray, "h w"]) -> None:
