@@ -26,6 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="address to listen at (default 127.0.0.1, for this machine alone)",
     )
     parser.add_argument("--limit", default="20MB", help="of an upload (default 20MB)")
+    parser.add_argument(
+        "--as-is",
+        action="store_true",
+        help="fit no photograph into the size of the training; each size is compiled",
+    )
     parser.add_argument("--no-open", action="store_true", help="open no browser")
 
 
@@ -46,7 +51,8 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
         options.workdir = options.folder or options.workdir
         overrides = {"data.max_image_pixels": str(_PIXELS), **overrides}
         chosen = source.open_run(options, overrides)
-        server.serve(chosen, listener, options.host, limit, not options.no_open)
+        browse = not options.no_open
+        server.serve(chosen, listener, options.host, limit, browse, options.as_is)
 
 
 def bytes_of(text: str) -> int:

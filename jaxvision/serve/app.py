@@ -60,13 +60,15 @@ _HEADERS = {
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
     "Cache-Control": "no-store",
 }
-_FILES = {  # of the page
-    "/": ("jaxvision.serve", "page.html", "text/html"),
-    "/serve.css": ("jaxvision.serve", "serve.css", "text/css"),
-    "/serve.js": ("jaxvision.serve", "serve.js", "text/javascript"),
-    "/drawing.js": ("jaxvision.serve", "drawing.js", "text/javascript"),
-    "/report.css": ("jaxvision.report", "report.css", "text/css"),
+_FILES = {
+    "/": ("jaxvision.serve", "page.html"),
+    "/report.css": ("jaxvision.report", "report.css"),
+    **{
+        f"/{name}": ("jaxvision.serve", name)
+        for name in ("serve.css", "serve.js", "page.js", "drawing.js", "camera.js", "samples.js")
+    },
 }
+_KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 
 logger = logging.getLogger(__name__)
 
@@ -221,15 +223,16 @@ async def _body(request: Request, limit: int) -> bytes:
 
 def megabytes(size: int) -> str:
     """A number of bytes for people."""
-    return f"{size / 1e6:g} MB" if size >= 1e5 else f"{size / 1e3:g} kB"
+    return f"{size / 1e6:g} MB" if size >= 1e6 else f"{size / 1e3:g} kB"
 
 
 def _json(content: Any, status: int = 200) -> Response:
     return JSONResponse(content, status)  # refuses numbers that are not finite
 
 
-def _file(package: str, name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
+def _file(package: str, name: str) -> Callable[[Request], Awaitable[Response]]:
     content = (resources.files(package) / "assets" / name).read_bytes()
+    kind = _KINDS[name.rpartition(".")[2]]
 
     async def respond(request: Request) -> Response:
         return Response(content, media_type=kind)

@@ -19,6 +19,7 @@ from jaxvision.tasks.pictures import as_colour
 _SIDE = 1600  # the longest of a picture in pixels
 _EXACT = 512  # up to which nothing is lost by JPEG
 _QUALITY = 90
+_MAP = 256  # the longest side of where a word looked, one of many
 
 
 def part(one: shown.Shown) -> dict[str, Any]:
@@ -116,7 +117,7 @@ def _pictures(one: shown.Pictures) -> dict[str, Any]:
 
 
 def _words(one: shown.Words) -> dict[str, Any]:
-    maps = [picture(shrunk(image, 480, exact=True)) for image in one.maps]
+    maps = [picture(shrunk(image, _MAP, exact=True)) for image in one.maps]
     return {"kind": "words", "words": list(one.words), "maps": maps}
 
 
@@ -153,7 +154,7 @@ def finite(value: Any) -> Any:
     return value
 
 
-_PLACE = re.compile(r"(?:[A-Za-z]:\\|(?<![\w<>.])~?/)[^\s'\"]+")
+_PLACE = re.compile(r"(?:[A-Za-z]:\\|(?<![\w<>.])~?/)[^\s'\"]*[^\s'\":;,.]")
 
 
 def without_places(text: str) -> str:

@@ -21,7 +21,14 @@ _EVERYWHERE = ("0.0.0.0", "::")
 _CONNECTIONS = 64
 
 
-def serve(run: Run, listener: socket.socket, host: str, limit: int, browse: bool) -> None:
+def serve(
+    run: Run,
+    listener: socket.socket,
+    host: str,
+    limit: int = app.LIMIT,
+    browse: bool = False,
+    as_is: bool = False,
+) -> None:
     """Serves a network until Ctrl-C or SIGTERM.
 
     Args:
@@ -30,11 +37,12 @@ def serve(run: Run, listener: socket.socket, host: str, limit: int, browse: bool
       host: that it was bound to.
       limit: bytes of an upload.
       browse: whether to open the page in a browser.
+      as_is: see `Service`.
 
     Raises:
       UserError: there is nothing to serve, or it does not compile.
     """
-    service, worker = Service(run, _said), app.Worker()
+    service, worker = Service(run, _said, as_is), app.Worker()
     address = address_of(listener, host)
     if host not in app.LOCAL:
         _say(f"warning: whoever reaches {address} can use this network; there is no password.")

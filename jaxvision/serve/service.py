@@ -1,10 +1,12 @@
 """What a served network does: bytes of a photograph in, what is to be shown as JSON out."""
 
+import contextlib
+import copy
 import hashlib
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,19 +36,20 @@ class Service:
     Args:
       run: the network.
       compiling: entered with a text while a program is compiled.
+      as_is: whether photographs are given to the network as they are; see `fitted`.
 
     Raises:
       UserError: the network neither predicts nor makes images, or its weights do not fit.
     """
 
-    def __init__(self, run: Run, compiling: Waiting):
-        self.run = run
+    def __init__(self, run: Run, compiling: Waiting, as_is: bool = False):
+        run = self.run = run if as_is else fitted(run)
         self._last: tuple[bytes, Any] = b"", None
         self._report = tasks.report(run.config.task)
         tasks.require(run.task, ("predict", "generate"), "Serving")
-        self._predict = None
+        self._predict, self._compiled = None, 0.0
         if hasattr(run.task, "predict") and hasattr(self._report, "summary"):
-            self._predict = one_by_one(run, compiling)
+            self._predict = one_by_one(run, self._timed(compiling))
         self.controls = self._controls()
         if self._predict is None and self.controls is None:
             raise UserError(
@@ -57,6 +60,18 @@ class Service:
         self._parameters = sum(
             math.prod(x.shape) for x in jax.tree.leaves(run.variables.get("params", {}))
         )
+
+    def _timed(self, compiling: Waiting) -> Waiting:
+        """The same, and what compiling takes is added up."""
+
+        @contextlib.contextmanager
+        def timed(what: str) -> Iterator[None]:
+            start = time.perf_counter()
+            with compiling(what):
+                yield
+            self._compiled += time.perf_counter() - start
+
+        return timed
 
     def warm(self) -> None:
         """Compiles what the first question needs, and finds out what there is."""
@@ -105,8 +120,9 @@ class Service:
 
         Returns:
           What `jaxvision predict` writes of it to predictions.json; `photograph`, the picture as it
-          was read; `shown`, the parts for the page; `seconds` that the network took; `reduced`, the
-          (width, height) to which it was made smaller before, if it was.
+          was read; `shown`, the parts for the page; `seconds` that the network took, without what
+          was compiled; `seen`, the (width, height) that it was given; `reduced`, those to which the
+          photograph was made smaller before, if it was.
 
         Raises:
           UserError: it is no photograph, or the network cannot take it.
@@ -121,6 +137,7 @@ class Service:
                 **report.summary(task, prediction),
                 "seconds": round(seconds, 4),
                 "photograph": encoding.picture(flat),
+                "seen": list(prediction.network_image.shape[-2:-4:-1]),
                 "reduced": reduced,
                 "shown": [encoding.part(one) for one in parts],
             }
@@ -152,9 +169,10 @@ class Service:
             if self._predict is None:
                 raise UserError("This network takes no photographs; it makes images.")
             image, reduced = self._reduced(self._decoded(data))
-            start = time.perf_counter()
+            start = time.perf_counter() - self._compiled
             prediction = self._predict(image)
-            self._last = digest, (prediction, time.perf_counter() - start, reduced)
+            seconds = time.perf_counter() - self._compiled - start
+            self._last = digest, (prediction, seconds, reduced)
         return self._last[1]
 
     def _decoded(self, data: bytes) -> np.ndarray:
@@ -230,6 +248,30 @@ class Service:
             "images": [encoding.picture(image) for image in images],
             "seconds": round(seconds, 4),
         }
+
+
+def fitted(run: Run) -> Run:
+    """The run with photographs fitted into the size of its training, with grey around.
+
+    So it is where the preparation leaves them in the size that they have, and what the network
+    learnt is of the size of images: otherwise a photograph from elsewhere would be of another scale
+    than all that it has seen, and each size a program to compile. Others are given back as they
+    are.
+    """
+    task, shape = run.task, run.image_shape if hasattr(run.task, "predict") else ()
+    if task.any_size or run.folder is None or len(shape) != 3:
+        return run
+    sizes = ((600, 900), (1200, 1800))
+    one, other = (run.prepared_shape((*size, run.config.data.channels)) for size in sizes)
+    if one == other:
+        return run
+    config = copy.deepcopy(run.config)
+    letterbox = {"name": "letterbox", "size": tuple(shape[:2]), "fill": _GREY}
+    config.data.eval_transforms = (*config.data.eval_transforms, letterbox)
+    return replace(run, config=config)
+
+
+_GREY = 114  # as of detectors that fit photographs into a square
 
 
 def _whole(asked: Mapping[str, Any], name: str, least: int, most: int, otherwise: int) -> int:

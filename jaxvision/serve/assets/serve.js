@@ -1,6 +1,8 @@
+import { beginCamera } from "/camera.js";
 import { above, draw, loaded, withImages } from "/drawing.js";
+import { $, ask, fail, make, megabytes, percent, say, took } from "/page.js";
+import { beginSamples } from "/samples.js";
 
-const $ = (id) => document.getElementById(id);
 let about = null; // what the server is
 let photo = null; // the file that was asked last
 let answer = null; // what was said of it
@@ -9,51 +11,6 @@ const view = { photograph: null, overlays: [], objects: [], threshold: 0, opacit
 const kept = {}; // what a person chose, for the next photograph too
 let looked = null; // the overlay of where the network looks, while it is on
 let words = null; // the timer of words that are being said
-
-// -- small things -----------------------------------------------------------------------------------
-
-function make(tag, given = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(given)) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (name === "text") element.textContent = value;
-    else if (value !== null && value !== undefined && value !== false) {
-      element.setAttribute(name, value === true ? "" : value);
-    }
-  }
-  element.append(...children);
-  return element;
-}
-
-function say(text, busy = false) {
-  $("status").textContent = text;
-  $("status").classList.toggle("busy", busy);
-}
-
-function fail(text) {
-  $("error").textContent = text;
-}
-
-async function ask(path, options = {}) {
-  let response;
-  try {
-    response = await fetch(path, options);
-  } catch {
-    throw new Error("The server does not answer; is it still running?");
-  }
-  let found = null;
-  try {
-    found = await response.json();
-  } catch {
-    throw new Error("The server's answer cannot be read.");
-  }
-  if (!response.ok) throw new Error(found.error || "Something went wrong, see the terminal.");
-  return found;
-}
-
-const percent = (value) => `${(100 * value).toFixed(1)} %`;
-const took = (seconds) => (seconds < 1 ? `${Math.round(1000 * seconds)} ms` : `${seconds.toFixed(1)} s`);
-const megabytes = (size) => `${(size / 1e6).toFixed(size < 1e6 ? 2 : 0)} MB`;
 
 // -- the network ------------------------------------------------------------------------------------
 
@@ -96,7 +53,7 @@ async function begin() {
     $("limits").textContent = `${kinds}, up to ${megabytes(about.limit)}.`;
     $("camera").hidden = size.length === 4;
   }
-  if (about.samples) beginSamples();
+  if (about.samples) beginSamples(about);
 }
 
 // -- photographs ------------------------------------------------------------------------------------
@@ -121,8 +78,7 @@ async function predict(blob, quietly = false) {
     looked = null;
     if (kept.looking) looked = await look(kept.lookingFor || "", true);
     show(quietly);
-    const smaller = answer.reduced ? `, made ${answer.reduced.join(" x ")} before` : "";
-    say(`The network took ${took(answer.seconds)}${smaller}.`);
+    say(`The network took ${took(answer.seconds)}, at ${answer.seen.join(" x ")} pixels.`);
   } catch (error) {
     say("");
     fail(error.message);
@@ -206,7 +162,7 @@ function describe() {
 
 /** What a report without parts says: everything but what is for the page. */
 function plain() {
-  const { shown, photograph, seconds, reduced, ...rest } = answer;
+  const { shown, photograph, seconds, seen, reduced, ...rest } = answer;
   return make("pre", { class: "plain", text: JSON.stringify(rest, null, 1) });
 }
 
@@ -436,123 +392,5 @@ addEventListener("paste", (event) => {
 });
 addEventListener("resize", redraw);
 
-let stream = null;
-$("camera").addEventListener("click", async () => {
-  fail("");
-  if (!navigator.mediaDevices || !isSecureContext) {
-    fail("Browsers lend the camera to pages of this machine alone: open this one at http://localhost.");
-    return;
-  }
-  try {
-    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
-  } catch (error) {
-    const none = ["NotFoundError", "OverconstrainedError"].includes(error.name);
-    fail(none ? "There is no camera." : "The camera was not lent to this page; the browser's settings say why.");
-    return;
-  }
-  $("video").srcObject = stream;
-  $("live").hidden = false;
-  $("camera").hidden = true;
-  $("still").focus();
-});
-
-async function frame() {
-  const video = $("video");
-  if (!video.videoWidth) return null;
-  const canvas = make("canvas", { width: video.videoWidth, height: video.videoHeight });
-  canvas.getContext("2d").drawImage(video, 0, 0);
-  return new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.92));
-}
-
-$("still").addEventListener("click", async () => {
-  const blob = await frame();
-  if (blob) predict(blob);
-});
-$("continuous").addEventListener("change", async () => {
-  while ($("continuous").checked && stream) {
-    const blob = await frame();
-    if (blob) await predict(blob, true);
-    await new Promise((done) => requestAnimationFrame(done)); // not while the page is hidden
-  }
-});
-$("stop").addEventListener("click", () => {
-  $("continuous").checked = false;
-  stream?.getTracks().forEach((track) => track.stop());
-  stream = null;
-  $("live").hidden = true;
-  $("camera").hidden = false;
-  $("camera").focus();
-});
-
-// -- new images -------------------------------------------------------------------------------------
-
-let drawing = 0; // counts requests for samples; a newer one ends those before
-
-function beginSamples() {
-  $("samples").hidden = false;
-  const form = $("ask");
-  const number = (name, value, least, most, step) => make("label", {}, name,
-    make("input", { type: "number", name, value, min: least, max: most, step, required: true }));
-  form.append(number("count", 16, 1, about.most_samples, 1), number("seed", 0, 0, 2147483647, 1));
-  for (const [name, control] of Object.entries(about.samples)) {
-    if (name === "labels") {
-      const options = control.choices.map((one) => make("option", { value: one, text: one }));
-      form.append(make("label", {}, "class", make("select", { name }, make("option", { value: "", text: "any" }), ...options)));
-    } else if (control.choices.length) {
-      const options = control.choices.map((one) => make("option", { value: one, text: one, selected: one === control.default }));
-      form.append(make("label", {}, name, make("select", { name }, ...options)));
-    } else form.append(number(name, control.default, control.least, control.most, control.step));
-  }
-  form.append(make("button", { type: "submit", class: "main", text: "Make images" }),
-    make("button", { type: "button", text: "Next seed", onclick: () => {
-      form.elements.seed.value = Number(form.elements.seed.value) + 1;
-      sample();
-    } }));
-  form.addEventListener("submit", (event) => {
-    event.preventDefault();
-    sample();
-  });
-}
-
-async function sample() {
-  const form = $("ask");
-  if (!form.reportValidity()) return;
-  drawing += 1;
-  const own = drawing;
-  const asked = { seed: Number(form.elements.seed.value), count: 1 };
-  for (const [name, control] of Object.entries(about.samples)) {
-    const value = form.elements[name].value;
-    if (name === "labels") {
-      if (value) asked.labels = [value];
-    } else asked[name] = control.choices.length ? value : Number(value);
-  }
-  const count = Number(form.elements.count.value);
-  fail("");
-  $("made").replaceChildren();
-  let seconds = 0;
-  try {
-    for (let first = 0; first < count; first += 1) {
-      say(`Image ${first + 1} of ${count} ...`, true);
-      const found = await ask("/sample", {
-        method: "POST", body: JSON.stringify({ ...asked, first }), headers: { "Content-Type": "application/json" },
-      });
-      if (own !== drawing) return;
-      seconds += found.seconds;
-      for (const one of found.images) {
-        const side = Math.max(one.width, one.height);
-        const kind = side <= 64 ? "small" : side >= 200 ? "large" : null;
-        $("made").append(make("figure", {}, make("img", {
-          src: one.url, width: one.width, height: one.height, class: kind,
-          alt: `image ${first + 1} of seed ${asked.seed}${asked.labels ? `, ${asked.labels[0]}` : ""}`,
-        })));
-      }
-    }
-    say(`${count} image${count === 1 ? "" : "s"} in ${took(seconds)}.`);
-  } catch (error) {
-    if (own !== drawing) return;
-    say("");
-    fail(error.message);
-  }
-}
-
+beginCamera(predict);
 begin();
