@@ -78,7 +78,7 @@ class Service:
         self.about()
         if self._predict is not None:
             self._predict(np.zeros(self._shape, np.uint8))
-        elif self.controls is not None:
+        if self.controls is not None:
             self.sample({})
 
     @cached_property

@@ -67,7 +67,7 @@ class Generative:
         raise NotImplementedError
 
     def controls(self) -> dict[str, Control]:
-        """The `settings` that make a difference as the task is configured, `labels` among them."""
+        """How a person turns the `settings` that make a difference as the task is configured."""
         return {"truncation": Control(1.0)} if "truncation" in self.settings else {}
 
     def check_mask(self, mask: Bool[np.ndarray, "h w"]) -> None:

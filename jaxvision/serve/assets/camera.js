@@ -29,7 +29,7 @@ export function beginCamera(predict) {
     }
     $("video").srcObject = stream;
     $("live").hidden = false;
-    $("camera").hidden = true;
+    $("drop").hidden = true;
     $("still").focus();
   });
 
@@ -49,7 +49,7 @@ export function beginCamera(predict) {
     stream?.getTracks().forEach((track) => track.stop());
     stream = null;
     $("live").hidden = true;
-    $("camera").hidden = false;
+    $("drop").hidden = false;
     $("camera").focus();
   });
 }

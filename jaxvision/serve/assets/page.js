@@ -41,6 +41,7 @@ export async function ask(path, options = {}) {
   return found;
 }
 
+export const counted = (count, one, several) => `${count.toLocaleString("en")} ${count === 1 ? one : several}`;
 export const percent = (value) => `${(100 * value).toFixed(1)} %`;
 export const took = (seconds) => (seconds < 1 ? `${Math.round(1000 * seconds)} ms` : `${seconds.toFixed(1)} s`);
 export const megabytes = (size) => `${(size / 1e6).toFixed(size < 1e6 ? 2 : 0)} MB`;

@@ -1,6 +1,6 @@
 import { beginCamera } from "/camera.js";
 import { above, draw, loaded, withImages } from "/drawing.js";
-import { $, ask, fail, make, megabytes, percent, say, took } from "/page.js";
+import { $, ask, counted, fail, make, megabytes, percent, say, took } from "/page.js";
 import { beginSamples } from "/samples.js";
 
 let about = null; // what the server is
@@ -37,7 +37,7 @@ async function begin() {
   const facts = [
     about.task,
     `${about.network}, ${about.parameters.toLocaleString("en")} parameters`,
-    about.classes.length ? `${about.classes.length.toLocaleString("en")} classes` : "",
+    about.classes.length ? counted(about.classes.length, "class", "classes") : "",
     `images of ${sides}, ${size[size.length - 1] === 1 ? "grey" : "in colour"}`,
     about.step === null ? "" : `step ${about.step.toLocaleString("en")}`,
   ];
@@ -127,6 +127,9 @@ function redraw() {
     }
   }
   if (looked) view.overlays.push({ image: looked.picture.image, grey: true });
+  const masks = view.objects.some((part) => above(part, view.threshold).some((item) => item.mask));
+  const opacity = $("opacity");
+  if (opacity) opacity.disabled = !(masks || view.overlays.length);
   draw($("stage"), view);
 }
 
@@ -136,6 +139,7 @@ function show(quietly) {
   const parts = answer.shown;
   const beside = parts.some((part) => part.kind === "pictures");
   $("result").hidden = false;
+  document.body.classList.add("answered");
   $("result").classList.toggle("wide", beside);
   $("seen").hidden = beside;
   $("parts").setAttribute("aria-live", quietly ? "off" : "polite");
@@ -273,7 +277,7 @@ function fillObjects() {
     const poses = !scored && part.point_names.length;
     const lines = poses ? pointLines(part) : above(part, view.threshold).map(objectLine);
     if (poses) part.title.textContent = `${lines.length} of ${part.point_names.length} key points`;
-    else part.title.textContent = lines.length === 1 ? "1 object" : `${lines.length} objects`;
+    else part.title.textContent = counted(lines.length, "object", "objects");
     if (!lines.length) {
       const text = part.items.length ? "Nothing is as sure as that; lower the score." : "Nothing was found.";
       lines.push(make("li", { class: "soft", text }));
@@ -324,9 +328,16 @@ function pictures(part) {
 
 function sentence(part) {
   const looks = part.maps.length > 0;
+  let saying = false; // until somebody points at a word
+  const sayAll = () => {
+    saying = false;
+    clearInterval(words);
+    spans.forEach((span) => span.classList.remove("unsaid"));
+  };
   const spans = part.words.map((word, index) => {
     if (!looks) return make("span", { text: word });
     const at = (place) => () => {
+      sayAll();
       part.at = place;
       redraw();
     };
@@ -338,6 +349,7 @@ function sentence(part) {
   if (!spans.length) return [make("p", { text: "It says nothing." })];
   if (!matchMedia("(prefers-reduced-motion: reduce)").matches && !$("continuous").checked) {
     spans.forEach((span) => span.classList.add("unsaid"));
+    saying = true;
     let next = 0;
     words = setInterval(() => {
       spans[next].classList.remove("unsaid");
@@ -345,7 +357,10 @@ function sentence(part) {
       next += 1;
       if (next === spans.length) {
         clearInterval(words);
-        if (looks) setTimeout(() => { part.at = undefined; redraw(); }, 700);
+        setTimeout(() => {
+          if (saying) part.at = undefined;
+          redraw();
+        }, 700);
       }
       redraw();
     }, looks ? 450 : 160);
