@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -88,9 +87,9 @@ class Service:
 
     @property
     def name(self) -> str:
-        """The run's folder without those above it, or the name of the weights."""
-        run = self.run
-        return run.folder.resolve().name if run.folder else Path(run.weights).name
+        """The run's folder without those above it; of weights from elsewhere the network's name."""
+        folder = self.run.folder
+        return folder.resolve().name if folder else self.run.config.model.name
 
     def about(self) -> dict[str, Any]:
         """What the page says of the network, and what it offers."""

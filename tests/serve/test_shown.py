@@ -194,7 +194,7 @@ def test_images_are_those_of_the_seed_whatever_is_asked_at_a_time(generator):
     about = service.about()
     assert about["predicts"]
     assert about["samples"]["truncation"]["default"] == 1.0
-    assert about["name"] == "none.safetensors"
+    assert about["name"] == "vae_mlp"
     expected = sampling.sample(generator, 3, seed=5)
     together = service.sample({"seed": 5, "count": 3})["images"]
     for k, one in enumerate(together):
@@ -259,3 +259,13 @@ def test_transformers_show_their_attention():
     assert overlay.image.shape == (28, 28, 4)
     assert (overlay.image[..., 3] > 0).all()
     assert overlay.grey
+
+
+def test_reports_without_parts_are_still_told(generator, monkeypatch):
+    report = tasks.report("autoencoding")
+    monkeypatch.delattr(report, "shown")
+    content = io.BytesIO()
+    Image.fromarray(np.zeros((28, 28), np.uint8)).save(content, "PNG")
+    said = Service(generator, lambda what: nullcontext()).predict(content.getvalue())
+    assert said["shown"] == []
+    assert said["psnr"] > 0
