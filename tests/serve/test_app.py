@@ -36,10 +36,6 @@ SMALL = {
 }
 
 
-def waiting(what):
-    return nullcontext()
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("secretplace") / "digits"
@@ -54,7 +50,7 @@ def opened(folder):
 
 @pytest.fixture(scope="module")
 def service(opened):
-    return Service(opened, waiting)
+    return Service(opened, lambda what: nullcontext())
 
 
 @pytest.fixture(scope="module")
