@@ -13,8 +13,8 @@ from PIL import Image
 from serve.serving import served
 
 from jaxvision import runs
-from jaxvision.serve import Service
-from jaxvision.tasks import configuration
+from jaxvision.serve import Service, encoding
+from jaxvision.tasks import configuration, shown
 from jaxvision.train import run
 
 pytestmark = pytest.mark.browser
@@ -53,6 +53,28 @@ def detector(tmp_path_factory):
 def generator(tmp_path_factory):
     with served(trained(tmp_path_factory, "generation/digits_dcgan")) as port:
         yield port
+
+
+class Canned:
+    """A service that says of every photograph what it was made with."""
+
+    def __init__(self, *parts):
+        self.name, self.parts = "canned", parts
+
+    def about(self):
+        return {
+            "name": self.name, "task": "task", "network": "network", "parameters": 1, "step": None,
+            "classes": [HOSTILE], "image_size": [20, 30, 3], "predicts": True, "looks": None,
+            "looks_for": [], "samples": None, "most_samples": 64, "version": "1",
+        }  # fmt: skip
+
+    def predict(self, data):
+        blank = np.full((20, 30, 3), 200, np.uint8)
+        return {
+            "seconds": 0.5, "seen": [30, 20], "reduced": None,
+            "photograph": encoding.picture(blank),
+            "shown": [encoding.part(one) for one in self.parts],
+        }  # fmt: skip
 
 
 def opened(browser, port, **screen):
@@ -245,3 +267,76 @@ def test_a_phone_shows_all_without_scrolling_sideways(browser, classifier, detec
             return sum(int(part) for part in parts) / 765
 
         assert (lightness("backgroundColor") < 0.2 < 0.8 < lightness("color")) == dark
+
+
+def test_words_are_said_and_show_where_they_looked(browser):
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    maps = np.zeros((3, 20, 30, 4), np.uint8)
+    for k in range(3):
+        maps[k, :, 10 * k : 10 * k + 10] = (255, 0, 0, 255)
+    with served(Canned(shown.Words(["a", HOSTILE, "dog"], maps))) as port:
+        opened(browser, port)
+        drop(browser, b"x")
+        hidden = "return document.querySelectorAll('.words .unsaid').length"
+        assert browser.execute_script(hidden) > 0
+        until(browser, f"{hidden} === 0")
+        before = drawn(browser)
+        ActionChains(browser).move_to_element(every(browser, ".words button")[1]).perform()
+        assert one(browser, ".words").text.split()[0] == "a"
+        red = """
+            const stage = document.getElementById('stage'), pen = stage.getContext('2d');
+            return [0.17, 0.5, 0.83].map((part) => {
+              const pixel = pen.getImageData(part * stage.width, stage.height / 2, 1, 1).data;
+              return pixel[0] - pixel[1] > 50;
+            })"""
+        assert browser.execute_script(red) == [False, True, False]
+        assert drawn(browser) != before
+        assert browser.title.startswith("canned")
+
+
+def test_overlays_objects_and_pictures(browser):
+    colours = np.zeros((20, 30, 4), np.uint8)
+    colours[:10] = (0, 0, 255, 255)
+    legend = [shown.Entry(HOSTILE, (0, 0, 255), "50%")]
+    points = np.array([[5, 5, 0.9], [10, 5, 0.3], [20, 10, 0.6]])
+    pose = shown.Item("pose", (0, 255, 0), points=points)
+    names, green = ("head", "hand", "foot"), (0, 255, 0)
+    mask = np.ones((5, 5), bool)
+    cat = shown.Item("cat", (255, 0, 0), 0.9, np.array([1, 1, 6, 6]), (mask, (1, 1)))
+    browser.get_log("browser")
+    with served(Canned(shown.Overlay("Classes", colours, legend))) as port:
+        opened(browser, port)
+        drop(browser, b"x")
+        laid = drawn(browser)
+        assert HOSTILE in one(browser, "#parts").text
+        one(browser, "#controls input[type=checkbox]").click()
+        bare = drawn(browser)
+        assert bare != laid
+        assert not one(browser, "#opacity").is_enabled()
+        keep(browser, "overlay")
+    with served(Canned(shown.Objects([pose], 0.5, [(0, 2, green)], names, [green] * 3))) as port:
+        opened(browser, port)
+        drop(browser, b"x")
+        assert one(browser, "#parts h2").text == "2 of 3 key points"
+        keep(browser, "points")
+    with served(Canned(shown.Objects([cat], 0.5))) as port:
+        opened(browser, port)
+        drop(browser, b"x")
+        assert one(browser, "#parts h2").text == "1 object"
+        assert one(browser, "#opacity").is_enabled()
+        assert drawn(browser) != bare
+    both = shown.Pictures([(colours[..., :3], "given"), (colours[..., :3], "made")])
+    with served(Canned(both, shown.Numbers([("psnr", "20 dB")]))) as port:
+        for width in (1200, 360):
+            opened(browser, port, width=width)
+            drop(browser, b"x")
+            assert not one(browser, "#stage").is_displayed()
+            images = every(browser, "#parts img")
+            assert len(images) == 2
+            bottom = max(image.rect["y"] + image.rect["height"] for image in images)
+            numbers = one(browser, "#parts dl")
+            assert numbers.text == "psnr\n20 dB"
+            assert bottom <= numbers.rect["y"] < one(browser, "footer").rect["y"]
+            keep(browser, f"pictures_{width}")
+    assert browser.get_log("browser") == []

@@ -140,7 +140,7 @@ function show(quietly) {
   const beside = parts.some((part) => part.kind === "pictures");
   $("result").hidden = false;
   document.body.classList.add("answered");
-  $("result").classList.toggle("wide", beside);
+  $("result").classList.toggle("beside", beside);
   $("seen").hidden = beside;
   $("parts").setAttribute("aria-live", quietly ? "off" : "polite");
   view.photograph = answer.photograph;
