@@ -45,7 +45,11 @@ def serve(
     service, worker = Service(run, _said, as_is), app.Worker()
     address = address_of(listener, host)
     if host not in app.LOCAL:
-        _say(f"warning: whoever reaches {address} can use this network; there is no password.")
+        port = listener.getsockname()[1]
+        _say(
+            f"warning: whoever reaches port {port} of {host} can use this network; there is no "
+            "password."
+        )
     warm = worker.submit(service.warm)
     application = app.create(service, worker, warm.done, names_of(host), limit)
     settings = uvicorn.Config(
