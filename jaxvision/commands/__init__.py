@@ -24,6 +24,7 @@ from jaxvision.commands import (
     retrieve,
     sample,
     search,
+    serve,
     train,
     visualize,
 )
@@ -34,6 +35,7 @@ COMMANDS: dict[str, ModuleType] = {
     "report": report,
     "predict": predict,
     "sample": sample,
+    "serve": serve,
     "info": info,
     "config": config,
     "data": data,

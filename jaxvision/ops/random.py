@@ -24,7 +24,7 @@ _PARITY = 0x1BD11BDA
 _IMPLEMENTATION = "threefry2x32"
 
 
-def key(seed: int) -> PRNGKeyArray:
+def key(seed: int | UInt32[Array, ""]) -> PRNGKeyArray:
     """The key of a seed, as `jax.random.key`, for all of `jax.random`."""
     return jax.random.key(seed, impl=_SPEC)
 

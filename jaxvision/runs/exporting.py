@@ -116,7 +116,7 @@ def export_samples(
     (batch,) = jax_export.symbolic_shape("b")
     row = jax.ShapeDtypeStruct((batch,), jnp.int32)
     inputs = {"seed": jax.ShapeDtypeStruct((), jnp.uint32), "number": row}
-    if "labels" in task.settings:
+    if "labels" in task.controls():
         inputs["label"] = row
     with portable():
         exported = jax_export.export(jax.jit(program), platforms=platforms)(*inputs.values())

@@ -113,11 +113,20 @@ class _Batches:
         self._task_predict = tasks.require(self.run.task, "predict", "Prediction")
         self._key = stream(self.run.config.seed, SAMPLING)
 
-    def add(self, file: Path | None, image: np.ndarray) -> Iterator[Any]:
-        """Takes an image; gives the predictions that are ready."""
+    def _record(self, image: np.ndarray, name: str) -> dict[str, Any]:
         identity = Geometry.identity(image.shape[:-1])
         record = self.run.prepare({"image": image, "geometry": identity}, np.random.default_rng(0))
-        place = _Place(file, image, self._rows(self._padded(record), str(file)))
+        return self._rows(self._padded(record), name)
+
+    def alone(self, image: np.ndarray) -> Prediction:
+        """The prediction of an image, at once."""
+        record = self._record(image, "the image")
+        (outputs,) = self.of_one_shape([record])
+        return Prediction(image, record["image"], outputs, record["geometry"])
+
+    def add(self, file: Path | None, image: np.ndarray) -> Iterator[Any]:
+        """Takes an image; gives the predictions that are ready."""
+        place = _Place(file, image, self._record(image, str(file)))
         shape = place.record["image"].shape
         self._order.append(place)
         self._waiting.setdefault(shape, []).append(place)
@@ -197,6 +206,11 @@ class _Batches:
             self._programs[shape] = compiled.call
         return self._programs[shape]
 
+    def forget(self, kept: int) -> None:
+        """Forgets the oldest programs but so many."""
+        for shape in list(self._programs)[:-kept]:
+            del self._programs[shape]
+
     def of_one_shape(self, records: Sequence[dict[str, Any]]) -> list[dict[str, np.ndarray]]:
         """The outputs of records, at most a batch, whose images have one shape."""
         shape = records[0]["image"].shape
@@ -230,6 +244,32 @@ def predict(run: Run, images: Sequence[Any], pad_to: int = PAD_TO) -> list[Predi
         else:
             found += batches.add(None, _checked(image, channels))
     return [*found, *batches.flush()]
+
+
+def one_by_one(
+    run: Run, compiling: Waiting = nullcontext, kept: int = 8
+) -> Callable[[Any], Prediction]:
+    """A function that predicts one image, [h, w, c], at a time, as long as it is wanted.
+
+    What it gives of an image is what `predict` gives, and depends on no image before.
+
+    Args:
+      run: the trained network.
+      compiling: entered with a text while a program is compiled.
+      kept: programs, each of a shape of prepared images; the one that was compiled first is
+        forgotten for another.
+
+    Raises:
+      UserError: the task does not predict.
+    """
+    batches = _Batches(run, 1, compiling=compiling)
+
+    def predict(image: Any) -> Prediction:
+        found = batches.alone(_checked(image, run.config.data.channels))
+        batches.forget(kept)
+        return found
+
+    return predict
 
 
 def _checked(image: Any, channels: int) -> np.ndarray:

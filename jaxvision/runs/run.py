@@ -1,5 +1,6 @@
 """A trained network with what it needs: configuration, facts of its data, task, variables."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,7 +18,7 @@ from jaxvision.data.facts import OF_LABELS, Facts
 from jaxvision.errors import UserError
 from jaxvision.interop.published import Published, hub_file
 from jaxvision.tasks import configuration
-from jaxvision.tasks.base import Task, image_spec
+from jaxvision.tasks.base import Spec, Task, image_spec
 from jaxvision.train import compilation, weights
 from jaxvision.train import workdir as stored
 from jaxvision.train.step import init_variables
@@ -73,11 +74,12 @@ class Run:
     def image_shape(self) -> tuple[int, ...]:
         """The shape of an image as large as those of the training, prepared as for prediction.
 
-        Of weights from elsewhere, as those that the network was published for.
+        Of weights from elsewhere, as those that the network was published for. A run that was
+        trained on crops alone has images as large as the largest.
         """
         shape = self.task.made or models.variant(self.config.model.name).input_shape
         if self.folder is not None:
-            shape = weights.run_spec(self.folder, self.step)["image"].shape[1:]
+            shape = _seen(weights.run_spec(self.folder, self.step))
         return self.prepared_shape((*shape[:-1], self.config.data.channels))
 
     def prepared_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
@@ -166,6 +168,14 @@ class Run:
         from jaxvision.runs.sampling import sample
 
         return sample(self, count, seed, **options)
+
+
+def _seen(spec: Spec) -> tuple[int, ...]:
+    """The shape of a training batch's images, without its first axis."""
+    if "image" in spec:
+        return spec["image"].shape[1:]
+    views = (one.shape[2:] for name, one in spec.items() if name.startswith("views_"))
+    return max(views, key=math.prod)
 
 
 def stored_config(folder: Path, overrides: Mapping[str, Any] | None = None) -> ConfigDict:

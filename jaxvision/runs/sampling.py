@@ -31,6 +31,7 @@ def sample(
     seed: int = 0,
     labels: Sequence[int] = (),
     settings: Sampling = AS_TRAINED,
+    first: int = 0,
 ) -> UInt8[np.ndarray, "n h w c"]:
     """New images; the first ones are the same for any count.
 
@@ -40,11 +41,12 @@ def sample(
       seed: decides them.
       labels: their classes, in turn; () draws them.
       settings: see there.
+      first: how many images of the seed are left out before.
 
     Raises:
       UserError: the task does not make images, or does not understand a setting.
     """
-    task, keys, classes = _drawn(run, count, seed, labels, settings)
+    task, keys, classes = _drawn(run, count, seed, labels, settings, first)
     return _made(run, task.latents(keys), keys, classes, settings)
 
 
@@ -158,13 +160,14 @@ def labels_of(names: Sequence[str], class_names: Sequence[str]) -> tuple[int, ..
 
 
 def _drawn(
-    run: Run, count: int, seed: int, labels: Sequence[int], settings: Sampling
+    run: Run, count: int, seed: int, labels: Sequence[int], settings: Sampling, first: int = 0
 ) -> tuple[Any, Array, Int[Array, " n"] | None]:
     """(the task, keys of the images, their classes)."""
     tasks.require(run.task, "generate", "Sampling")
     check_settings(run.task, labels, settings)
-    classes = jnp.asarray([labels[k % len(labels)] for k in range(count)]) if labels else None
-    return run.task, row_keys(stream(seed, SAMPLING), count), classes
+    rows = range(first, first + count)
+    classes = jnp.asarray([labels[k % len(labels)] for k in rows]) if labels else None
+    return run.task, row_keys(stream(seed, SAMPLING), count, first), classes
 
 
 def _made(run: Run, latents: Array, keys: Array, classes: Any, settings: Sampling) -> np.ndarray:

@@ -109,6 +109,8 @@ class Task(Protocol):
       model: the network, or the main one.
       inputs: what is done to images before the network sees them.
       class_names: of the data; () where a task has no classes.
+      any_size: whether what it says of images is of their pixels, so that images of any size are as
+        good as those of the training's.
     """
 
     annotations: ClassVar[tuple[str, ...]] = ()
@@ -117,6 +119,7 @@ class Task(Protocol):
     metrics: ClassVar[Mapping[str, Metric]] = {}
     main_metric: ClassVar[str] = "loss"
     training_collections: ClassVar[tuple[str, ...]] = ()
+    any_size: ClassVar[bool] = False
     model: nn.Module
     inputs: Inputs
     class_names: tuple[str, ...] = ()

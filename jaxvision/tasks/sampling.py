@@ -35,6 +35,23 @@ class Sampling:
 AS_TRAINED = Sampling()
 
 
+@dataclass(frozen=True)
+class Control:
+    """How a person turns a setting of samples.
+
+    Attributes:
+      default: as configured.
+      least, most, step: of numbers.
+      choices: of names; numbers have none.
+    """
+
+    default: float | int | str
+    least: float = 0
+    most: float = 1
+    step: float = 0.1
+    choices: tuple[str, ...] = ()
+
+
 class Generative:
     """A task that makes images of latents.
 
@@ -48,6 +65,10 @@ class Generative:
     def latents(self, keys: Array) -> Float[Array, "b ..."]:
         """Standard normal latents, of each key [b]; empty where the keys alone decide."""
         raise NotImplementedError
+
+    def controls(self) -> dict[str, Control]:
+        """How a person turns the `settings` that make a difference as the task is configured."""
+        return {"truncation": Control(1.0)} if "truncation" in self.settings else {}
 
     def check_mask(self, mask: Bool[np.ndarray, "h w"]) -> None:
         """Whether what it marks can be made anew, of tasks with `inpaint`.

@@ -37,6 +37,12 @@ def limb_colour(colours: Sequence[Colour], first: int, second: int) -> Colour:
     return colours[second] if colours[second] in ends else colours[first]
 
 
+def coloured_limbs(count: int, limbs: Pairs, pairs: Pairs) -> list[tuple[int, int, Colour]]:
+    """The key points that each limb joins, and its colour; see `point_colours`."""
+    colours = point_colours(count, pairs)
+    return [(first, second, limb_colour(colours, first, second)) for first, second in limbs]
+
+
 def drawn(
     image: UInt8[np.ndarray, "h w c"],
     points: Float[np.ndarray, "k 2"],

@@ -1,27 +1,16 @@
-"""Reports in headless Chromium: `pip install -e '.[browser]'`, and chromium with its driver.
+"""Reports in headless Chromium; see `tests/chromium.py`."""
 
-JAXVISION_SCREENSHOTS=FOLDER keeps what was seen.
-"""
-
-import base64
 import json
-import os
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
+from chromium import emulate, keep, start
 
 from jaxvision.report import Figure, Gallery, Page, Section, Table, Text, charts, render
 
 pytestmark = pytest.mark.browser
 HOSTILE = "</script><script>document.title='taken'</script>\" onerror=\"document.title='taken'\""
 NAMES = ["cat", "dog", HOSTILE]
-FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--hide-scrollbars",
-)  # fmt: skip
 
 
 def page():
@@ -70,18 +59,7 @@ def file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    selenium = pytest.importorskip("selenium.webdriver")
-    from selenium.webdriver.chrome.service import Service
-
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if program is None or driver is None:
-        pytest.skip("needs chromium and chromedriver")
-    options = selenium.ChromeOptions()
-    options.binary_location = program
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    found = selenium.Chrome(options=options, service=Service(driver))
+    found = start(tmp_path_factory.mktemp("profile"))
     yield found
     found.quit()
 
@@ -90,10 +68,7 @@ def opened(browser, file, width=1200, height=900, dark=False):
     """The page, once all its charts are drawn."""
     from selenium.webdriver.support.ui import WebDriverWait
 
-    emulated = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", emulated)
-    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    emulate(browser, width, height, dark)
     browser.get(file.as_uri())
     for chart in browser.find_elements("css selector", "[data-chart]"):
         browser.execute_script("arguments[0].scrollIntoView()", chart)
@@ -102,19 +77,11 @@ def opened(browser, file, width=1200, height=900, dark=False):
     return browser
 
 
-def kept(browser, name):
-    folder = os.environ.get("JAXVISION_SCREENSHOTS")
-    if folder:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        taken = browser.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})
-        (Path(folder) / f"{name}.png").write_bytes(base64.b64decode(taken["data"]))
-
-
 def test_charts_are_drawn_and_nothing_is_loaded_or_complained_of(browser, file):
     browser.get("about:blank")
     browser.get_log("performance")  # what the browser itself asks for when it starts
     opened(browser, file)
-    kept(browser, "light")
+    keep(browser, "light")
     assert len(browser.find_elements("css selector", "svg.marks")) == 3
     assert browser.title == "A run"  # no name has run
     assert browser.get_log("browser") == []
@@ -172,7 +139,7 @@ def test_tables_are_sorted_by_what_is_missing_last(browser, file):
 
 def test_a_dark_page_has_light_text_and_charts(browser, file):
     opened(browser, file, dark=True)
-    kept(browser, "dark")
+    keep(browser, "dark")
 
     def lightness(element, what):
         colour = browser.execute_script(f"return getComputedStyle(arguments[0]).{what}", element)
@@ -186,7 +153,7 @@ def test_a_dark_page_has_light_text_and_charts(browser, file):
 
 def test_a_phone_shows_all_of_it_without_scrolling_sideways(browser, file):
     opened(browser, file, width=360, height=740)
-    kept(browser, "phone")
+    keep(browser, "phone")
     wide = browser.execute_script("return document.documentElement.scrollWidth")
     assert wide <= 360
     for chart in browser.find_elements("css selector", "svg.marks"):

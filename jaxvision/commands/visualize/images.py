@@ -10,12 +10,12 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from jaxvision import tasks
-from jaxvision.commands.visualize.network import Network
 from jaxvision.data.codecs import CorruptImageError
 from jaxvision.errors import UserError, unknown
 from jaxvision.inspect import attention as attention_of
 from jaxvision.inspect import draw, features
 from jaxvision.runs import Run, image_files
+from jaxvision.runs.network import Network
 from jaxvision.runs.predicting import read_image
 from jaxvision.tasks import pictures
 

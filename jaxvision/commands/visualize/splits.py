@@ -9,13 +9,13 @@ import jax
 import numpy as np
 
 from jaxvision import metrics, tasks
-from jaxvision.commands.visualize.network import Network
 from jaxvision.data import annotations
 from jaxvision.data.loader import Share, Stream, host_batches, open_stream
 from jaxvision.errors import UserError
 from jaxvision.inspect import draw
 from jaxvision.inspect import patches as patches_of
 from jaxvision.runs import Run
+from jaxvision.runs.network import Network
 from jaxvision.tasks import pictures
 
 

@@ -172,7 +172,7 @@ class DiffusionUnet(nn.Module):
           UserError: the image cannot be halved as often as there are widths, or a label is given to
             a network without classes.
         """
-        embedding = nn.silu(self._embedding(len(image), timestep, label))
+        embedding = nn.silu(self._embedding(image.shape[0], timestep, label))
         check_multiple(image, 2 ** (len(self.widths) - 1), "The diffusion U-Net")
         residual_block = nn.remat(ResidualBlock, static_argnums=3) if self.remat else ResidualBlock
 

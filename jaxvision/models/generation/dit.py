@@ -156,7 +156,7 @@ class DiT(nn.Module):
         )
         x = embed(image)
         x = x + self._positions(grid).astype(x.dtype)
-        condition = nn.silu(self._condition(len(image), timestep, label))
+        condition = nn.silu(self._condition(image.shape[0], timestep, label))
         block = partial(Block, self.num_heads, self.mlp_ratio, self.dtype)
         x, _ = apply_blocks(
             self, block, self.depth, x, train, scan=self.scan, remat=self.remat, more=(condition,)

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from jaxvision.tasks import pictures
+from jaxvision.tasks.shown import Numbers, Pictures, Shown
 
 PICTURE = "reconstructions"
 _COLUMNS = 16
@@ -76,3 +77,14 @@ def write(task: Any, prediction: Any, folder: Path, stem: str) -> None:
     """What the network was given, and beside it what it made of that, as `stem.png`."""
     both = np.stack([prediction.network_image, prediction.outputs["image"]])
     Image.fromarray(pictures.grid(both, columns=2, least=160)).save(folder / f"{stem}.png")
+
+
+def shown(task: Any, prediction: Any) -> list[Shown]:
+    """What the network was given, and what it made of that; see `jaxvision.tasks.shown`."""
+    pair = [(prediction.network_image, "given"), (prediction.outputs["image"], "what came back")]
+    units = {"reconstruction": " nats", "kl": " nats", "psnr": " dB"}
+    said = [
+        (name.replace("_", " "), "–" if value is None else f"{value:.5g}{units.get(name, '')}")
+        for name, value in summary(task, prediction).items()
+    ]
+    return [Pictures(pair), Numbers(said)]

@@ -14,6 +14,7 @@ from jaxvision.metrics.captioning import rouge_l, words
 from jaxvision.report import Section, Table, charts
 from jaxvision.tasks import pictures
 from jaxvision.tasks.evaluated import Evaluated, Mistake
+from jaxvision.tasks.shown import Numbers, Shown, Words, heat
 
 _SIDE = 640  # the longest of a photograph over its caption
 
@@ -83,13 +84,27 @@ def attention_picture(
     Returns:
       uint8 [h, w, 3].
     """
-    ends = np.flatnonzero(outputs["tokens"] == task.tokenizer.end)
-    said = outputs["tokens"][: ends[0] if len(ends) else None]
-    words = [task.tokenizer.decode([token]) for token in said]
+    words = _words(task, outputs)
     colour = pictures.as_colour(image)
-    heats = [draw.heat(colour, draw.stretched(seen)) for seen in outputs["attention"][: len(said)]]
+    heats = [draw.heat(colour, draw.stretched(seen)) for seen in outputs["attention"][: len(words)]]
     tiles = np.stack([colour, *heats])
     return pictures.captioned_grid(tiles, ["", *words], [False] * len(tiles), columns=5)
+
+
+def _words(task: Any, outputs: Mapping[str, np.ndarray]) -> list[str]:
+    """The text of each token up to the end."""
+    ends = np.flatnonzero(outputs["tokens"] == task.tokenizer.end)
+    said = outputs["tokens"][: ends[0] if len(ends) else None]
+    return [task.tokenizer.decode([token]) for token in said]
+
+
+def shown(task: Any, prediction: Any) -> list[Shown]:
+    """The caption word by word, and where each word looked; see `jaxvision.tasks.shown`."""
+    outputs, words = prediction.outputs, _words(task, prediction.outputs)
+    seen = outputs.get("attention", ())[: len(words)]
+    maps = [heat(prediction, draw.stretched(one)) for one in seen]
+    likelihood = ("log probability", f"{_likelihood(prediction):.2f}")
+    return [Words(words, maps), Numbers([likelihood])]
 
 
 def figures(task: Any, rows: Mapping[str, np.ndarray], folder: Path) -> None:

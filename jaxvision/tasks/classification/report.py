@@ -10,6 +10,7 @@ from jaxvision.metrics import wilson_interval
 from jaxvision.report import Figure, Gallery, Section, Table, Text, charts
 from jaxvision.tasks import confusions, pictures
 from jaxvision.tasks.evaluated import Evaluated, Mistake
+from jaxvision.tasks.shown import Shown, likeliest
 
 
 def picture(task: Any, batch: Mapping[str, Any], outputs: Mapping[str, Any]) -> np.ndarray:
@@ -67,6 +68,11 @@ def write(task: Any, prediction: Any, folder: Path, stem: str) -> None:
     """The photograph beside its likeliest classes, as `stem.png`."""
     classes = summary(task, prediction)["classes"]
     pictures.save_ranked(prediction.image, classes, folder / f"{stem}.png")
+
+
+def shown(task: Any, prediction: Any) -> list[Shown]:
+    """The likeliest classes; see `jaxvision.tasks.shown`."""
+    return [likeliest(task.class_names, prediction.outputs["probabilities"], 5)]
 
 
 _SHOWN, _OF_CLASS, _CLASSES = 60, 3, 40  # mistakes of all, then of each of so many classes

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from jaxvision.report import Part, Section, Table, Text, charts
 from jaxvision.tasks import confusions, pictures
 from jaxvision.tasks.detection.task import on_photograph, on_photographs
 from jaxvision.tasks.evaluated import Evaluated, Mistake
+from jaxvision.tasks.shown import Item, Objects, Shown
 
 
 def picture(task: Any, batch: Mapping[str, Any], outputs: Mapping[str, Any]) -> np.ndarray:
@@ -79,6 +81,27 @@ def cell(task: Any, prediction: Any, top: int = 5) -> str:
     most = counts.most_common(top)
     text = ", ".join(f"{count} {name}" for name, count in most) or "nothing"
     return text + (f", {len(counts) - len(most)} more classes" if len(counts) > len(most) else "")
+
+
+_LEAST, _MOST = 0.05, 100  # score of an object that can be shown, and how many can
+
+
+def could_be_shown(task: Any, prediction: Any) -> tuple[Any, Any]:
+    """(task, prediction) with a threshold, and objects, as low as a person may ask for."""
+    low = replace(task, threshold=min(task.threshold, _LEAST))
+    kept = sure(low, prediction.outputs)
+    kept &= np.cumsum(kept) <= _MOST  # the surest come first
+    return low, replace(prediction, outputs={**prediction.outputs, "valid": kept})
+
+
+def shown(task: Any, prediction: Any) -> list[Shown]:
+    """The objects, also those below the threshold; see `jaxvision.tasks.shown`."""
+    boxes, labels, scores = shown_on_photograph(*could_be_shown(task, prediction))
+    items = [
+        Item(task.class_names[label], pictures.class_colour(int(label)), float(score), box)
+        for box, label, score in zip(boxes, labels, scores)
+    ]
+    return [Objects(items, task.threshold)]
 
 
 # The ends of the names of what `write` writes for each image.

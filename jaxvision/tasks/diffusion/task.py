@@ -23,9 +23,10 @@ from jaxvision.metrics import Mean
 from jaxvision.ops import diffusion
 from jaxvision.tasks import base, judging, sampling
 from jaxvision.tasks.base import Batch, Metric, Sums, Variables
+from jaxvision.tasks.diffusion.keys import KEYS
 from jaxvision.tasks.inputs import Inputs
 from jaxvision.tasks.judging import Judge
-from jaxvision.tasks.sampling import AS_TRAINED, Sampling, row_keys
+from jaxvision.tasks.sampling import AS_TRAINED, Control, Sampling, row_keys
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -214,6 +215,17 @@ class Diffusion(sampling.Generative, base.Task):
 
     def latents(self, keys: Array) -> Float[Array, "b h w c"]:
         return sampling.normal(keys, (*self.size, self.channels))
+
+    def controls(self) -> dict[str, Control]:
+        own = self.sampler
+        found = {
+            "steps": Control(own.steps, 1, self.schedule.steps - (own.name == "dpm++"), 1),
+            "sampler": Control(own.name, choices=KEYS["sampler"].choices),
+        }
+        if self.conditional:
+            found["guidance"] = Control(own.guidance, 0, 10, 0.5)
+            found["labels"] = Control("", choices=self.class_names)
+        return found
 
     def _sampler(self, settings: Sampling) -> tuple[Sampler, diffusion.Steps]:
         """What is asked for, or configured; and its table.

@@ -13,6 +13,7 @@ from jaxvision.tasks.detection import report as detection
 from jaxvision.tasks.detection.report import (
     annotated,
     cell,
+    could_be_shown,
     figures,
     mistakes,
     sections,
@@ -21,6 +22,7 @@ from jaxvision.tasks.detection.report import (
 )
 from jaxvision.tasks.detection.task import on_photograph
 from jaxvision.tasks.instances.task import points_on_photograph
+from jaxvision.tasks.shown import Item, Objects, Shown
 
 __all__ = ["annotated", "cell", "figures", "mistakes", "sections"]
 
@@ -150,6 +152,27 @@ def write(task: Any, prediction: Any, folder: Path, stem: str) -> None:
         numbered = Image.fromarray(index, mode="P")
         numbered.putpalette(pictures.palette(256).ravel().tolist())
         numbered.save(folder / f"{stem}_instances.png")
+
+
+def shown(task: Any, prediction: Any) -> list[Shown]:
+    """The objects, also those below the threshold; see `jaxvision.tasks.shown`."""
+    found, scores = _on_photograph(*could_be_shown(task, prediction))
+    items = []
+    for k, (box, label) in enumerate(zip(found.boxes, found.labels)):
+        mask = None
+        if found.masks is not None:
+            top, left = found.masks.corners[k].tolist()
+            mask = (found.masks.crops[k], (top, left))
+        points = None if found.points is None else _certain(found.points[k : k + 1])[0]
+        colour = pictures.class_colour(int(label))
+        score = float(scores[k])
+        items.append(Item(task.class_names[label], colour, score, box, mask, points))
+    if found.points is None:
+        return [Objects(items, task.threshold)]
+    count = found.points.shape[1]
+    limbs = skeletons.coloured_limbs(count, task.skeleton, task.keypoint_pairs)
+    colours = skeletons.point_colours(count, task.keypoint_pairs)
+    return [Objects(items, task.threshold, limbs, point_colours=colours)]
 
 
 def files(task: Any, facts: Any, summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from jaxvision.tasks import pictures
 from jaxvision.tasks.localization.task import extent_of, largest
+from jaxvision.tasks.shown import Item, Objects, Shown, likeliest
 
 _TRUE, _FOUND = "#2a9d2a", "#d02020"
 
@@ -75,3 +76,11 @@ def write(task: Any, prediction: Any, folder: Path, stem: str) -> None:
     """The photograph with the box found, as `stem.png`."""
     shown = pictures.boxed(prediction.image, [(box_of(prediction), _FOUND)])
     Image.fromarray(shown).save(folder / f"{stem}.png")
+
+
+def shown(task: Any, prediction: Any) -> list[Shown]:
+    """The box, and the likeliest classes; see `jaxvision.tasks.shown`."""
+    probabilities = prediction.outputs["probabilities"]
+    label = int(probabilities.argmax())
+    item = Item(task.class_names[label], pictures.class_colour(label), box=box_of(prediction))
+    return [Objects([item]), likeliest(task.class_names, probabilities, 5)]

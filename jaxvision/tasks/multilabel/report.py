@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxvision.tasks import pictures
+from jaxvision.tasks.shown import Bars, Shown
 
 
 def picture(task: Any, batch: Mapping[str, Any], outputs: Mapping[str, Any]) -> np.ndarray:
@@ -68,3 +69,10 @@ def write(task: Any, prediction: Any, folder: Path, stem: str) -> None:
     """The photograph beside its likeliest classes, as `stem.png`."""
     classes = summary(task, prediction)["classes"]
     pictures.save_ranked(prediction.image, classes, folder / f"{stem}.png")
+
+
+def shown(task: Any, prediction: Any) -> list[Shown]:
+    """The classes found, and the next likeliest; see `jaxvision.tasks.shown`."""
+    classes = summary(task, prediction)["classes"]
+    names, values, found = ([one[k] for one in classes] for k in ("name", "probability", "found"))
+    return [Bars(names, values, found)]

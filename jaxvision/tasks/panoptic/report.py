@@ -12,6 +12,7 @@ from PIL import Image
 from jaxvision.tasks import pictures
 from jaxvision.tasks.detection.report import categories, figures, image_id, mistakes, sections
 from jaxvision.tasks.instances import report as instances
+from jaxvision.tasks.shown import Entry, Overlay, Shown, label_colours
 
 __all__ = ["figures", "mistakes", "sections"]
 
@@ -58,6 +59,13 @@ def _drawn(
     objects: Int[np.ndarray, " n"],
 ) -> np.ndarray:
     """The image under its segments, of which those of objects come first."""
+    return pictures.segmented(image, numbers, *_coloured(task, numbers, objects))
+
+
+def _coloured(
+    task: Any, numbers: Int[np.ndarray, "h w"], objects: Int[np.ndarray, " n"]
+) -> tuple[dict[int, tuple[int, int, int]], dict[int, str]]:
+    """(colours, names) of the segments that are there, by their numbers, but for the background."""
     labels = np.concatenate([[0], objects, task.stuff])  # by number
     clear, count = pictures.background_of(task.class_names), len(objects)
     colours, texts = {}, {}
@@ -68,7 +76,7 @@ def _drawn(
             thing = number <= count
             colour = pictures.class_colour if thing else pictures.quiet_colour
             colours[number] = colour(number - 1 if thing else label)
-    return pictures.segmented(image, numbers, colours, texts)
+    return colours, texts
 
 
 def _on_photograph(prediction: Any) -> Int[np.ndarray, "h w"]:
@@ -126,6 +134,24 @@ def write(task: Any, prediction: Any, folder: Path, stem: str) -> None:
     ids = _listed(task, prediction)[0]
     colours = np.stack([ids & 255, ids >> 8 & 255, ids >> 16], -1).astype(np.uint8)
     Image.fromarray(colours).save(folder / f"{stem}_panoptic.png")
+
+
+def shown(task: Any, prediction: Any) -> list[Shown]:
+    """The segments over the photograph; see `jaxvision.tasks.shown`."""
+    numbers, outputs = _on_photograph(prediction), prediction.outputs
+    colours, texts = _coloured(task, numbers, outputs["labels"])
+    table = np.zeros((int(numbers.max(initial=0)) + 1, 3), np.uint8)
+    for number, colour in colours.items():
+        table[number] = colour
+    clear = [number for number in range(len(table)) if number not in colours]
+    areas, things = np.bincount(numbers.ravel()), len(outputs["labels"])
+    legend = []
+    for number, name in texts.items():
+        said = f"{areas[number] / numbers.size:.1%}"
+        if number <= things:
+            said = f"score {outputs['scores'][number - 1]:.2f}, {said}"
+        legend.append(Entry(name, colours[number], said))
+    return [Overlay("Segments", label_colours(numbers, table, clear), legend)]
 
 
 def files(task: Any, facts: Any, summaries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from jaxvision.report import Section, Table, charts
 from jaxvision.tasks import pictures, skeletons
 from jaxvision.tasks.evaluated import Evaluated, Mistake
 from jaxvision.tasks.pose.task import moved
+from jaxvision.tasks.shown import Item, Objects, Shown
 
 
 def picture(task: Any, batch: Mapping[str, Any], outputs: Mapping[str, Any]) -> np.ndarray:
@@ -80,6 +81,15 @@ def write(task: Any, prediction: Any, folder: Path, stem: str) -> None:
     """The photograph with the key points found and the limbs between them, as `stem.png`."""
     shown = _drawn(task, prediction.image, on_photograph(prediction))
     Image.fromarray(shown).save(folder / f"{stem}.png")
+
+
+def shown(task: Any, prediction: Any) -> list[Shown]:
+    """The key points, also those below the threshold; see `jaxvision.tasks.shown`."""
+    names, pairs = task.keypoint_names, task.keypoint_pairs
+    item = Item("pose", skeletons.MIDDLE, points=on_photograph(prediction))
+    limbs = skeletons.coloured_limbs(len(names), task.skeleton, pairs)
+    colours = skeletons.point_colours(len(names), pairs)
+    return [Objects([item], task.threshold, limbs, names, colours)]
 
 
 def figures(task: Any, rows: Mapping[str, np.ndarray], folder: Path) -> None:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from jaxvision.classical.probes import unit
 from jaxvision.tasks import pictures
+from jaxvision.tasks.shown import Numbers, Shown
 
 PICTURE = "neighbours"
 _ROWS, _SHOWN = 8, 5
@@ -69,3 +70,10 @@ ENDINGS = (".png",)
 def write(task: Any, prediction: Any, folder: Path, stem: str) -> None:
     """What the network was given, as `stem.png`."""
     Image.fromarray(pictures.as_colour(prediction.network_image)).save(folder / f"{stem}.png")
+
+
+def shown(task: Any, prediction: Any) -> list[Shown]:
+    """How many features there are, and how long their vector is; see `jaxvision.tasks.shown`."""
+    features = prediction.outputs["features"]
+    norm = float(np.linalg.norm(features))
+    return [Numbers([("features", f"{len(features)}"), ("norm", f"{norm:.4g}")])]

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxvision.data.codecs import encode_png
 from jaxvision.tasks import pictures
+from jaxvision.tasks.shown import Numbers, Pictures, Shown
 
 PICTURE = "enlarged"
 ENDINGS = (".png",)
@@ -45,3 +46,9 @@ def cell(task: Any, prediction: Any, top: int = 5) -> str:
 def write(task: Any, prediction: Any, folder: Path, stem: str) -> None:
     """The enlarged image, as `stem.png`."""
     (folder / f"{stem}.png").write_bytes(encode_png(prediction.outputs["enlarged"]))
+
+
+def shown(task: Any, prediction: Any) -> list[Shown]:
+    """The image and the enlarged one; see `jaxvision.tasks.shown`."""
+    pair = [(prediction.network_image, "given"), (prediction.outputs["enlarged"], "enlarged")]
+    return [Pictures(pair), Numbers([("size", cell(task, prediction))])]

@@ -117,6 +117,7 @@ class Restoration(base.Task):
     }
     main_metric: ClassVar[str] = "psnr"
     training_collections: ClassVar[tuple[str, ...]] = (_PERCEPTUAL,)
+    any_size: ClassVar[bool] = True
 
     model: Any
     discriminator: nn.Module | None = None

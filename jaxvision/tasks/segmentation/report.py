@@ -12,6 +12,7 @@ from jaxvision.layers.images import center_crop
 from jaxvision.report import Part, Section, Table
 from jaxvision.tasks import confusions, pictures
 from jaxvision.tasks.evaluated import Evaluated, Mistake
+from jaxvision.tasks.shown import Entry, Overlay, Pictures, Shown, label_colours
 
 
 def picture(task: Any, batch: Mapping[str, Any], outputs: Mapping[str, Any]) -> np.ndarray:
@@ -105,9 +106,28 @@ def write(task: Any, prediction: Any, folder: Path, stem: str) -> None:
             indices = Image.fromarray(labels.astype(np.uint16))
         indices.save(folder / f"{stem}-classes.png")
     names = task.class_names
-    shown = [int(k) for k in np.unique(labels) if k < len(names)]
+    present = [int(k) for k in np.unique(labels) if k < len(names)]
     laid_over = pictures.overlay(image, labels, len(names), clear=pictures.background_of(names))
-    Image.fromarray(pictures.with_legend(laid_over, names, shown)).save(folder / f"{stem}.png")
+    Image.fromarray(pictures.with_legend(laid_over, names, present)).save(folder / f"{stem}.png")
+
+
+def shown(task: Any, prediction: Any) -> list[Shown]:
+    """The label map over the photograph, of volumes the slice in the middle under it; see
+    `jaxvision.tasks.shown`."""
+    labels, names = labels_of(task, prediction), task.class_names
+    colours, clear = pictures.palette(len(names)), pictures.background_of(names)
+    legend = [
+        Entry(one["name"], tuple(colours[names.index(one["name"])].tolist()), f"{one['share']:.1%}")
+        for one in summary(task, prediction)["classes"]
+    ]
+    if labels.ndim == 2:
+        return [Overlay("Classes", label_colours(labels, colours, clear), legend)]
+    middle = len(labels) // 2
+    image = center_crop(prediction.image[None, ..., 0], labels.shape)[0, middle, ..., None]
+    over = pictures.overlay(image, labels[middle], len(names), clear=clear)
+    present = [int(k) for k in np.unique(labels[middle]) if k < len(names)]
+    over = pictures.with_legend(over, names, present)
+    return [Pictures([(image, f"slice {middle}"), (over, "classes")])]
 
 
 def annotated(task: Any, row: Mapping[str, Any]) -> tuple[np.ndarray, str]:

@@ -60,6 +60,7 @@ class Segmentation(base.Task):
         "iou/*": Metric("higher"),
     }
     main_metric: ClassVar[str] = "miou"
+    any_size: ClassVar[bool] = True
 
     model: nn.Module
     class_names: tuple[str, ...]

@@ -11,7 +11,7 @@ from flax import linen as nn
 from jaxvision import models
 from jaxvision.errors import UserError, unknown
 from jaxvision.inspect import features
-from jaxvision.runs import Run
+from jaxvision.runs.run import Run
 
 
 @dataclass(frozen=True)
