@@ -28,7 +28,7 @@ from jaxvision.presets import (
 )
 from jaxvision.tasks import default_config
 
-_MAP = {"encoder": "squeezenet1_0", "dropout": 0.5}
+_MAP = {"encoder": "squeezenet1_0", "norm_features": True, "dropout": 0.5}
 _RECURRENT = {**_MAP, "width": 128, "hidden": 256}
 _ATTENTION = {**_RECURRENT, "attention_width": 128}
 _TRANSFORMER = {"width": 128, "depth": 2, "num_heads": 4, "hidden": 256, "dropout": 0.3}

@@ -98,6 +98,18 @@ def test_steps_have_the_logits_of_a_call(name):
         np.testing.assert_allclose(sums, 1, 1e-5)
 
 
+def test_normed_features_may_have_any_scale():
+    """SqueezeNet has no norms and fresh biases are 0, so its maps are as large as its images."""
+    small = image_of("nic")
+    for normed in (True, False):
+        made = models.create(
+            "nic", CLASSES, encoder="squeezenet1_0", norm_features=normed, width=16, hidden=16
+        )
+        drawn = jax.jit(made.init)(jax.random.key(0), small)
+        of_small, of_large = (jax.jit(made.apply)(drawn, n * small) for n in (1.0, 100.0))
+        assert np.allclose(of_small, of_large, atol=1e-3) == normed
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_losses_and_gradients(name, monkeypatch):
     # The reference looks at the second likeliest place, where ours draws one.

@@ -2,6 +2,7 @@
 
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
@@ -29,6 +30,9 @@ class Captioner(nn.Module):
       num_classes: tokens of the vocabulary.
       encoder: gives feature maps, of which the last is used.
       dtype: what is computed in; None is what input and parameters promote to.
+      norm_features: whether the features of each place, or token, are brought to mean 0 and
+        variance 1: those of encoders without norms, as SqueezeNet and VGG are, may have any scale,
+        and saturate what reads them.
     """
 
     ENDS: ClassVar[tuple[str, ...]] = ("classes",)
@@ -36,6 +40,7 @@ class Captioner(nn.Module):
     num_classes: int = 1000
     encoder: Any = None
     dtype: jnp.dtype | None = None
+    norm_features: bool = False
 
     def __call__(
         self,
@@ -56,7 +61,12 @@ class Captioner(nn.Module):
         return found if train else found["logits"]
 
     def encode(self, image: Float[Array, "b h w c"], train: bool = False) -> Memory:
-        return {"places": self.encoder(image, train)[-1]}
+        return {"places": self.features(image, train)[-1]}
+
+    def features(self, image: Float[Array, "b h w c"], train: bool) -> Any:
+        """What the encoder gives: a tuple of maps [b, h, w, c], or tokens [b, n, c]."""
+        found = self.encoder(image, train)
+        return jax.tree.map(jax.nn.standardize, found) if self.norm_features else found
 
     def score(self, memory: Memory, tokens: Int[Array, "b t"]) -> Float[Array, "b t v"]:
         """The logits that follow each token, of images that were encoded."""

@@ -61,7 +61,7 @@ class CnnSelfAttention(ShowAttendTell):
         self.self_attention = SelfAttention(dtype=self.dtype)
 
     def encode(self, image: Float[Array, "b h w c"], train: bool = False) -> Memory:
-        return {"places": self.self_attention(self.encoder(image, train)[-1])}
+        return {"places": self.self_attention(self.features(image, train)[-1])}
 
 
 VARIANTS = {

@@ -293,7 +293,7 @@ class TransformerCaptioner(Captioner):
         self.enc_to_dec_proj = Dense(self.width, dtype=self.dtype)
 
     def encode(self, image: Float[Array, "b h w c"], train: bool = False) -> Memory:
-        found = self.encoder(image, train)
+        found = self.features(image, train)
         if isinstance(found, tuple):
             places, others = found[-1], found[-1][:, :0, 0]
         else:
