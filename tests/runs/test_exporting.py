@@ -14,13 +14,16 @@ from parity.cases import CASES
 from parity.cases import variant as variant_of
 from safetensors.numpy import save_file
 
-from jaxvision import cli, models, runs, tasks
+from jaxvision import cli, models, runs, tasks, train
 from jaxvision.data.facts import Facts
 from jaxvision.errors import UserError
 from jaxvision.interop import torch_weights
 from jaxvision.ops import forms
 from jaxvision.runs import exporting
+from jaxvision.tasks import configuration
 from jaxvision.tasks.base import image_spec
+from jaxvision.tasks.sampling import Sampling
+from jaxvision.train.step import init_variables
 
 # Calls every program on one and on three images, without this package.
 CALLER = """
@@ -141,21 +144,71 @@ def test_what_is_written_beside_says_how_to_use_it(tmp_path):
 
 
 def test_command_exports_a_run(tmp_path, capsys):
-    from jaxvision.tasks import configuration
-    from jaxvision.train import run
-
     config = configuration.load(
         "configs/classification/digits.py",
         {"model.name": "mlp", "data.augment": (), "train.duration": 2, "eval.pictures": 0,
          "log.tensorboard": False},
     )  # fmt: skip
-    run(config, tmp_path / "run")
+    train.run(config, tmp_path / "run")
     output = tmp_path / "new" / "digits.jaxexport"
     cli._dispatch(["export", str(output), "--workdir", str(tmp_path / "run")])
     assert "uint8 [b, 8, 8, 1] to label, probabilities" in capsys.readouterr().out
     images = photographs((8, 8, 1))
     found = call({"digits": (output, images)}, tmp_path)["digits"]
     check(found, runs.open(tmp_path / "run").predict(list(images)))
+
+
+def generator(folder):
+    """StyleGAN2 with fresh weights in a file."""
+    config = configuration.load("configs/generation/ffhq.py:smoke")
+    task = tasks.create(config, Facts())
+    variables = init_variables(task, 0, image_spec(task.made))
+    state = torch_weights.to_state_dict(task.of_network(variables))
+    file = folder / "generator.safetensors"
+    save_file({key: np.ascontiguousarray(value) for key, value in state.items()}, file)
+    return runs.with_weights(config, str(file))
+
+
+def smoke(name, folder):
+    """A run of a few steps."""
+    train.run(configuration.load(f"configs/{name}"), folder)
+    return runs.open(folder)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ffhq",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in (
+                "generation/fashion_mnist.py:ddpm_smoke",
+                "generation/fashion_mnist.py:dit_smoke",
+                "generation/fashion_mnist.py:smoke",
+                "generation/digits_dcgan.py:smoke",
+            )
+        ),
+    ],
+)
+def test_programs_draw_what_sampling_draws(name, tmp_path):
+    run = generator(tmp_path) if name == "ffhq" else smoke(name, tmp_path / "run")
+    program = exporting.export_samples(run, platforms=("cpu",))
+    exporting.write(program, tmp_path / "made.jaxexport")
+    data = bytearray((tmp_path / "made.jaxexport").read_bytes())
+    call = jax_export.deserialize(data).call
+    labels = "label" in program.about["input"]
+    assert labels == ("labels" in run.task.controls())
+    number = np.arange(3, dtype=np.int32)
+    more = [np.array([2, 0, 2], np.int32)] if labels else []
+    found = np.asarray(call(np.uint32(7), number, *more)["image"], int)
+    expected = run.sample(3, seed=7, **({"labels": (2, 0)} if labels else {}))
+    np.testing.assert_allclose(found, expected, atol=1)
+    assert np.ptp(expected, axis=0).max() > 0
+    alone = call(np.uint32(7), number[1:2], *(one[1:2] for one in more))["image"]
+    np.testing.assert_allclose(np.asarray(alone, int), expected[1:2], atol=1)
+    if name == "ffhq":
+        with pytest.raises(UserError, match="samples have no steps"):
+            exporting.export_samples(run, Sampling(steps=5))
 
 
 def test_mistakes_are_met_at_the_door(tmp_path):

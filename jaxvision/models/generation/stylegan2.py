@@ -274,7 +274,7 @@ class Generator(nn.Module):
     ) -> Float[Array, "b s s c"]:
         """Images of a style for each layer; without noise the stored one is taken."""
         noise = self.noises() if noise is None else noise
-        x = self.constant_input(len(styles))
+        x = self.constant_input(styles.shape[0])
         x = self.style_conv1(x, styles[:, 0], noise[0])
         image = self.to_rgb1(x, styles[:, 1])
         for index, to_image in enumerate(self.to_rgbs):
