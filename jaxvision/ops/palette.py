@@ -9,7 +9,7 @@ def nearest_colours(
     pixels: Float[Array, "b h w c"], palette: Float[Array, "k c"]
 ) -> Int[Array, "b n"]:
     """The number of the colour that is nearest to each pixel; of equals the first."""
-    flat = pixels.reshape(len(pixels), -1, pixels.shape[-1])
+    flat = pixels.reshape(pixels.shape[0], -1, pixels.shape[-1])
     product = jnp.matmul(flat, palette.T, precision=lax.Precision.HIGHEST)
     return jnp.argmin(jnp.square(palette).sum(-1) - 2 * product, -1).astype(jnp.int32)
 
@@ -18,4 +18,4 @@ def coloured(
     colours: Int[Array, "b n"], palette: Float[Array, "k c"], size: tuple[int, int]
 ) -> Float[Array, "b h w c"]:
     """The images of colours, of `size` (height, width)."""
-    return palette[colours].reshape(len(colours), *size, -1)
+    return palette[colours].reshape(colours.shape[0], *size, -1)

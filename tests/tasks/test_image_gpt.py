@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax import export
 from parity.deterministic import weights
 from PIL import Image
 from safetensors.numpy import save_file
@@ -51,6 +52,16 @@ def variables_of(task):
 
 def images(count=5):
     return jnp.asarray(RNG.integers(0, 256, (count, 4, 3, 3)), jnp.uint8)
+
+
+def test_samples_of_any_number_are_one_program():
+    task = task_of()
+    variables = variables_of(task)
+    generate = jax.jit(lambda keys: task.generate(variables, task.latents(keys), keys))
+    (count,) = export.symbolic_shape("b")
+    keys = row_keys(KEY, 3)
+    exported = export.export(generate)(jax.ShapeDtypeStruct((count,), keys.dtype))
+    np.testing.assert_array_equal(exported.call(keys), generate(keys))
 
 
 def test_pixels_become_the_nearest_colours_and_come_back():
