@@ -24,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--platforms", default="cpu,cuda,tpu", help="to compile for (default: cpu,cuda,tpu)"
     )
+    parser.add_argument("--licence", default="", help="of the weights, to be said beside them")
     parser.add_argument("--samples", action="store_true", help="what is drawn, not predicted")
     add_settings(parser)
 
@@ -41,7 +42,7 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
         program = exporting.export_samples(chosen, settings_of(options), platforms)
     else:
         program = exporting.export(chosen, size, platforms)
-    written = exporting.write(program, output)
+    written = exporting.write(program, output, options.licence)
     about = program.about
     inputs = about["input"] if draws else {"images": about["input"]}
     taken = [f"{one['dtype']} [{', '.join(map(str, one['shape']))}]" for one in inputs.values()]

@@ -22,6 +22,7 @@ from jaxvision.ops.forms import portable
 from jaxvision.runs.run import Run
 from jaxvision.runs.sampling import check_settings
 from jaxvision.tasks.sampling import AS_TRAINED, Sampling
+from jaxvision.train.report import stored_records
 from jaxvision.train.step import SAMPLING, stream
 from jaxvision.train.writers import write_atomically
 
@@ -166,17 +167,36 @@ def _check_weights(run: Run, variables: Any) -> None:
 
 
 def _origin(run: Run, exported: jax_export.Exported) -> dict[str, Any]:
-    """What is said of every program: where it comes from, and what it gives."""
+    """What is said of every program: where it comes from, how good it is, and what it gives."""
     outputs = jax.tree.unflatten(exported.out_tree, exported.out_avals)
+    learned = {} if run.folder is None else {"data": _data(run), "metrics": _metrics(run)}
     return {
         "task": run.config.task,
         "network": run.config.model.name,
         "weights": run.weights or f"step {run.step}",
+        **learned,
         "outputs": {name: _array(one) for name, one in outputs.items()},
         "classes": list(run.task.class_names),
         "platforms": list(exported.platforms),
         "jax": jax.__version__,
     }
+
+
+def _data(run: Run) -> dict[str, Any]:
+    """What a run has learned from; of a folder no more than its own name."""
+    data = run.config.data
+    name = data.name if data.source == "tfds" else Path(data.dir).name
+    return {"source": data.source, "name": name, "records": dict(run.facts.records)}
+
+
+def _metrics(run: Run) -> dict[str, float]:
+    """Of a run's checkpoint: those of the test, or else of the validation."""
+    assert run.folder is not None
+    found: dict[str, dict[str, float]] = {}
+    for record in stored_records(run.folder):
+        if record["step"] == run.step:
+            found[record["split"]] = {k: v for k, v in record.items() if k not in ("step", "split")}
+    return next((found[split] for split in ("test", "validation") if split in found), {})
 
 
 def _describe(run: Run, exported: jax_export.Exported) -> dict[str, Any]:
@@ -196,7 +216,7 @@ def _array(one: Any) -> dict[str, Any]:
     return {"dtype": str(one.dtype), "shape": shape}
 
 
-def write(program: Program, path: str | Path) -> int:
+def write(program: Program, path: str | Path, licence: str = "") -> int:
     """Writes the program and, beside it, what it is as JSON; gives the program's size in bytes.
 
     Both are written under temporary names first, so that what is there is replaced whole or not.
@@ -204,6 +224,7 @@ def write(program: Program, path: str | Path) -> int:
     Args:
       program: see `export`.
       path: ends in `.jaxexport`; the other file has the ending `.json` instead.
+      licence: of the weights, as the other file is to say it.
 
     Raises:
       UserError: another ending, or the file cannot be written.
@@ -214,7 +235,7 @@ def write(program: Program, path: str | Path) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         data = bytes(program.exported.serialize())
         write_atomically(path, data)
-        about = {"program": path.name, **program.about}
+        about = {"program": path.name, "licence": licence or None, **program.about}
         write_atomically(path.with_suffix(".json"), json.dumps(about, indent=2) + "\n")
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error}") from error

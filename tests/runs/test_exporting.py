@@ -122,11 +122,13 @@ def test_programs_give_what_the_runs_predict(networks, tmp_path):
 def test_what_is_written_beside_says_how_to_use_it(tmp_path):
     run = trained("unet", *SMALL["unet"], tmp_path)
     run.config.data.eval_transforms = ({"name": "resize_shorter", "size": 32},)
-    exporting.write(exporting.export(run, (32, 48), ("cpu",)), tmp_path / "unet.jaxexport")
+    program = exporting.export(run, (32, 48), ("cpu",))
+    exporting.write(program, tmp_path / "unet.jaxexport", "Apache-2.0")
     about = json.loads((tmp_path / "unet.json").read_text())
     assert about.pop("jax") == jax.__version__
     assert about == {
         "program": "unet.jaxexport",
+        "licence": "Apache-2.0",
         "task": "segmentation",
         "network": "unet",
         "weights": run.weights,
@@ -149,13 +151,17 @@ def test_command_exports_a_run(tmp_path, capsys):
         {"model.name": "mlp", "data.augment": (), "train.duration": 2, "eval.pictures": 0,
          "log.tensorboard": False},
     )  # fmt: skip
-    train.run(config, tmp_path / "run")
+    tested = train.run(config, tmp_path / "run")
     output = tmp_path / "new" / "digits.jaxexport"
     cli._dispatch(["export", str(output), "--workdir", str(tmp_path / "run")])
     assert "uint8 [b, 8, 8, 1] to label, probabilities" in capsys.readouterr().out
     images = photographs((8, 8, 1))
     found = call({"digits": (output, images)}, tmp_path)["digits"]
     check(found, runs.open(tmp_path / "run").predict(list(images)))
+    about = json.loads(output.with_suffix(".json").read_text())
+    assert about["licence"] is None
+    assert about["data"] == {"source": "tfds", "name": "digits", "records": {"train": 1437}}
+    assert about["metrics"] == pytest.approx(tested)
 
 
 def generator(folder):
