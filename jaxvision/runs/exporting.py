@@ -17,6 +17,8 @@ from flax.errors import FlaxError
 from jax import export as jax_export
 
 from jaxvision import models, tasks
+from jaxvision.data.facts import Facts
+from jaxvision.data.tokenizer import Tokenizer
 from jaxvision.errors import UserError, unknown
 from jaxvision.ops.forms import portable
 from jaxvision.runs.run import Run
@@ -177,9 +179,20 @@ def _origin(run: Run, exported: jax_export.Exported) -> dict[str, Any]:
         **learned,
         "outputs": {name: _array(one) for name, one in outputs.items()},
         "classes": list(run.task.class_names),
+        **_names(run.facts),
         "platforms": list(exported.platforms),
         "jax": jax.__version__,
     }
+
+
+def _names(facts: Facts) -> dict[str, Any]:
+    """What numbers in outputs stand for, beside classes: key points, tokens."""
+    named = {"keypoints": list(facts.keypoint_names), "skeleton": [*map(list, facts.skeleton)]}
+    if facts.vocabulary is not None:
+        words = Tokenizer.of(facts.vocabulary)
+        named["tokenizer"] = json.loads(words.definition)
+        named["tokens"] = {"begin": words.begin, "end": words.end, "pad": words.pad}
+    return {name: value for name, value in named.items() if value}
 
 
 def _data(run: Run) -> dict[str, Any]:

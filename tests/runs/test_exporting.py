@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tokenizers
 from jax import export as jax_export
 from parity import deterministic
 from parity.cases import CASES
@@ -215,6 +216,26 @@ def test_programs_draw_what_sampling_draws(name, tmp_path):
     if name == "ffhq":
         with pytest.raises(UserError, match="samples have no steps"):
             exporting.export_samples(run, Sampling(steps=5))
+
+
+@pytest.mark.slow
+def test_the_card_of_a_captioner_turns_tokens_into_words(tmp_path):
+    run = smoke("captioning/shapes.py:smoke", tmp_path / "run")
+    program = exporting.export(run, platforms=("cpu",))
+    card = json.loads(json.dumps(program.about))
+    shape = card["input"]["shape"][1:]
+    images = photographs(shape)
+    found = np.asarray(program.exported.call(images)["tokens"])
+    np.testing.assert_array_equal(
+        found, [one.outputs["tokens"] for one in run.predict(list(images))]
+    )
+    words = tokenizers.Tokenizer.from_str(json.dumps(card["tokenizer"]))
+    said = [
+        words.decode(row[: [*row, card["tokens"]["end"]].index(card["tokens"]["end"])])
+        for row in found
+    ]
+    assert said == run.task.texts(found)
+    assert all(said)
 
 
 def test_mistakes_are_met_at_the_door(tmp_path):
