@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from hlo import COLLECTIVES
+from jaxvision.train.exchanges import COLLECTIVES
 
 
 @dataclass(frozen=True)

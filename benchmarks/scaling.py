@@ -26,9 +26,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hlo import exchanges, parse
 from links import ACCELERATORS, UTILISATION, Tpus, predict
 from report import machine, save, table
+
+from jaxvision.train.exchanges import exchanges, parse
 
 MODELS = ("resnet50", "vit_base_patch16_224")
 LARGEST = 8  # virtual devices

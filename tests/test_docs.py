@@ -1,11 +1,14 @@
 """What the documentation says can be typed: commands, configurations, Python, links."""
 
+import ast
 import re
 import shlex
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from jaxvision import cli, common_keys, config_files, tasks
 from jaxvision.commands import COMMANDS
@@ -58,6 +61,33 @@ def test_commands_can_be_typed(path, line):
         assert not variant or f'"{variant}"' in found.read_text()
         # An experiment with these keys; a workdir's own configuration has others to check.
         configuration.load(config, {k: v for k, v in overrides.items() if k != "plugins"})
+
+
+def launched():
+    """The command line of each launch file, without variables of its own."""
+    folder = ROOT / "docs" / "launch"
+    yield yaml.safe_load((folder / "jobset.yaml").read_text())["spec"]["replicatedJobs"][0][
+        "template"
+    ]["spec"]["template"]["spec"]["containers"][0]["command"]
+    for name in ("slurm.sh", "tpu_pod.sh"):
+        subprocess.run(["bash", "-n", str(folder / name)], check=True)
+        (line,) = re.findall(r"jaxvision (train .*?)\"?$", (folder / name).read_text(), re.M)
+        yield ["jaxvision", *shlex.split(line)]
+    source = ast.parse((folder / "on_ray.py").read_text())
+    texts = [node.value for node in ast.walk(source) if isinstance(node, ast.Constant)]
+    yield next(t for t in texts if str(t).strip().startswith("jaxvision")).split()
+
+
+def test_launch_files_start_trainings_that_exist():
+    found = list(launched())
+    assert len(found) == 4
+    for program, *arguments in found:
+        assert program == "jaxvision"
+        options, rest = cli._parser().parse_known_args(arguments)
+        overrides = cli._overrides(rest)
+        assert overrides["mesh.data"] == "-1"
+        assert configuration.load(options.config, overrides).task == "classification"
+        assert options.workdir
 
 
 def test_there_are_commands_to_check():

@@ -20,7 +20,7 @@ from jaxvision.tasks.base import Spec, Task
 from jaxvision.train import mesh
 from jaxvision.train.checkpoint import Checkpoints
 from jaxvision.train.progress import Progress
-from jaxvision.train.setup import Setup
+from jaxvision.train.setup import Setup, prepare
 from jaxvision.train.state import TrainState
 from jaxvision.train.weights import initial_variables
 from jaxvision.train.workdir import check_records, with_classes
@@ -183,6 +183,26 @@ def starting_state(
     """
     found = initial_variables(config, task, data.spec)
     return (None, "") if found is None else (setup.state_of(found[0]), found[1])
+
+
+def settle(
+    config: ConfigDict, devices: Mesh, known: Facts | None = None
+) -> tuple[Data, Plan, Setup]:
+    """What a run needs before its first step: data, durations, task and update.
+
+    Args:
+      config, devices, known: see `open_data`.
+
+    Raises:
+      UserError: data, network, optimiser or durations are wrong, or do not fit each other.
+    """
+    data = open_data(config, devices, known)
+    task = tasks.create(config, data.facts)
+    plan = Plan.of(config, data)
+    setup = prepare(
+        config, task, devices, data.spec, total=plan.total, steps_per_epoch=plan.per_epoch
+    )
+    return data, plan, setup
 
 
 def describe(config: ConfigDict, task: Task, setup: Setup, data: Data, plan: Plan) -> Iterator[str]:

@@ -10,7 +10,6 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from jaxvision import tasks
 from jaxvision.data import notices
 from jaxvision.errors import UserError
 from jaxvision.tasks import configuration
@@ -25,7 +24,7 @@ from jaxvision.train.pictures import Pictures
 from jaxvision.train.preemption import Preemption
 from jaxvision.train.progress import Progress, Watched, react
 from jaxvision.train.reports import Reports, Subject
-from jaxvision.train.setup import Setup, prepare, sizes_checked
+from jaxvision.train.setup import Setup, sizes_checked
 from jaxvision.train.state import TrainState
 from jaxvision.train.weights import chooses, spec_to_json
 from jaxvision.train.writers import Writers
@@ -59,19 +58,14 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     mesh.check_batches(config, devices)
 
     known = None if begun is None else folder.stored_facts(workdir, begun)
-    data = beginning.open_data(config, devices, known)
-    task = tasks.create(config, data.facts)
-    plan = Plan.of(config, data)
-    setup = prepare(
-        config, task, devices, data.spec, total=plan.total, steps_per_epoch=plan.per_epoch
-    )
-    evaluator = Evaluator(task, config.seed)
+    data, plan, setup = beginning.settle(config, devices, known)
+    evaluator = Evaluator(setup.task, config.seed)
     # As they will be placed: otherwise the evaluation is traced once more for its first batch.
     placed = setup.state.variables(averaged=True)
     evaluated = beginning.spec_of(data.validation)
     with sizes_checked(config, data.spec, evaluated):
         given = evaluator.names(placed, evaluated)
-    watched = Watched.of(config, task, given)
+    watched = Watched.of(config, setup.task, given)
     folder.check(workdir, config, data.facts)
 
     with folder.locked(workdir):
@@ -212,8 +206,9 @@ class _Training:
         of = ""
         if len(self.steps) > 1:
             of = f" for images of {'x'.join(map(str, batch['image'].shape[1:3]))}"
-        flops = f"{step.flops / self.config.train.batch_size / 1e9:.3g} GFLOP an image"
-        self.console.say(f"Compiled the training step{of} in {step.seconds:.1f} s, {flops}")
+        flops = step.flops * self.setup.devices.size / self.config.train.batch_size / 1e9
+        took = f"{step.seconds:.1f} s, {flops:.3g} GFLOP an image"
+        self.console.say(f"Compiled the training step{of} in {took}")
 
     def _owes_evaluation(self) -> bool:
         every, step = self.plan.evaluate_every, self.step
