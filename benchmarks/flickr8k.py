@@ -7,7 +7,7 @@ FLICKR8K and FILE are those of configs/captioning/flickr8k.py. A run that is the
 only read. Written to benchmarks/flickr8k.json are the metrics of the test photographs; beside them
 those of the training caption that is most like all others (by CIDEr-D), and of the first caption
 of the training photograph whose features are nearest (cosine of the mean of the encoder's last
-map). docs/images/flickr8k.jpg has ten test photographs with what all say, docs/images/attention.jpg
+map). docs/images/flickr8k.jpg has ten test photographs with what all say, flickr8k_attention.jpg
 what `show_attend_tell` looked at in two. The table is printed as Markdown.
 """
 
@@ -145,7 +145,8 @@ def main() -> None:
                 np.pad(d, ((0, 0), (0, wide - d.shape[1]), (0, 0)), constant_values=255)
                 for d in drawn
             ]
-            Image.fromarray(np.concatenate(padded)).save(IMAGES / "attention.jpg", quality=90)
+            looked = Image.fromarray(np.concatenate(padded))
+            looked.save(IMAGES / "flickr8k_attention.jpg", quality=90)
         content = {"machine": machine(), "splits": list(options.splits), "networks": results}
         write_atomically(RESULTS, json.dumps(content, indent=1) + "\n")
         print(f"{name}: CIDEr {results[name]['cider']:.3f}", flush=True)
