@@ -22,7 +22,9 @@ from jaxvision.data.stream import settings_of
 from jaxvision.errors import UserError
 from jaxvision.runs.run import Run
 from jaxvision.runs.tiles import predict_joined, predict_tiled
+from jaxvision.tasks.base import image_spec
 from jaxvision.train import compilation
+from jaxvision.train.setup import sizes_checked
 from jaxvision.train.step import SAMPLING, stream
 from jaxvision.train.writers import write_atomically
 
@@ -201,7 +203,9 @@ class _Batches:
         shape = batch["image"].shape
         if shape not in self._programs:
             size = "x".join(map(str, shape[1:-1]))
-            with self.compiling(f"Compiling for images of {size}"):
+            run, own = self.run, image_spec(self.run.image_shape)
+            waiting = self.compiling(f"Compiling for images of {size}")
+            with waiting, sizes_checked(run.config, own, batch):
                 compiled = compilation.compile_now(self._task_predict, variables, batch, self._key)
             self._programs[shape] = compiled.call
         return self._programs[shape]

@@ -119,6 +119,17 @@ def test_images_of_several_network_sizes_go_in_batches_of_their_own(tmp_path):
     )
 
 
+def test_a_network_for_one_size_says_so(tmp_path):
+    config = configuration.load("configs/localization/shapes.py:smoke")
+    run(config, tmp_path / "run")
+    opened = runs.open(tmp_path / "run")
+    side = opened.image_shape[0]
+    assert opened.predict([np.zeros((side, side, 3), np.uint8)])
+    said = rf"has parameters for images of {side}x{side}, and does not take those of 50x70 too"
+    with pytest.raises(UserError, match=said):
+        opened.predict([np.zeros((50, 70, 3), np.uint8)])
+
+
 def test_classes_must_be_known():
     config = tasks.default_config()
     with pytest.raises(UserError, match=r"at least two classes; the data have 0"):
