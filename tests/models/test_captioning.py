@@ -248,6 +248,30 @@ def test_hard_attention_draws_places_by_the_key():
     assert len(firsts) > 4
 
 
+def test_a_share_of_the_images_is_looked_at_softly():
+    name, said = "hard_attention", jnp.asarray(tokens()[:, :-1], jnp.int32)
+
+    def found(share):
+        model = network(name, soft_share=share)
+        rngs = {"dropout": jax.random.key(0)}
+        apply = functools.partial(model.apply, rngs=rngs, mutable=["batch_stats"])
+        return jax.jit(lambda v, image: apply(v, image, said, True)[0])(
+            variables(name), image_of(name)
+        )
+
+    soft = network("show_attend_tell").apply(
+        variables(name), image_of(name), said, True, mutable=["batch_stats"]
+    )[0]
+    all_soft, some = found(1.0), found(0.5)
+    np.testing.assert_allclose(all_soft["logits"], soft["logits"], rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(all_soft["attention_log_probability"], 0)
+    rows = np.asarray(some["attention_log_probability"] == 0)
+    assert (rows == rows[:, :1]).all()  # an image is looked at one way for all words
+    close = np.isclose(some["logits"], soft["logits"], rtol=1e-4, atol=1e-4).all((1, 2))
+    np.testing.assert_array_equal(close, rows[:, 0])
+    assert 0 < close.sum() < len(close)
+
+
 @pytest.mark.parametrize("name", ["nic", "show_attend_tell", "cnn_transformer"])
 def test_dropout_acts_in_training_only(name):
     model, said = network(name, dropout=0.5), jnp.asarray(tokens()[:, :-1], jnp.int32)

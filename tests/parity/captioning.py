@@ -51,7 +51,7 @@ CASES = {
     "nic": Case("nic", _RNN),
     "cnn_rnn": Case("cnn_rnn", _RNN),
     "show_attend_tell": Case("show_attend_tell", _SAT),
-    "hard_attention": Case("hard_attention", _SAT),
+    "hard_attention": Case("hard_attention", {**_SAT, "soft_share": 0.0}),
     "cnn_self_attention": Case("cnn_self_attention", _SAT),
     "cnn_transformer": Case("cnn_transformer", {**_CNN, **_DECODER}),
     "vit_transformer": Case("vit_transformer", {**_VIT, **_DECODER}),

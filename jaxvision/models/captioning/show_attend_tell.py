@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxvision.layers.linear import Dense
 from jaxvision.layers.recurrent import LSTMCell, State
@@ -27,6 +27,7 @@ class Decoder(nn.Module):
     hidden: int
     attention_width: int
     hard: bool = False
+    soft_share: float = 0.0
     dropout: float = 0.0
     dtype: Any = None
 
@@ -64,18 +65,25 @@ class Decoder(nn.Module):
         likelihood = jax.nn.log_softmax(scores)
         weights = jnp.exp(likelihood)
         found = {"attention": weights.reshape(-1, *grid)}
-        if self.hard:
-            if train:
-                place = jax.random.categorical(self.make_rng("dropout"), likelihood)
-                chosen = jnp.take_along_axis(likelihood, place[..., None], -1)
-                found["attention_log_probability"] = chosen.reshape(-1)
-                found["attention_entropy"] = -(weights * likelihood).sum(-1).reshape(-1)
-            else:
-                place = likelihood.argmax(-1)
-            weights = jax.nn.one_hot(place, scores.shape[-1])
+        if self.hard and train:
+            place = jax.random.categorical(self.make_rng("dropout"), likelihood)
+            chosen = jnp.take_along_axis(likelihood, place[..., None], -1)[..., 0]
+            soft = memory["soft"][:, None]
+            found["attention_log_probability"] = jnp.where(soft, 0, chosen).reshape(-1)
+            found["attention_entropy"] = -(weights * likelihood).sum(-1).reshape(-1)
+            one = jax.nn.one_hot(place, scores.shape[-1])
+            weights = jnp.where(soft[..., None], weights, one)
+        elif self.hard:
+            weights = jax.nn.one_hot(likelihood.argmax(-1), scores.shape[-1])
         context = jnp.einsum("bgl,bld->bgd", weights.astype(places.dtype), places)
         context = context.reshape(-1, channels)
         return nn.sigmoid(self.gate(h)) * context, found
+
+    def _soft(self, images: int) -> Bool[Array, " b"]:
+        """Which images of a training are looked at as a whole."""
+        if not self.soft_share:
+            return jnp.zeros(images, bool)
+        return jax.random.bernoulli(self.make_rng("dropout"), self.soft_share, (images,))
 
     def _advance(
         self, memory: Memory, state: State, word: Float[Array, "n e"], train: bool
@@ -93,6 +101,8 @@ class Decoder(nn.Module):
     def __call__(self, memory: Memory, tokens: Int[Array, "b t"], train: bool) -> dict[str, Array]:
         words = self.embed(tokens)
         memory, state = self._remember(memory)
+        if self.hard and train:
+            memory["soft"] = self._soft(tokens.shape[0])
 
         def body(decoder: Decoder, state: State, word: Array) -> tuple[State, tuple]:
             return decoder._advance(memory, state, word, train)
@@ -134,6 +144,8 @@ class ShowAttendTell(Captioner):
       hidden: channels of the LSTM's state.
       attention_width: channels that state and places are compared in.
       hard: whether one place is looked at, and not all.
+      soft_share: hard attention: of so many of the images in training all places are looked at by
+        their weights; the paper's section 4.1 has 0.5, without which it learns slowly.
       dropout: rate, before the last layer.
     """
 
@@ -141,6 +153,7 @@ class ShowAttendTell(Captioner):
     hidden: int = 512
     attention_width: int = 512
     hard: bool = False
+    soft_share: float = 0.0
     dropout: float = 0.5
 
     def setup(self) -> None:
@@ -150,6 +163,7 @@ class ShowAttendTell(Captioner):
             self.hidden,
             self.attention_width,
             self.hard,
+            self.soft_share,
             self.dropout,
             self.dtype,
         )
@@ -158,5 +172,5 @@ class ShowAttendTell(Captioner):
 _XU = "Xu et al. 2015, https://arxiv.org/abs/1502.03044"
 VARIANTS = {
     "show_attend_tell": recurrent(ShowAttendTell, _XU),
-    "hard_attention": recurrent(ShowAttendTell, _XU, hard=True),
+    "hard_attention": recurrent(ShowAttendTell, _XU, hard=True, soft_share=0.5),
 }
