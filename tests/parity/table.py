@@ -1,4 +1,4 @@
-"""Writes the tables of networks in README.md and docs/models.md.
+"""Writes the tables of networks in docs/networks.md and docs/models.md.
 
     python tests/parity/table.py [--check]
 
@@ -56,7 +56,7 @@ def main() -> None:
             entry = models.variant(name)
             whole[name] = totals(layers(models.create(name, classes_of(family)), entry.input_shape))
             print(f"{name}: {whole[name].parameters:,}", flush=True)
-    write(ROOT / "README.md", summary(found, whole))
+    write(ROOT / "docs" / "networks.md", summary(found, whole))
     write(ROOT / "docs" / "models.md", every(found, whole))
 
 
