@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from jaxvision import cli, common_keys, config_files, tasks
+from jaxvision import cli, common_keys, config_files, models, tasks
 from jaxvision.commands import COMMANDS
 from jaxvision.tasks import configuration
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COMING_FROM = sorted((ROOT / "docs" / "coming_from").glob("*.md"))
+COURSE = sorted((ROOT / "docs" / "course").glob("*.md"))
+METRICS = {"ap50", "bleu4"}
 CONFIGS = sorted((ROOT / "configs").glob("*/*.py"))
 KEYS = {key for name in tasks.TASKS for key in tasks.schema(name).keys}
 
@@ -34,7 +36,7 @@ def commands():
             text = text.replace("\\\\\n", "\\\n")
         else:
             text = "".join(blocks(path, ""))
-            if path.parent.name == "coming_from":  # commands are cells of tables there
+            if path.parent.name in ("coming_from", "course"):  # commands are cells of tables there
                 text += "".join(
                     f"{code}\n" for code in re.findall(r"`([^`\n]+)`", path.read_text())
                 )
@@ -56,9 +58,7 @@ def test_commands_can_be_typed(path, line):
     overrides = cli._overrides(rest)  # anything that is no option is refused
     config = getattr(options, "config", None)
     if config and not re.match(r"my_|mine", config):
-        name, _, variant = config.partition(":")
-        found = config_files.find(name)
-        assert not variant or f'"{variant}"' in found.read_text()
+        config_files.find(config.partition(":")[0])
         # An experiment with these keys; a workdir's own configuration has others to check.
         configuration.load(config, {k: v for k, v in overrides.items() if k != "plugins"})
 
@@ -112,6 +112,20 @@ def test_pages_for_users_of_other_libraries(page):
         assert (ROOT / path).is_file(), path
     for block in blocks(page, "python"):
         exec(compile(block, page.name, "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", COURSE, ids=lambda p: p.stem)
+def test_what_shows_the_lectures_numbers_exists(page):
+    """Files, tests (`::name` is of the file before it) and networks."""
+    code, file = re.findall(r"`([^`\n]+)`", page.read_text()), ""
+    for text in code:
+        path, _, test = text.partition("::")
+        if text.startswith("::") or re.fullmatch(r"(tests|benchmarks|configs)/\S+\.py", path):
+            file = path or file
+            assert (ROOT / file).is_file(), text
+            assert not test or f"def {test}(" in (ROOT / file).read_text(), text
+        if re.fullmatch(r"[a-z]+\w*\d\w*(_\w+)?", text) and text not in METRICS:
+            models.variant(text)
 
 
 @pytest.mark.parametrize("page", ["config_file", "own_images"])
