@@ -21,14 +21,14 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 from report import machine, table
-from trained import ended
+from trained import metrics_of
 
 from jaxvision import runs
 from jaxvision.data.annotations.caption import text_of
 from jaxvision.metrics.captioning import bleu, cider, cider_d, distinct
-from jaxvision.tasks import configuration, pictures
+from jaxvision.tasks import pictures
 from jaxvision.tasks.captioning import report as shown
-from jaxvision.train import mesh, run
+from jaxvision.train import mesh
 from jaxvision.train.beginning import open_loader
 from jaxvision.train.writers import write_atomically
 
@@ -119,8 +119,7 @@ def main() -> None:
     images = np.empty(0)
     for name in options.only:
         workdir = options.runs / f"flickr8k_{name}"
-        if ended(workdir) is None:
-            run(configuration.load(f"{CONFIG}:{name}", overrides), workdir)
+        metrics = metrics_of(f"{CONFIG}:{name}", workdir, overrides, train=True) or {}
         trained = runs.open(workdir)
         if not said:
             _, known, captions = photographs(trained, train)
@@ -131,7 +130,6 @@ def main() -> None:
             results = {one: scores(texts, true) for one, texts in said.items()}
         said[name], first = found_by(trained, images)
         results[name] = scores(said[name], true)
-        metrics = ended(workdir) or {}
         results[name] |= {key: metrics[key] for key in ("step", "perplexity", "rouge_l")}
         if "attention" in first and name == NETWORKS[0]:
             drawn = [

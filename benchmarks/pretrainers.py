@@ -23,11 +23,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from report import machine, table
-from trained import ended, parser_of
+from trained import metrics_of, parser_of
 
 from jaxvision import plugins
-from jaxvision.tasks import configuration
-from jaxvision.train import run
 from jaxvision.train.writers import read_metrics, write_atomically
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +33,7 @@ CONFIGS = ROOT / "configs"
 PRETRAINING = CONFIGS / "pretraining" / "cifar10.py"
 METHODS = plugins.import_file(PRETRAINING).METHODS
 CLASSIFIER = f"{CONFIGS / 'classification' / 'cifar10.py'}:vit"
+TOKENS = f"{CONFIGS / 'pretraining' / 'dvae.py'}:cifar10"
 CAMVID = f"{CONFIGS / 'segmentation' / 'camvid.py'}:upernet_vit"
 FEW_LABELS = {"data.train": "train[:1000]", "train.duration": "100 epochs"}
 RESULTS = ROOT / "benchmarks" / "pretrainers.json"
@@ -42,13 +41,6 @@ PICTURE = ROOT / "docs" / "images" / "pretrainers.jpg"
 PROBES = ("knn_accuracy", "linear_accuracy")
 DRAWN = ("reconstructions", "samples", "neighbours")  # the first that a run has
 WIDTH, MARGIN, HEIGHT = 720, 130, 150  # of a row of the picture, in pixels
-
-
-def trained(config: str, workdir: Path, changes: Mapping[str, str], train: bool) -> Any:
-    """The test's metrics of a run, which is trained if need be and allowed, or None."""
-    if ended(workdir) is None and train:
-        run(configuration.load(config, dict(changes)), workdir)
-    return ended(workdir)
 
 
 def judged(workdir: Path, data: str, step: int) -> dict[str, Any]:
@@ -115,13 +107,13 @@ def main() -> None:
     for name in (name for name in METHODS if name in wanted):
         changes = dict(data)
         if name == "beit":  # its tokens come first
-            trained(f"{CONFIGS / 'pretraining' / 'dvae.py'}:cifar10", folder("dvae"), data, train)
+            metrics_of(TOKENS, folder("dvae"), data, train)
             changes["pretraining.tokenizer.weights"] = f"run:{folder('dvae')}"
-        metrics = trained(f"{PRETRAINING}:{name}", folder(name), changes, train)
+        metrics = metrics_of(f"{PRETRAINING}:{name}", folder(name), changes, train)
         if metrics is not None:
             keep(name, judged(folder(name), options.data, metrics["step"]))
     if "supervised" in wanted:
-        metrics = trained(CLASSIFIER, folder("supervised"), data, train)
+        metrics = metrics_of(CLASSIFIER, folder("supervised"), data, train)
         if metrics is not None:
             one = judged(folder("supervised"), options.data, metrics["step"])
             keep("supervised", {**one, "accuracy": metrics["accuracy"]})
@@ -135,7 +127,7 @@ def main() -> None:
             own = {key: f"run:{folder(best)}", "optimizer.layer_decay": "0.75"}
             starts = {f"{kind}_{best}": own, f"{kind}_scratch": {}}
             for name, start in starts.items():
-                metrics = trained(config, folder(name), {**changes, **start}, train)
+                metrics = metrics_of(config, folder(name), {**changes, **start}, train)
                 if metrics is not None:
                     value = metrics["miou" if kind == "camvid" else "accuracy"]
                     keep(name, {"from": best if start else "", "accuracy": value})

@@ -23,6 +23,22 @@ def ended(workdir: Path) -> dict[str, Any] | None:
     return tested[-1] if tested else None
 
 
+def metrics_of(
+    config: str, workdir: Path, changes: Mapping[str, str], train: bool
+) -> dict[str, Any] | None:
+    """The test's metrics of a run, which is trained or resumed if it may be; else None.
+
+    Args:
+      config: file and variant.
+      workdir: of the run.
+      changes: of the configuration, as on the command line.
+      train: whether it may be.
+    """
+    if train and ended(workdir) is None:
+        run(configuration.load(config, dict(changes)), workdir)
+    return ended(workdir)
+
+
 def seconds(call: Callable[[], Any]) -> float:
     """Of the fastest of some calls, after one that compiles."""
     jax.block_until_ready(call())
@@ -87,12 +103,8 @@ def all_runs(
     """
     for name in options.only or networks:
         workdir = options.runs / f"{prefix}_{name}"
-        metrics = ended(workdir)
-        if metrics is None and not options.ended:
-            changes = {**(overrides or {}), **(own or {}).get(name, {})}
-            run(configuration.load(f"{config}:{name}", changes), workdir)
-            metrics = ended(workdir)
-            assert metrics is not None
+        changes = {**(overrides or {}), **(own or {}).get(name, {})}
+        metrics = metrics_of(f"{config}:{name}", workdir, changes, not options.ended)
         if metrics is not None:
             yield name, workdir, metrics
             jax.clear_caches()

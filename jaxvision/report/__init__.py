@@ -7,7 +7,7 @@ network. This package knows neither tasks nor runs: `jaxvision/tasks/<task>/repo
 
 from jaxvision.report import charts
 from jaxvision.report.page import Chart, Figure, Gallery, Page, Part, Section, Table, Text
-from jaxvision.report.render import LIMIT, render
+from jaxvision.report.render import LIMIT, render, utf8
 
 __all__ = [
     "LIMIT",
@@ -21,4 +21,5 @@ __all__ = [
     "Text",
     "charts",
     "render",
+    "utf8",
 ]

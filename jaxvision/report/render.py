@@ -37,9 +37,14 @@ def render(page: Page, limit: int = LIMIT) -> str:
     galleries = [p for s in sections for p in s.parts if isinstance(p, Gallery)]
     figures = [figure for gallery in galleries for figure in gallery.figures]
     blank = _document(page, sections, iter([" "] * len(figures)))
-    budget = limit - len(blank.encode("utf-8", "replace")) - 10_000
+    budget = limit - len(utf8(blank)) - 10_000
     uris = encoded([figure.image for figure in figures], budget)
     return _document(page, sections, iter(uris))
+
+
+def utf8(html: str) -> bytes:
+    """The bytes of a page; half characters, which names of files may have, are replaced."""
+    return html.encode("utf-8", "replace")
 
 
 def _document(page: Page, sections: Sequence[Section], uris: Any) -> str:

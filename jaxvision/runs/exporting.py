@@ -23,7 +23,7 @@ from jaxvision.errors import UserError, unknown
 from jaxvision.ops.forms import portable
 from jaxvision.runs.run import Run
 from jaxvision.runs.sampling import check_settings
-from jaxvision.tasks.sampling import AS_TRAINED, Sampling
+from jaxvision.tasks.sampling import AS_TRAINED, Sampling, keys_of
 from jaxvision.train.report import stored_records
 from jaxvision.train.step import SAMPLING, stream
 from jaxvision.train.writers import write_atomically
@@ -110,8 +110,7 @@ def export_samples(
     _check_weights(run, variables)
 
     def program(seed: jax.Array, number: jax.Array, *label: jax.Array) -> dict[str, jax.Array]:
-        own = stream(seed, SAMPLING)
-        keys = jax.vmap(lambda index: jax.random.fold_in(own, index))(number)
+        keys = keys_of(stream(seed, SAMPLING), number)
         return {
             "image": generate(variables, task.latents(keys), keys, *(label or [None]), settings)
         }

@@ -6,7 +6,7 @@ from pathlib import Path
 from jaxvision import tasks
 from jaxvision.data.stream import open_stream
 from jaxvision.errors import UserError
-from jaxvision.report import Figure, render
+from jaxvision.report import Figure, render, utf8
 from jaxvision.runs.evaluating import evaluation_of
 from jaxvision.runs.run import Run
 from jaxvision.train import report, reports
@@ -76,7 +76,7 @@ def write_files_only(folder: Path, path: Path) -> None:
     config = stored.stored_config(folder)
     facts = stored.stored_facts(folder, config)
     lead = "From the files of the run alone."
-    write_atomically(path, encoded(render(report.page_of(folder, config, facts, lead=lead))))
+    write_atomically(path, utf8(render(report.page_of(folder, config, facts, lead=lead))))
 
 
 def compare(folders: Sequence[Path], path: Path) -> None:
@@ -95,9 +95,4 @@ def compare(folders: Sequence[Path], path: Path) -> None:
         )
         for folder in folders
     }
-    write_atomically(path, encoded(render(report.compared(runs))))
-
-
-def encoded(html: str) -> bytes:
-    """UTF-8; half characters, which names of files may have, are replaced."""
-    return html.encode("utf-8", "replace")
+    write_atomically(path, utf8(render(report.compared(runs))))

@@ -107,7 +107,12 @@ class Generative:
 
 def row_keys(key: Array, count: int, first: int = 0) -> Array:
     """Keys [count] of rows `first` and those that follow it."""
-    return jax.vmap(lambda index: jax.random.fold_in(key, index))(first + jnp.arange(count))
+    return keys_of(key, first + jnp.arange(count))
+
+
+def keys_of(key: Array, numbers: Int[Array, " n"]) -> Array:
+    """Keys [n] of the rows with these numbers."""
+    return jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
 
 
 def normal(keys: Array, shape: tuple[int, ...]) -> Float[Array, "b ..."]:

@@ -185,17 +185,17 @@ def starting_state(
     return (None, "") if found is None else (setup.state_of(found[0]), found[1])
 
 
-def settle(
-    config: ConfigDict, devices: Mesh, known: Facts | None = None
-) -> tuple[Data, Plan, Setup]:
-    """What a run needs before its first step: data, durations, task and update.
+def settle(config: ConfigDict, known: Facts | None = None) -> tuple[Data, Plan, Setup]:
+    """What a run needs before its first step: devices, data, durations, task and update.
 
     Args:
-      config, devices, known: see `open_data`.
+      config, known: see `open_data`.
 
     Raises:
-      UserError: data, network, optimiser or durations are wrong, or do not fit each other.
+      UserError: mesh, data, network, optimiser or durations are wrong, or do not fit each other.
     """
+    devices = mesh.make(config)
+    mesh.check_batches(config, devices)
     data = open_data(config, devices, known)
     task = tasks.create(config, data.facts)
     plan = Plan.of(config, data)

@@ -13,7 +13,7 @@ from PIL import Image
 from jaxvision.data import notices
 from jaxvision.errors import UserError
 from jaxvision.tasks import configuration
-from jaxvision.train import beginning, compilation, mesh, optimizer
+from jaxvision.train import beginning, compilation, optimizer
 from jaxvision.train import workdir as folder
 from jaxvision.train.beginning import Data, Plan
 from jaxvision.train.checkpoint import Checkpoints
@@ -54,11 +54,8 @@ def run(config: ConfigDict, workdir: str | Path) -> dict[str, float]:
     begun = folder.check(workdir, config)
     compilation.use_cache(config.compilation_cache)
     jax.config.update("jax_debug_nans", config.train.debug_nans)
-    devices = mesh.make(config)
-    mesh.check_batches(config, devices)
-
     known = None if begun is None else folder.stored_facts(workdir, begun)
-    data, plan, setup = beginning.settle(config, devices, known)
+    data, plan, setup = beginning.settle(config, known)
     evaluator = Evaluator(setup.task, config.seed)
     # As they will be placed: otherwise the evaluation is traced once more for its first batch.
     placed = setup.state.variables(averaged=True)

@@ -74,16 +74,14 @@ def rehearse(config: ConfigDict) -> Rehearsal:
     configuration.validate(config)
     optimizer.check_names(config)
     compilation.use_cache(config.compilation_cache)
-    devices = mesh.make(config)
-    mesh.check_batches(config, devices)
-    data, plan, setup = beginning.settle(config, devices)
+    data, plan, setup = beginning.settle(config)
     step = setup.compile_step(data.spec)
     compiled: Any = step.call
     memory = compiled.memory_analysis()
     if memory is None:
         raise UserError(f"XLA does not say what a step takes on {jax.default_backend()}.")
     leaves = jax.tree.leaves(setup.state)
-    images = config.train.batch_size
+    images, devices = config.train.batch_size, setup.devices
     return Rehearsal(
         mesh.describe(devices),
         (images, images // jax.process_count(), images // devices.size),

@@ -17,7 +17,7 @@ from jaxvision import tasks
 from jaxvision.data.facts import Facts
 from jaxvision.data.sources.splits import labels_of
 from jaxvision.data.stream import Stream
-from jaxvision.report import Figure, Gallery, Section, Table, render
+from jaxvision.report import Figure, Gallery, Section, Table, render, utf8
 from jaxvision.tasks import pictures
 from jaxvision.tasks.base import Task
 from jaxvision.tasks.evaluated import Evaluated, Mistake
@@ -161,7 +161,7 @@ class Subject:
             shown.append(Section("Predictions", [gallery]))
         about = [*self.about, machine()]
         page = report.page_of(self.folder, self.config, self.facts, shown, about, lead, found.step)
-        write_atomically(path, render(page).encode("utf-8", "replace"))
+        write_atomically(path, utf8(render(page)))
 
 
 def evaluated(
