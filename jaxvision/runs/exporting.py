@@ -24,7 +24,7 @@ from jaxvision.ops.forms import portable
 from jaxvision.runs.run import Run
 from jaxvision.runs.sampling import check_settings
 from jaxvision.tasks.sampling import AS_TRAINED, Sampling, keys_of
-from jaxvision.train.report import stored_records
+from jaxvision.train.report import of_split, stored_records
 from jaxvision.train.step import SAMPLING, stream
 from jaxvision.train.writers import write_atomically
 
@@ -204,11 +204,9 @@ def _data(run: Run) -> dict[str, Any]:
 def _metrics(run: Run) -> dict[str, float]:
     """Of a run's checkpoint: those of the test, or else of the validation."""
     assert run.folder is not None
-    found: dict[str, dict[str, float]] = {}
-    for record in stored_records(run.folder):
-        if record["step"] == run.step:
-            found[record["split"]] = {k: v for k, v in record.items() if k not in ("step", "split")}
-    return next((found[split] for split in ("test", "validation") if split in found), {})
+    records = [record for record in stored_records(run.folder) if record["step"] == run.step]
+    known = of_split(records, "test") or of_split(records, "validation")
+    return {k: v for record in known[-1:] for k, v in record.items() if k not in ("step", "split")}
 
 
 def _describe(run: Run, exported: jax_export.Exported) -> dict[str, Any]:

@@ -155,13 +155,12 @@ def heat(prediction: Any, values: Float[np.ndarray, "i j"]) -> UInt8[np.ndarray,
       values: from 0 to 1, of places of the network's image, perhaps coarser.
     """
     height, width = prediction.network_image.shape[:2]
-    smooth = cv2.resize(np.asarray(values, np.float32), (width, height), interpolation=_SMOOTH)
+    smooth = cv2.resize(
+        np.asarray(values, np.float32), (width, height), interpolation=cv2.INTER_LINEAR
+    )
     whole = prediction.geometry.restore_labels(np.clip(smooth, 0, 1) * 254 + 1, fill=0)
     level = np.round(whole).astype(np.uint8)  # 0 is not seen
     table = np.zeros((256, 4), np.uint8)
     steps = np.arange(255) / 254
     table[1:, :3], table[1:, 3] = draw.colours(steps), np.round(255 * (0.35 + 0.65 * steps))
     return table[level]
-
-
-_SMOOTH = cv2.INTER_LINEAR
