@@ -46,6 +46,24 @@ def test_devices_are_played_and_nothing_is_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["digits_dino.py:smoke", "shapes.py:mocov3"])
+def test_devices_share_the_work_of_views(config, tmp_path):
+    """An image costs as many operations on eight devices as on one, but for what each repeats."""
+    path = ROOT / "configs" / "pretraining" / config
+    command = [sys.executable, str(ROOT / "train.py"), "--config", str(path), "--dry-run"]
+    command += ["--config.train.batch_size=16"]
+    flops = []
+    for devices in ("1", "8"):
+        done = subprocess.run(
+            [*command, "--devices", devices],
+            capture_output=True, text=True, cwd=tmp_path, timeout=600,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        flops.append(float(re.search(r"(\S+) GFLOP an image", done.stdout)[1]))
+    assert flops[1] < 1.25 * flops[0]
+
+
 def test_devices_are_for_a_rehearsal_alone():
     with pytest.raises(UserError, match="--devices is how many a --dry-run is for"):
         cli._dispatch(["train", "--config", DIGITS, "--devices", "8"])

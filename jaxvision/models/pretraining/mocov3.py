@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxvision.layers.linear import Dense
 from jaxvision.models.pretraining.batch_norm import BatchStandardised, standardised
+from jaxvision.ops.views import as_batch, as_views
 
 
 class Projection(nn.Module):
@@ -67,6 +68,5 @@ class MoCo(nn.Module):
 
     def keys(self, views: Float[Array, "v b h w c"], train: bool = False) -> Float[Array, "v b o"]:
         """A teacher's keys, which the head makes."""
-        vectors = self.backbone(views.reshape(-1, *views.shape[2:]), train)
-        by_view = vectors.reshape(*views.shape[:2], -1)
+        by_view = as_views(self.backbone(as_batch(views), train), len(views))
         return jnp.stack([self.head(view) for view in by_view])

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from jaxvision.metrics import Mean
 from jaxvision.models.pretraining.dino import DinoHead, WithHead
+from jaxvision.ops.views import as_batch, as_views
 from jaxvision.tasks import base
 from jaxvision.tasks.base import Batch, Metric, Variables
 from jaxvision.tasks.pretraining.task import Pretraining
@@ -89,9 +90,8 @@ class Dino(WithTeacher):
         views, others = self.views(batch, view_key)
 
         def outputs(params: Any, views: jax.Array, **more: Any) -> jax.Array:
-            flat = views.reshape(-1, *views.shape[2:])
-            found: Any = self.model.apply({"params": params}, flat, **more)
-            return found.astype(jnp.float32).reshape(*views.shape[:2], -1)
+            found: Any = self.model.apply({"params": params}, as_batch(views), **more)
+            return as_views(found.astype(jnp.float32), len(views))
 
         if teacher_temperature is None:
             teacher_temperature = self.temperature_at(1.0)

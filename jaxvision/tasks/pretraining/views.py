@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from jaxvision.data import augment
 from jaxvision.errors import UserError, unknown
+from jaxvision.ops.views import as_batch, as_views
 from jaxvision.tasks import base
 from jaxvision.tasks.base import Batch
 from jaxvision.tasks.inputs import Inputs
@@ -76,11 +77,10 @@ def of_batch(
         of_name = jax.random.fold_in(key, index)
         parts = []
         for turn, own in enumerate(lists):
-            rows = views[:, turn :: len(lists)].swapaxes(0, 1)  # devices keep their images
-            flat = {"image": rows.reshape(-1, *rows.shape[2:])}
+            rows = views[:, turn :: len(lists)].swapaxes(0, 1)
             own_key = of_name if len(lists) == 1 else jax.random.fold_in(of_name, turn)
-            images = inputs.replaced(own).train(flat, own_key)["image"]
-            parts.append(images.reshape(*rows.shape[:2], *images.shape[1:]))
+            images = inputs.replaced(own).train({"image": as_batch(rows)}, own_key)["image"]
+            parts.append(as_views(images, len(rows)))
         ready[name] = _interleaved(parts)
     return ready.pop(GLOBAL), ready
 
