@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from jaxvision.ops.sharing import spread
 from jaxvision.tasks.base import Variables
 
 
@@ -107,7 +108,7 @@ class Generative:
 
 def row_keys(key: Array, count: int, first: int = 0) -> Array:
     """Keys [count] of rows `first` and those that follow it."""
-    return keys_of(key, first + jnp.arange(count))
+    return keys_of(key, spread(first + jnp.arange(count)))
 
 
 def keys_of(key: Array, numbers: Int[Array, " n"]) -> Array:

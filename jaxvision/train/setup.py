@@ -83,7 +83,7 @@ class Setup:
             ema=self.config.optimizer.ema,
             freeze_statistics=self.config.optimizer.freeze_statistics,
         )
-        with sizes_checked(self.config, self.spec, batch):
+        with sizes_checked(self.config, self.spec, batch), jax.set_mesh(self.devices):
             return compilation.compile_now(
                 step, self.state, batch, donate=(0,), out_shardings=(self.shardings, None)
             )

@@ -47,10 +47,24 @@ def test_devices_are_played_and_nothing_is_written(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", ["digits_dino.py:smoke", "shapes.py:mocov3"])
-def test_devices_share_the_work_of_views(config, tmp_path):
+@pytest.mark.parametrize(
+    "config",
+    [
+        "captioning/shapes.py:smoke",
+        "detection/shapes.py:smoke",
+        "generation/digits_dcgan.py:smoke",  # latents are drawn in the step
+        "generation/ffhq.py:smoke",
+        "generation/fashion_mnist.py:ddpm_smoke",
+        "generation/fashion_mnist.py:vqvae_smoke",
+        "pretraining/digits_dino.py:smoke",  # several views of an image
+        "pretraining/shapes.py:mocov3",
+        "pretraining/shapes.py:mae",
+        "segmentation/shapes_unet.py:smoke",
+    ],
+)
+def test_devices_share_the_work(config, tmp_path):
     """An image costs as many operations on eight devices as on one, but for what each repeats."""
-    path = ROOT / "configs" / "pretraining" / config
+    path = ROOT / "configs" / config
     command = [sys.executable, str(ROOT / "train.py"), "--config", str(path), "--dry-run"]
     command += ["--config.train.batch_size=16"]
     flops = []

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxvision.layers.linear import Dense
 from jaxvision.models.pretraining.batch_norm import BatchStandardised, standardised
-from jaxvision.ops.views import as_batch, as_views
+from jaxvision.ops.sharing import as_batch, as_views
 
 
 class Projection(nn.Module):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from jaxvision.metrics import Mean
 from jaxvision.models.pretraining.dino import DinoHead, WithHead
-from jaxvision.ops.views import as_batch, as_views
+from jaxvision.ops.sharing import as_batch, as_views
 from jaxvision.tasks import base
 from jaxvision.tasks.base import Batch, Metric, Variables
 from jaxvision.tasks.pretraining.task import Pretraining

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxvision.data import augment
 from jaxvision.errors import UserError, unknown
-from jaxvision.ops.views import as_batch, as_views
+from jaxvision.ops.sharing import as_batch, as_views
 from jaxvision.tasks import base
 from jaxvision.tasks.base import Batch
 from jaxvision.tasks.inputs import Inputs
