@@ -13,6 +13,7 @@ from pathlib import Path
 from jaxvision.commands import source
 from jaxvision.commands.predict import sides
 from jaxvision.commands.sample import add_settings, settings_of
+from jaxvision.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,15 +32,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
     from jaxvision.runs import exporting
+    from jaxvision.tasks.sampling import AS_TRAINED
 
     output = Path(options.output).expanduser()
     exporting.check_ending(output)
     size = sides(options.size, "--size") if options.size else None
     chosen = source.open_run(options, overrides)
     platforms = tuple(options.platforms.split(","))
-    draws = options.samples or not hasattr(chosen.task, "predict")
+    draws, settings = options.samples or not hasattr(chosen.task, "predict"), settings_of(options)
+    if draws and size:
+        raise UserError("Samples have the size that the network makes; leave --size out.")
+    if not draws and settings != AS_TRAINED:
+        raise UserError("Truncation, guidance, steps and sampler are of samples; give --samples.")
     if draws:
-        program = exporting.export_samples(chosen, settings_of(options), platforms)
+        program = exporting.export_samples(chosen, settings, platforms)
     else:
         program = exporting.export(chosen, size, platforms)
     written = exporting.write(program, output, options.licence)

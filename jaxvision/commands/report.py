@@ -24,9 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
-    from jaxvision.runs import reporting
+    from jaxvision.runs import reporting, stored_config
 
     folders = [Path(name) for name in options.runs]
+    for folder in folders:
+        stored_config(folder)  # there is a run
     several = len(folders) > 1
     if several and (options.split or options.files_only or overrides):
         raise UserError("Several runs are compared by their files; give one to evaluate it.")

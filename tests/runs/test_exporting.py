@@ -154,7 +154,13 @@ def test_command_exports_a_run(tmp_path, capsys):
     )  # fmt: skip
     tested = train.run(config, tmp_path / "run")
     output = tmp_path / "new" / "digits.jaxexport"
-    cli._dispatch(["export", str(output), "--workdir", str(tmp_path / "run")])
+    command = ["export", str(output), "--workdir", str(tmp_path / "run")]
+    with pytest.raises(UserError, match="are of samples; give --samples"):
+        cli._dispatch([*command, "--steps", "5"])
+    with pytest.raises(UserError, match="leave --size out"):
+        cli._dispatch([*command, "--samples", "--size", "16"])
+    capsys.readouterr()
+    cli._dispatch(command)
     assert "uint8 [b, 8, 8, 1] to label, probabilities" in capsys.readouterr().out
     images = photographs((8, 8, 1))
     found = call({"digits": (output, images)}, tmp_path)["digits"]

@@ -170,6 +170,7 @@ def test_runs_are_compared(trained, other, tmp_path, monkeypatch):
         (["{run}", "{run}", "--files-only"], "Several runs are compared by their files"),
         (["{run}", "--output", "{run}"], "--output names a file"),
         (["{run}/checkpoints"], "No run in"),
+        (["{run}-nowhere"], "No run in"),
     ],
 )
 def test_what_cannot_be_reported_is_said(trained, arguments, message, capsys, monkeypatch):
