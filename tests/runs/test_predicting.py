@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from parity import deterministic
@@ -119,17 +118,6 @@ def test_images_of_several_network_sizes_go_in_batches_of_their_own(tmp_path):
     )
 
 
-def test_a_network_for_one_size_says_so(tmp_path):
-    config = configuration.load("configs/localization/shapes.py:smoke")
-    run(config, tmp_path / "run")
-    opened = runs.open(tmp_path / "run")
-    side = opened.image_shape[0]
-    assert opened.predict([np.zeros((side, side, 3), np.uint8)])
-    said = rf"has parameters for images of {side}x{side}, and does not take those of 50x70 too"
-    with pytest.raises(UserError, match=said):
-        opened.predict([np.zeros((50, 70, 3), np.uint8)])
-
-
 def test_classes_must_be_known():
     config = tasks.default_config()
     with pytest.raises(UserError, match=r"at least two classes; the data have 0"):
@@ -152,21 +140,6 @@ def test_arrays_and_files_are_predicted_in_their_order(trained, tmp_path):
     with pytest.raises(UserError, match=r"uint8 \[h, w, 1\], not float64 \[8, 8, 3\]"):
         opened.predict([np.zeros((8, 8, 3))])
     assert opened.predict([]) == []
-
-
-def test_variables_may_be_read_first_where_a_function_is_traced(trained):
-    image = jnp.full((1, 8, 8, 1), 9, jnp.uint8)
-    found = []
-    for compiled in (jax.jit, lambda function: function):
-        opened = runs.open(trained)
-
-        @compiled
-        def predict(image, opened=opened):
-            return opened.task.predict(opened.variables, {"image": image}, jax.random.key(0))
-
-        found.append(np.asarray(predict(image)["probabilities"]))
-        assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(opened.variables))
-    np.testing.assert_allclose(*found, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
