@@ -56,7 +56,7 @@ def main() -> None:
         torch_weights.save(weights, variables, entry.export)
         photograph(*options.size).save(photo, quality=90)
         command = [
-            *(sys.executable, "-m", "jaxvision.cli", "predict", "--config", options.config),
+            *(sys.executable, "-m", "jaxvision", "predict", "--config", options.config),
             *("--weights", str(weights), "--tile", options.tile, str(photo)),
             *("--output", str(Path(folder, "out"))),
         ]

@@ -46,7 +46,7 @@ WIDTH, MARGIN, HEIGHT = 720, 130, 150  # of a row of the picture, in pixels
 def judged(workdir: Path, data: str, step: int) -> dict[str, Any]:
     """What `jaxvision probe` says of a run, of random weights and of pixels, and losses."""
     file = workdir / "probe.json"
-    command = [sys.executable, "-m", "jaxvision.cli", "probe", str(workdir), "--config", CLASSIFIER]
+    command = [sys.executable, "-m", "jaxvision", "probe", str(workdir), "--config", CLASSIFIER]
     command += [f"--config.data.dir={data}", "--baselines", "--json", str(file)]
     subprocess.run(command, check=True)
     records = read_metrics(workdir / "metrics.jsonl")

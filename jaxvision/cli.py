@@ -5,6 +5,7 @@ import errno
 import io
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     logging.getLogger("absl").setLevel(logging.ERROR)
     traceback = "--traceback" in arguments or bool(os.environ.get("JAXVISION_TRACEBACK"))
     try:
-        _dispatch([a for a in arguments if a != "--traceback"])
+        run([a for a in arguments if a != "--traceback"])
     except UserError as error:
         if traceback:
             raise
@@ -99,10 +100,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _dispatch(arguments: list[str]) -> None:
-    command = next((a for a in arguments if not a.startswith("-")), None)
-    if command is not None and command not in COMMANDS:
-        raise unknown("command", command, COMMANDS)
+def run(command: str | Sequence[str]) -> None:
+    """Runs one command, in a notebook or a script of one's own.
+
+    Args:
+      command: what follows `jaxvision` in a terminal: a line, or its arguments.
+
+    Raises:
+      UserError: bad input.
+    """
+    arguments = shlex.split(command) if isinstance(command, str) else list(command)
+    name = next((a for a in arguments if not a.startswith("-")), None)
+    if name is not None and name not in COMMANDS:
+        raise unknown("command", name, COMMANDS)
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     flags = [a.lstrip("-") for a in rest if a.startswith("-") and not a.startswith("--config.")]
@@ -143,7 +153,3 @@ def _overrides(rest: Sequence[str]) -> dict[str, str]:
     if waiting:
         raise UserError(f"--config.{waiting} needs a value.")
     return found
-
-
-if __name__ == "__main__":
-    main()

@@ -19,7 +19,7 @@ DIGITS = str(ROOT / "configs" / "classification" / "digits.py")
 
 def command(*arguments, **options):
     return subprocess.run(
-        [sys.executable, "-m", "jaxvision.cli", *map(str, arguments)],
+        [sys.executable, "-m", "jaxvision", *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=200,
@@ -57,21 +57,21 @@ def pictures(tmp_path_factory):
 
 
 def test_evaluate_prints_and_writes_the_metrics(workdir, tmp_path, capsys):
-    cli._dispatch(["evaluate", "--workdir", str(workdir), "--json", str(tmp_path / "result.json")])
+    cli.run(["evaluate", "--workdir", str(workdir), "--json", str(tmp_path / "result.json")])
     output = capsys.readouterr().out
     result = json.loads((tmp_path / "result.json").read_text())
     stored = [json.loads(s) for s in (workdir / "metrics.jsonl").read_text().splitlines()]
     test = next(r for r in stored if r["split"] == "test")
     assert result["accuracy"] == test["accuracy"]
     assert f"{round(360 * result['accuracy'])} of 360 correct" in output
-    cli._dispatch(["evaluate", "--workdir", str(workdir), "--split", "test[:50]"])
+    cli.run(["evaluate", "--workdir", str(workdir), "--split", "test[:50]"])
     assert "of 50 correct" in capsys.readouterr().out
-    cli._dispatch(["evaluate", "--workdir", str(workdir), "--checkpoint", "44"])
+    cli.run(["evaluate", "--workdir", str(workdir), "--checkpoint", "44"])
     assert "of 360 correct" in capsys.readouterr().out
 
 
 def test_predict_writes_table_json_and_pictures(workdir, pictures, tmp_path, capsys):
-    cli._dispatch(
+    cli.run(
         ["predict", "--workdir", str(workdir), str(pictures), "--output", str(tmp_path / "out")]
     )
     output = capsys.readouterr().out
@@ -85,21 +85,21 @@ def test_predict_writes_table_json_and_pictures(workdir, pictures, tmp_path, cap
 
 def test_predict_names_unreadable_files_and_goes_on(workdir, pictures, tmp_path, capsys):
     (tmp_path / "bad.png").write_bytes(b"no image")
-    cli._dispatch(
+    cli.run(
         ["predict", "--workdir", str(workdir), str(tmp_path / "bad.png"), str(pictures / "1.png")]
     )
     output = capsys.readouterr().out
     assert "unreadable" in output
     with pytest.raises(UserError, match="None of the images"):
-        cli._dispatch(["predict", "--workdir", str(workdir), str(tmp_path / "bad.png")])
+        cli.run(["predict", "--workdir", str(workdir), str(tmp_path / "bad.png")])
 
 
 def test_predicting_masks_writes_overlay_and_palette(tmp_path, capsys):
     config = ROOT / "configs" / "segmentation" / "shapes_unet.py"
-    cli._dispatch(["train", "--config", f"{config}:smoke", "--workdir", str(tmp_path / "run")])
+    cli.run(["train", "--config", f"{config}:smoke", "--workdir", str(tmp_path / "run")])
     photo = np.random.default_rng(0).integers(0, 256, (45, 70, 3), dtype=np.uint8)
     Image.fromarray(photo).save(tmp_path / "photo.jpg")
-    cli._dispatch(
+    cli.run(
         [
             "predict",
             f"--workdir={tmp_path / 'run'}",
@@ -120,7 +120,7 @@ def test_predicting_masks_writes_overlay_and_palette(tmp_path, capsys):
 
 @pytest.mark.parametrize("topic", ["devices", "models", "data", "config"])
 def test_info(topic, capsys):
-    cli._dispatch(["info", topic])
+    cli.run(["info", topic])
     output = capsys.readouterr().out
     expected = {
         "devices": "jaxlib",
@@ -132,11 +132,11 @@ def test_info(topic, capsys):
 
 
 def test_data_prepare_prepares_the_built_in_ones(tmp_path, capsys):
-    cli._dispatch(["data", "prepare", "digits", "--data-dir", str(tmp_path)])
+    cli.run(["data", "prepare", "digits", "--data-dir", str(tmp_path)])
     assert "train 1437" in capsys.readouterr().out
     assert list(tmp_path.rglob("*.array_record*"))
     with pytest.raises(UserError, match="Did you mean 'cifar10'"):
-        cli._dispatch(["data", "prepare", "cifar1"])
+        cli.run(["data", "prepare", "cifar1"])
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_data_prepare_prepares_the_built_in_ones(tmp_path, capsys):
 def test_bad_input_is_one_message(arguments, message, monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(UserError) as error:
-        cli._dispatch(arguments)
+        cli.run(arguments)
     assert message in str(error.value)
 
 

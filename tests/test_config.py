@@ -196,15 +196,15 @@ def test_an_installed_package_has_the_configs(tmp_path):
 
 def test_a_config_is_copied_once(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    cli._dispatch(["config", "copy", "digits"])
+    cli.run(["config", "copy", "digits"])
     assert configuration.load("digits.py:smoke").data.name == "digits"
     with pytest.raises(UserError, match="is there already"):
-        cli._dispatch(["config", "copy", "digits"])
+        cli.run(["config", "copy", "digits"])
     with pytest.raises(UserError, match=r"neither a folder nor a file"):
-        cli._dispatch(["config", "copy", "digits", "nowhere/else"])
-    cli._dispatch(["config", "copy", "shapes_unet", "mine.py"])
+        cli.run(["config", "copy", "digits", "nowhere/else"])
+    cli.run(["config", "copy", "shapes_unet", "mine.py"])
     assert (tmp_path / "mine.py").read_text() == config_files.find("shapes_unet").read_text()
-    cli._dispatch(["info", "configs", "shapes*"])
+    cli.run(["info", "configs", "shapes*"])
     assert "segmentation/shapes_unet" in capsys.readouterr().out
 
 

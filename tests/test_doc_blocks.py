@@ -16,8 +16,8 @@ from jaxvision.interop import published
 from jaxvision.tasks import TASKS, configuration, default_config
 
 ROOT = Path(__file__).parents[1]
-# Whose blocks tests/test_docs.py, tests/test_plugins.py and tests/report/test_page.py run.
-ELSEWHERE = {"python", "config_file", "own_images", "extending", "reports"}
+# Whose blocks test_docs.py, test_plugins.py, test_tutorial.py and report/test_page.py run.
+ELSEWHERE = {"python", "config_file", "own_images", "extending", "reports", "tutorial"}
 PAGES = [
     path
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))

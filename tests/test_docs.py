@@ -141,7 +141,7 @@ def test_configurations_in_the_pages_are_valid(page, tmp_path):
 def test_the_page_of_keys_is_that_of_the_program(capsys, monkeypatch):
     told = replace(common_keys.KEYS["log.report"], default=True)  # tests have it off
     monkeypatch.setitem(common_keys.KEYS, "log.report", told)
-    cli._dispatch(["info", "config", "--markdown"])
+    cli.run(["info", "config", "--markdown"])
     assert (ROOT / "docs" / "configuration.md").read_text() == capsys.readouterr().out
 
 

@@ -26,7 +26,7 @@ def trained(tmp_path_factory):
     (folder / "my_parts.py").write_text(PARTS)
     (folder / "my_config.py").write_text(CONFIG)
     flags = [f"--config.{key}={value}" for key, value in QUIET.items()]
-    cli._dispatch(
+    cli.run(
         [
             "train",
             "--config",
@@ -51,7 +51,7 @@ def test_the_example_trains_evaluates_predicts_and_is_exported(trained, capsys):
     (found,) = opened.predict([np.zeros((8, 8, 1), np.uint8)])
     assert found.outputs["probabilities"].sum() == pytest.approx(1, rel=1e-5)
     path = str(trained / "out.safetensors")
-    cli._dispatch(["export-torch", path, "--workdir", str(trained / "run")])
+    cli.run(["export-torch", path, "--workdir", str(trained / "run")])
     assert load_file(path)["Dense.0.weight"].shape == (2, 8)
     assert "of tiny_net" in capsys.readouterr().out
 

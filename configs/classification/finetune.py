@@ -7,7 +7,11 @@ ImageNet-21k and -1k; its head is replaced, and each layer learns at 0.75 of the
 Any other: --config.model.name=resnet50 --config.model.weights=default; `jaxvision info weights`
 lists them. Freeze what shall stay: --config.optimizer.freeze="['patch_embed', 'blocks_[0-5]/']".
 
-The variant `:fashion` shows what it brings: ResNet-20 trained on CIFAR-10 (akamaster's
+The variant `:squeezenet` is for a CPU: SqueezeNet 1.0 on 96 pixels, from its authors' weights of
+ImageNet, 0.7 MB: --config.model.weights=compressed_SqueezeNet.net, the file of
+https://github.com/songhan/SqueezeNet-Deep-Compression. docs/tutorial.md goes through it.
+
+`:fashion` shows what it brings: ResNet-20 trained on CIFAR-10 (akamaster's
 resnet20-12fca82f.th, given as --config.model.weights=FILE) learns Fashion-MNIST, grey images of
 other things, from 2,000 of them: 88.3 % of the test images are right after 20 epochs, and 83.3 %
 without the weights. `:smoke` runs on built-in digits.
@@ -19,8 +23,26 @@ from jaxvision.config import check_variant
 from jaxvision.tasks import default_config
 
 
+def _squeezenet(config: ConfigDict) -> None:
+    """Photographs of 96 pixels, less ImageNet's mean, as SqueezeNet's authors had them."""
+    config.data.mean = (123 / 255, 117 / 255, 104 / 255)
+    config.data.std = (1 / 255,)
+    config.data.train_transforms = (
+        {"name": "random_resized_crop", "size": 96, "scale": (0.4, 1.0)},
+    )
+    config.data.eval_transforms = (
+        {"name": "resize_shorter", "size": 108},
+        {"name": "center_crop", "size": 96},
+    )
+    config.model.name = "squeezenet1_0"
+    config.model.options = {}
+    config.model.weights = ""
+    config.train.batch_size = 32
+    config.train.duration = "5 epochs"
+
+
 def get_config(variant: str = "") -> ConfigDict:
-    variant = check_variant(variant, ("fashion", "smoke"))
+    variant = check_variant(variant, ("squeezenet", "fashion", "smoke"))
     config = default_config("classification")
     config.data.source = "folder"
     config.data.dir = "data/images"
@@ -45,7 +67,9 @@ def get_config(variant: str = "") -> ConfigDict:
     config.schedule.warmup = "10%"
     config.train.batch_size = 64
     config.train.duration = "20 epochs"
-    if variant:
+    if variant == "squeezenet":
+        _squeezenet(config)
+    if variant in ("fashion", "smoke"):
         config.data.train_transforms = config.data.eval_transforms = ()
         config.data.channels = 1
         config.data.mean, config.data.std = (0.449,), (0.226,)  # ImageNet's, of grey images

@@ -21,7 +21,7 @@ DIGITS = str(ROOT / "configs" / "classification" / "digits.py")
 
 def classify(method, tmp_path, *options):
     arguments = ["classify", method, "--json", str(tmp_path / "result.json"), *options]
-    cli._dispatch([str(a) for a in arguments])
+    cli.run([str(a) for a in arguments])
     return json.loads((tmp_path / "result.json").read_text())
 
 
@@ -108,7 +108,7 @@ def test_deep_features_of_a_run(workdir, splits, tmp_path):
 def test_retrieve_draws_queries_and_neighbours(workdir, tmp_path, capsys):
     for name, origin in (("pixels", ("--config", DIGITS)), ("deep", ("--features", str(workdir)))):
         output = tmp_path / f"{name}.png"
-        cli._dispatch(["retrieve", *origin, "--k", "4", "--queries", "3", "--output", str(output)])
+        cli.run(["retrieve", *origin, "--k", "4", "--queries", "3", "--output", str(output)])
         width, height = Image.open(output).size
         assert (width, height) == (5 * 168, 3 * 186)
         said = capsys.readouterr().out
@@ -140,4 +140,4 @@ def test_queries_are_of_different_classes():
 )
 def test_bad_input_is_refused(arguments, message):
     with pytest.raises(UserError, match=message):
-        cli._dispatch(["classify", *arguments])
+        cli.run(["classify", *arguments])

@@ -23,7 +23,7 @@ def photos(tmp_path_factory):
 
 
 def cluster(*arguments):
-    cli._dispatch(["cluster", *map(str, arguments)])
+    cli.run(["cluster", *map(str, arguments)])
 
 
 def truth(height, width):

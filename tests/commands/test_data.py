@@ -49,10 +49,10 @@ def check(tmp_path, capsys):
         )
         if code:
             with pytest.raises(SystemExit) as end:
-                cli._dispatch(["data", action, "--config", str(config), *more])
+                cli.run(["data", action, "--config", str(config), *more])
             assert end.value.code == code
         else:
-            cli._dispatch(["data", action, "--config", str(config), *more])
+            cli.run(["data", action, "--config", str(config), *more])
         return capsys.readouterr().out
 
     return run

@@ -39,7 +39,7 @@ def test_a_run_is_probed(tmp_path, capsys):
     capsys.readouterr()
     command = ["probe", str(workdir), "--config", data, "--baselines", "--epochs", "5"]
     picture = tmp_path / "map.png"
-    cli._dispatch([*command, "--train", "600", "--json", str(file), "--map", str(picture)])
+    cli.run([*command, "--train", "600", "--json", str(file), "--map", str(picture)])
     found, printed = json.loads(file.read_text()), capsys.readouterr().out
     assert [set(one) for one in (found["trained"], found["pixels"])] == [
         {"knn_accuracy", "linear_accuracy", "rate"}
@@ -53,14 +53,14 @@ def test_a_run_is_probed(tmp_path, capsys):
     digit = tmp_path / "digit.png"
     Image.fromarray(load_digits().images[0].astype(np.uint8) * 16).save(digit)
     looked = ["visualize", "attention", str(digit), "--workdir", str(workdir)]
-    cli._dispatch([*looked, "--output", str(tmp_path / "attention.png")])
+    cli.run([*looked, "--output", str(tmp_path / "attention.png")])
     assert "attention of 1 image" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"Unknown plane in --by 'umap'"):
-        cli._dispatch([*command, "--by", "umap"])
+        cli.run([*command, "--by", "umap"])
     with pytest.raises(UserError, match="wants two images or more to learn from, not 1"):
         linear_probe(np.zeros((1, 2)), np.zeros(1, int), np.zeros((1, 2)), np.zeros(1, int), 2)
     with pytest.raises(UserError, match="--k=0 must be at least 1"):
-        cli._dispatch([*command, "--k", "0"])
+        cli.run([*command, "--k", "0"])
 
 
 def test_groups_that_are_far_apart_stay_so_in_a_plane():

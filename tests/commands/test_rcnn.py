@@ -23,7 +23,7 @@ SMALL = (
 
 
 def rcnn(stage, folder, *options, config=SMALL):
-    cli._dispatch(
+    cli.run(
         ["rcnn", stage, "--config", SHAPES, "--workdir", str(folder), *map(str, options), *config]
     )
 
@@ -160,7 +160,7 @@ def test_bad_options(stage, options, message, made, tmp_path):
 def test_only_detection_is_evaluated(tmp_path):
     digits = str(ROOT / "configs" / "classification" / "digits.py")
     with pytest.raises(UserError, match="R-CNN is not for classification; it is for detection"):
-        cli._dispatch(["rcnn", "svm", "--config", digits, "--workdir", str(tmp_path)])
+        cli.run(["rcnn", "svm", "--config", digits, "--workdir", str(tmp_path)])
 
 
 def test_the_table_adds_up():

@@ -16,7 +16,7 @@ DIGITS = str(Path(__file__).parents[2] / "configs" / "classification" / "digits.
 
 
 def search(*arguments):
-    cli._dispatch(["search", "--config", DIGITS, *map(str, arguments)])
+    cli.run(["search", "--config", DIGITS, *map(str, arguments)])
 
 
 @pytest.mark.slow

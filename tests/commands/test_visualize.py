@@ -50,7 +50,7 @@ def visualize(workdir, tmp_path, capsys):
     def call(kind, *arguments):
         output = tmp_path / "pictures" / f"{kind}.png"
         given = ["visualize", kind, "--workdir", workdir, "--output", output, *arguments]
-        cli._dispatch([str(a) for a in given])
+        cli.run([str(a) for a in given])
         return np.asarray(Image.open(output)), capsys.readouterr().out
 
     return call
@@ -92,7 +92,7 @@ def test_a_transformer_with_weights(tmp_path, images, capsys):
     names = "--config.data.classes=" + str(list("0123456789")).replace(" ", "")
     for kind, tiles in (("attention", 3), ("rollout", 2)):
         output = tmp_path / f"{kind}.png"
-        cli._dispatch(
+        cli.run(
             [
                 *("visualize", kind, "--config", DIGITS, "--weights", f"{tmp_path}/w.safetensors"),
                 *("--config.model.name=vit_mnist", *options, names),
@@ -124,7 +124,7 @@ def test_what_is_wrong_is_named(visualize, images, arguments, message):
 
 def test_what_is_missing_is_named(visualize, tmp_path):
     with pytest.raises(UserError, match="Give one of --workdir"):
-        cli._dispatch(["visualize", "filters", "--model", "vgg11"])
+        cli.run(["visualize", "filters", "--model", "vgg11"])
     with pytest.raises(UserError, match="--count=0 must be at least 1"):
         visualize("misclassified", "--count=0")
     with pytest.raises(UserError, match="on 16 channels"):
@@ -150,7 +150,7 @@ def unet(tmp_path_factory):
 
 def test_confusion_of_pixels_is_that_of_evaluation(unet, tmp_path, capsys):
     output = tmp_path / "c.png"
-    cli._dispatch(["visualize", "confusion", *unet, "--output", str(output)])
+    cli.run(["visualize", "confusion", *unet, "--output", str(output)])
     printed = capsys.readouterr().out
     _, sums = runs.with_weights(configuration.load(SHAPES), unet[-1]).evaluate("test")
     counts = np.asarray(sums["confusion"].counts)
@@ -160,12 +160,12 @@ def test_confusion_of_pixels_is_that_of_evaluation(unet, tmp_path, capsys):
 
 def test_what_a_task_cannot_do_is_named(unet, images):
     with pytest.raises(UserError, match="mistakes is not for segmentation; it is for classif"):
-        cli._dispatch(["visualize", "misclassified", *unet])
+        cli.run(["visualize", "misclassified", *unet])
     with pytest.raises(UserError, match="Grad-CAM is of classifiers"):
-        cli._dispatch(["visualize", "grad-cam", *unet, str(images / "digit0.png")])
+        cli.run(["visualize", "grad-cam", *unet, str(images / "digit0.png")])
     generator = ["--config", DCGAN, "--weights", unet[-1], str(images / "digit0.png")]
     with pytest.raises(UserError, match="takes no image but a latent"):
-        cli._dispatch(["visualize", "saliency", *generator])
+        cli.run(["visualize", "saliency", *generator])
 
 
 def test_the_parser_needs_no_jax():
@@ -179,7 +179,7 @@ def test_the_parser_needs_no_jax():
 def test_every_kind_explains_itself(capsys):
     for kind in KINDS:
         with pytest.raises(SystemExit):
-            cli._dispatch(["visualize", kind, "--help"])
+            cli.run(["visualize", kind, "--help"])
         assert "--workdir" in capsys.readouterr().out
 
 

@@ -155,7 +155,7 @@ def opened(monkeypatch):
 
 def test_the_command(opened, tmp_path, capsys):
     line = ["export-torch", f"{tmp_path}/out.safetensors", "--model", "preresnet20_cifar10"]
-    cli._dispatch(line)
+    cli.run(line)
     out = capsys.readouterr().out
     name = '"preresnet20_cifar10"'
     assert f"network = pytorchcv.model_provider.get_model({name}, num_classes=4)" in out
@@ -163,19 +163,19 @@ def test_the_command(opened, tmp_path, capsys):
     assert "options" not in out
     assert "features.stage1.unit1.body.conv1.conv.weight" in load_file(tmp_path / "out.safetensors")
     with pytest.raises(UserError, match="library with a preresnet20_cifar10 'timm'"):
-        cli._dispatch([*line, "--for", "timm"])
+        cli.run([*line, "--for", "timm"])
 
 
 def test_a_network_of_ones_own_has_no_constructor(opened, monkeypatch, tmp_path, capsys):
     own = models.variant("preresnet20_cifar10")
     own = dataclasses.replace(own, reference="", classifier=(), first="")
     monkeypatch.setattr(models, "variant", lambda _: own)
-    cli._dispatch(["export-torch", f"{tmp_path}/out.safetensors", "--model", "mine"])
+    cli.run(["export-torch", f"{tmp_path}/out.safetensors", "--model", "mine"])
     assert "network = ...  # with modules named as in ours\n" in capsys.readouterr().out
 
 
 def test_options_that_no_constructor_has_are_told(opened, tmp_path, capsys):
-    cli._dispatch(["export-torch", f"{tmp_path}/out.safetensors", "--model", "preresnet56_cifar10"])
+    cli.run(["export-torch", f"{tmp_path}/out.safetensors", "--model", "preresnet56_cifar10"])
     out = capsys.readouterr().out
     assert "tensors are not as in the published preresnet56_cifar10, e.g." in out
 
@@ -187,7 +187,7 @@ def test_detectors_are_named_without_a_constructor(monkeypatch, tmp_path, capsys
     like = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3))))
     variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), like)
     monkeypatch.setattr(pretrained, "create", lambda *_: (model, variables))
-    cli._dispatch(["export-torch", f"{tmp_path}/out.safetensors", "--model", name])
+    cli.run(["export-torch", f"{tmp_path}/out.safetensors", "--model", name])
     out = capsys.readouterr().out
     assert f"network = ...  # torchvision {name}\n" in out
     assert "options" not in out

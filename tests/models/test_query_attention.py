@@ -104,14 +104,14 @@ def test_the_picture(opened, tmp_path, capsys):
     options = str(run.config.model.options.to_dict()).replace(" ", "")
     command += [f"--config.model.options={options}"]
     command += ["--config.data.classes=('a','b','c')", "--output", str(tmp_path / "o.png")]
-    cli._dispatch([*command, "--count", "2", "--points", "10,20,90,60", photo])
+    cli.run([*command, "--count", "2", "--points", "10,20,90,60", photo])
     assert "objects of 1 image. Wrote" in capsys.readouterr().out
     # The image, two objects and two points.
     assert Image.open(tmp_path / "o.png").width == 5 * (2 * 96 + 8)
     with pytest.raises(UserError, match="96,20 is outside the network's image, 96 pixels wide"):
-        cli._dispatch([*command, "--points", "96,20", photo])
+        cli.run([*command, "--points", "96,20", photo])
     with pytest.raises(UserError, match="--points is X,Y or X,Y,X,Y"):
-        cli._dispatch([*command, "--points", "96", photo])
+        cli.run([*command, "--points", "96", photo])
 
 
 def test_detectors_without_queries_are_named(tmp_path):

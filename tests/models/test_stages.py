@@ -32,13 +32,13 @@ def test_the_picture(name, options, heats, tmp_path, capsys):
     command += ["--weights", str(tmp_path / "w.safetensors"), f"--config.model.name={name}"]
     command += [f"--config.model.options={str(options).replace(' ', '')}"]
     command += ["--config.data.classes=('a','b','c')", "--output", str(tmp_path / "o.png")]
-    cli._dispatch([*command, "--count", "2", photo])
+    cli.run([*command, "--count", "2", photo])
     assert "stages of 1 image. Wrote" in capsys.readouterr().out
     proposals = name.startswith("maskrcnn")
     tiles = 1 + heats + proposals + 2
     assert Image.open(tmp_path / "o.png").width == min(tiles, 8) * (2 * 96 + 8)
     with pytest.raises(UserError, match="--count=0 is at least 1"):
-        cli._dispatch([*command, "--count", "0", photo])
+        cli.run([*command, "--count", "0", photo])
 
 
 def test_what_is_seen_on_the_way():

@@ -156,11 +156,11 @@ def test_command_exports_a_run(tmp_path, capsys):
     output = tmp_path / "new" / "digits.jaxexport"
     command = ["export", str(output), "--workdir", str(tmp_path / "run")]
     with pytest.raises(UserError, match="are of samples; give --samples"):
-        cli._dispatch([*command, "--steps", "5"])
+        cli.run([*command, "--steps", "5"])
     with pytest.raises(UserError, match="leave --size out"):
-        cli._dispatch([*command, "--samples", "--size", "16"])
+        cli.run([*command, "--samples", "--size", "16"])
     capsys.readouterr()
-    cli._dispatch(command)
+    cli.run(command)
     assert "uint8 [b, 8, 8, 1] to label, probabilities" in capsys.readouterr().out
     images = photographs((8, 8, 1))
     found = call({"digits": (output, images)}, tmp_path)["digits"]
@@ -253,7 +253,7 @@ def test_mistakes_are_met_at_the_door(tmp_path):
     with pytest.raises(UserError, match=r"Unknown platform 'cdua'. Did you mean 'cuda'"):
         exporting.export(run, (32, 48), ("cdua",))
     with pytest.raises(UserError, match=r"is written as .jaxexport; .* ends in '.onnx'"):
-        cli._dispatch(["export", "x.onnx", "--workdir", "nowhere"])
+        cli.run(["export", "x.onnx", "--workdir", "nowhere"])
     generator = tasks.default_config("generation")
     generator.model.name = "dcgan_generator"
     with pytest.raises(UserError, match=r"Export is not for generation; it is for classification"):

@@ -479,7 +479,7 @@ def test_the_extra_is_named_where_it_lacks(folder, monkeypatch):
 
 
 def test_the_command_serves_until_it_is_interrupted(folder):
-    program = [sys.executable, "-m", "jaxvision.cli", "serve", str(folder), "--port", "0"]
+    program = [sys.executable, "-m", "jaxvision", "serve", str(folder), "--port", "0"]
     with subprocess.Popen(
         program, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
     ) as process:

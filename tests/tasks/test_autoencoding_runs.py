@@ -63,7 +63,7 @@ def test_reconstructions_of_files(trained, tmp_path):
         Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(tmp_path / f"{name}.png")
     output = tmp_path / "out"
     files = ["predict", "--workdir", str(trained), str(tmp_path), "--output", str(output)]
-    cli._dispatch(files)
+    cli.run(files)
     first, second = json.loads((output / "predictions.json").read_text())
     assert first.keys() == {"file", "reconstruction", "kl", "psnr", "picture"}
     assert first["kl"] != second["kl"]
@@ -86,7 +86,7 @@ def test_what_comes_back_to_the_bit():
 
 def test_samples_and_features_of_a_run(trained, tmp_path):
     output = tmp_path / "samples"
-    cli._dispatch(["sample", "--workdir", str(trained), "--count", "3", "--output", str(output)])
+    cli.run(["sample", "--workdir", str(trained), "--count", "3", "--output", str(output)])
     assert len(list(output.glob("0*.png"))) == 3
     shown = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1), np.uint8)
     vectors = features.deep(trained, shown)
@@ -100,7 +100,7 @@ def test_samples_and_features_of_a_run(trained, tmp_path):
 def test_a_run_goes_out_and_others_start_from_it(trained, tmp_path):
     """What is beside the network, a scale that is learnt, stays behind."""
     file = tmp_path / "vae.safetensors"
-    cli._dispatch(["export-torch", str(file), "--workdir", str(trained)])
+    cli.run(["export-torch", str(file), "--workdir", str(trained)])
     assert "log_scale" not in read_state_dict(file)
     config = runs.open(trained).config
     other = runs.with_weights(config, str(file))

@@ -220,7 +220,7 @@ def test_the_palette_stays_with_its_run(trained, monkeypatch):
 
 def test_samples_and_lower_halves_by_command(trained, tmp_path):
     sample = ["sample", "--workdir", str(trained), "--count", "2", "--output"]
-    cli._dispatch([*sample, str(tmp_path / "drawn")])
+    cli.run([*sample, str(tmp_path / "drawn")])
     drawn = np.asarray(Image.open(tmp_path / "drawn" / "00000.png"))
     levels = np.round(np.asarray(runs.open(trained).task.palette)).astype(np.uint8).ravel()
     assert drawn.shape == (8, 8)
@@ -231,16 +231,16 @@ def test_samples_and_lower_halves_by_command(trained, tmp_path):
     Image.fromarray(mask).save(tmp_path / "lower.png")
     Image.fromarray(255 - mask).save(tmp_path / "upper.png")
     paint = ["--inpaint", str(tmp_path / "photo.png"), "--mask"]
-    cli._dispatch([*sample, str(tmp_path / "anew"), *paint, str(tmp_path / "lower.png")])
+    cli.run([*sample, str(tmp_path / "anew"), *paint, str(tmp_path / "lower.png")])
     anew = np.asarray(Image.open(tmp_path / "anew" / "00001.png"))
     np.testing.assert_array_equal(anew[:4], photo[:4])
     assert set(anew[4:].ravel()) <= set(levels)
     with pytest.raises(UserError, match="white from one pixel on"):
-        cli._dispatch([*sample, str(tmp_path / "no"), *paint, str(tmp_path / "upper.png")])
+        cli.run([*sample, str(tmp_path / "no"), *paint, str(tmp_path / "upper.png")])
     with pytest.raises(UserError, match="not made of latents: nothing lies between them"):
-        cli._dispatch([*sample, str(tmp_path / "no"), "--interpolate", "3"])
+        cli.run([*sample, str(tmp_path / "no"), "--interpolate", "3"])
     with pytest.raises(UserError, match="samples have no truncation"):
-        cli._dispatch([*sample, str(tmp_path / "no"), "--truncation", "0.5"])
+        cli.run([*sample, str(tmp_path / "no"), "--truncation", "0.5"])
 
 
 def test_another_run_starts_from_it_with_its_colours(trained, tmp_path):
@@ -253,7 +253,7 @@ def test_another_run_starts_from_it_with_its_colours(trained, tmp_path):
     with pytest.raises(UserError, match=r"colours of run:.* are others than those of this run"):
         other.load_weights(config, opened.shapes_for((8, 8, 1)), weights_of.read)
     file = tmp_path / "igpt.safetensors"
-    cli._dispatch(["export-torch", str(file), "--workdir", str(trained)])
+    cli.run(["export-torch", str(file), "--workdir", str(trained)])
     config.data.palette = str(trained / "facts.json")
     elsewhere = runs.with_weights(config, str(file))
     assert elsewhere.task.palette == opened.task.palette

@@ -81,7 +81,7 @@ def test_fine_tuning_then_exporting(published, tmp_path, capsys):
         optimizer__learning_rate=1e-2,
     )
     run(config, tmp_path / "run")
-    cli._dispatch(["export-torch", str(tmp_path / "out.safetensors"), "--workdir",
+    cli.run(["export-torch", str(tmp_path / "out.safetensors"), "--workdir",
                    str(tmp_path / "run")])  # fmt: skip
     shown = capsys.readouterr().out
     assert "of vit_mnist" in shown
@@ -107,12 +107,12 @@ def test_exporting_published_weights_gives_them_back(published, tmp_path):
     path, _ = published
     # The registry's own depth is not that of the file.
     with pytest.raises(UserError, match=r"Mis-shaped|Missing|Unexpected"):
-        cli._dispatch(["export-torch", str(tmp_path / "x.safetensors"), "--model", "vit_mnist",
+        cli.run(["export-torch", str(tmp_path / "x.safetensors"), "--model", "vit_mnist",
                        "--weights", str(path)])  # fmt: skip
     model = models.create("lenet5", 10)
     variables = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 1)))
     torch_weights.save(tmp_path / "lenet.safetensors", variables)
-    cli._dispatch(["export-torch", str(tmp_path / "x.safetensors"), "--model", "lenet5",
+    cli.run(["export-torch", str(tmp_path / "x.safetensors"), "--model", "lenet5",
                    "--weights", str(tmp_path / "lenet.safetensors")])  # fmt: skip
     ours, theirs = (load_file(tmp_path / f"{name}.safetensors") for name in ("x", "lenet"))
     assert set(ours) == set(theirs)

@@ -80,4 +80,4 @@ def test_devices_share_the_work(config, tmp_path):
 
 def test_devices_are_for_a_rehearsal_alone():
     with pytest.raises(UserError, match="--devices is how many a --dry-run is for"):
-        cli._dispatch(["train", "--config", DIGITS, "--devices", "8"])
+        cli.run(["train", "--config", DIGITS, "--devices", "8"])

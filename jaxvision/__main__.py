@@ -1,0 +1,5 @@
+"""`python -m jaxvision`, the command."""
+
+from jaxvision.cli import main
+
+main()
