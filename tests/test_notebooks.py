@@ -56,6 +56,8 @@ def test_notebooks_are_ready_for_colab(path):
     assert any(cell["outputs"] for cell in cells)  # stored, so that it can be read without running
     errors = [out for cell in cells for out in cell["outputs"] if out["output_type"] == "error"]
     assert not errors
+    assert cells[0]["source"] == cells_of(NOTEBOOKS[0])[0]["source"]  # they install alike
+    assert f"colab/{path.name})" in (ROOT / "docs" / "notebooks.md").read_text()
 
 
 @pytest.mark.slow
