@@ -2,9 +2,10 @@
 
     jaxvision export digits.jaxexport --workdir runs/digits
     jaxvision export generator.jaxexport --workdir runs/digits_dcgan
+    jaxvision export digits.onnx --workdir runs/digits
 
 Of a network that makes images, and with `--samples` of one that can do either, the program is of
-what `jaxvision sample` draws.
+what `jaxvision sample` draws. A file that ends in .onnx is written by jax2onnx, the extra `onnx`.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from jaxvision.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("output", help="file to write, ends in .jaxexport")
+    parser.add_argument("output", help="file to write, ends in .jaxexport or .onnx")
     source.add_arguments(parser)
     parser.add_argument(
         "--size", help="of prepared images: a side or HEIGHTxWIDTH (default: as in training)"
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
-    from jaxvision.runs import exporting
+    from jaxvision.runs import exporting, onnx
     from jaxvision.tasks.sampling import AS_TRAINED
 
     output = Path(options.output).expanduser()
@@ -44,8 +45,13 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
         raise UserError("Samples have the size that the network makes; leave --size out.")
     if not draws and settings != AS_TRAINED:
         raise UserError("Truncation, guidance, steps and sampler are of samples; give --samples.")
+    as_onnx = output.suffix == exporting.ONNX
+    if as_onnx and draws:
+        raise UserError("Samples want random numbers, which ONNX lacks; write a .jaxexport.")
     if draws:
         program = exporting.export_samples(chosen, settings, platforms)
+    elif as_onnx:
+        program = onnx.export(chosen, size)
     else:
         program = exporting.export(chosen, size, platforms)
     written = exporting.write(program, output, options.licence)
@@ -55,7 +61,10 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
     given = ", ".join(about["outputs"])
     print(f"Wrote {output} ({written / 1e6:.1f} MB): {' and '.join(taken)} to {given}")
     print(f"What it takes and gives: {output.with_suffix('.json')}. It is called by")
-    called = ", ".join(inputs)
-    print(f"  jax.export.deserialize(bytearray(open(FILE, 'rb').read())).call({called})")
+    if as_onnx:
+        print("  onnxruntime.InferenceSession(FILE).run(None, {'images': images})")
+    else:
+        called = ", ".join(inputs)
+        print(f"  jax.export.deserialize(bytearray(open(FILE, 'rb').read())).call({called})")
     if not about.get("preparation_gives_one_size", True):
         print(f"Images must have this size: the preparation of {about['network']} does not fix it.")

@@ -403,4 +403,6 @@ def _transpose_subpixel(window: Window, x: Array, kernel: Array) -> Array:
     return pad(y, crop)
 
 
-_transpose = per_platform(cpu=_transpose_subpixel, default=_transpose_plain)
+_transpose = per_platform(
+    cpu=_transpose_subpixel, default=_transpose_plain, plain=_transpose_subpixel
+)

@@ -9,9 +9,10 @@ how an op gets a form for CPUs beside its plain one, and the two causes that all
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,17 +26,39 @@ def accumulable(x: Array) -> Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-_portable = ContextVar("portable", default=False)
+# What is traced is for: this process; a serialised program of several platforms; one of plain ops.
+_purpose = ContextVar("purpose", default="here")
 
 
 @contextmanager
-def portable() -> Iterator[None]:
-    """What is traced inside can be serialised (`jax.export`): no form fixes a layout in memory."""
-    token = _portable.set(True)
+def _traced_for(purpose: str) -> Iterator[None]:
+    token = _purpose.set(purpose)
     try:
         yield
     finally:
-        _portable.reset(token)
+        _purpose.reset(token)
+
+
+def portable() -> AbstractContextManager[None]:
+    """What is traced inside can be serialised (`jax.export`): no form fixes a layout in memory."""
+    return _traced_for("program")
+
+
+def plain() -> AbstractContextManager[None]:
+    """What is traced inside has each op's plain form alone, and no layouts; for other runtimes."""
+    return _traced_for("plain")
+
+
+def is_plain() -> bool:
+    """Whether what is traced is to be understood by other runtimes; see `plain`."""
+    return _purpose.get() == "plain"
+
+
+def chosen(*arrays: Any, cpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
+    """`cpu(*arrays)` on CPUs, `default(*arrays)` elsewhere, chosen when it is lowered."""
+    if is_plain():
+        return default(*arrays)
+    return lax.platform_dependent(*arrays, cpu=cpu, default=default)
 
 
 def vary_alike(*arrays: ArrayLike) -> list[Array]:
@@ -53,32 +76,36 @@ def vary_alike(*arrays: ArrayLike) -> list[Array]:
     ]
 
 
-def per_platform(cpu: Callable[..., Array], default: Callable[..., Array]) -> Callable[..., Array]:
+def per_platform(
+    cpu: Callable[..., Array],
+    default: Callable[..., Array],
+    plain: Callable[..., Array] | None = None,
+) -> Callable[..., Array]:
     """One op out of two forms of it, `form(static, *arrays)`: `cpu` on CPUs, `default` elsewhere.
 
-    The forms must be equal functions; `static` is hashable. Differentiated as it is,
+    The forms must be equal functions; `static` is hashable. Of them `plain` is the one that other
+    runtimes understand, `default` unless it is given. Differentiated as it is,
     `lax.platform_dependent` saves the residuals of both; here they are the op's arguments, and the
     backward pass chooses anew.
     """
 
     # Jitted, so that a network's equal layers trace and lower the forms once. What is traced
-    # depends on whether it is `portable`; as an argument that is part of the cache's key.
+    # depends on the purpose; as an argument that is part of the cache's key.
     @partial(jax.jit, static_argnums=(0, 1))
-    def forward(static, portable, *arrays):
-        return lax.platform_dependent(
-            *arrays, cpu=partial(cpu, static), default=partial(default, static)
-        )
+    def forward(static, purpose, *arrays):
+        elsewhere = (plain or default) if purpose == "plain" else default
+        return chosen(*arrays, cpu=partial(cpu, static), default=partial(elsewhere, static))
 
     @partial(jax.jit, static_argnums=(0, 1))
-    def backward(static, portable, arrays, cotangent):
+    def backward(static, purpose, arrays, cotangent):
         def pull(form):
             return lambda g, *arrays: jax.vjp(partial(form, static), *arrays)[1](g)
 
-        return lax.platform_dependent(cotangent, *arrays, cpu=pull(cpu), default=pull(default))
+        return chosen(cotangent, *arrays, cpu=pull(cpu), default=pull(default))
 
     op = jax.custom_vjp(forward, nondiff_argnums=(0, 1))
-    op.defvjp(lambda static, portable, *arrays: (op(static, portable, *arrays), arrays), backward)
-    return lambda static, *arrays: op(static, _portable.get(), *vary_alike(*arrays))
+    op.defvjp(lambda static, purpose, *arrays: (op(static, purpose, *arrays), arrays), backward)
+    return lambda static, *arrays: op(static, _purpose.get(), *vary_alike(*arrays))
 
 
 def _ones_product(_: None, x: Array) -> Array:
@@ -132,7 +159,7 @@ def channel_sums(*arrays: Float[Array, "*b c"]) -> tuple[Float[Array, " c"], ...
 
     On CPUs `channel_sum` wants each in memory first, but is the faster one for rows of tokens.
     """
-    return lax.platform_dependent(*arrays, cpu=_row_by_row, default=_batch_reductions)
+    return chosen(*arrays, cpu=_row_by_row, default=_batch_reductions)
 
 
 def _sums_backward(arrays: tuple[Array, ...], g: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -182,8 +209,10 @@ def in_memory(x: Array) -> Array:
     that all is computed once more, in a bad order. XLA cannot partition a layout constraint, so
     there is none where there are several devices. Neither can it be serialised, see `portable`.
     """
+    if is_plain():
+        return x
     x = lax.optimization_barrier(x)
-    if jax.device_count() > 1 or _portable.get():
+    if jax.device_count() > 1 or _purpose.get() == "program":
         return x
     return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
 

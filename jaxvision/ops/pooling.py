@@ -103,7 +103,7 @@ _max_dilated.defvjp(
     lambda window, x: (_max_dilated(window, x), x),
     lambda window, x, g: jax.vjp(partial(_max_taps, window), x)[1](g),
 )
-_max_pool = per_platform(cpu=_max_taps, default=_max_plain)
+_max_pool = per_platform(cpu=_max_taps, default=_max_plain, plain=_max_taps)
 
 
 def _sum_plain(window: Window, x: Array) -> Array:
@@ -119,7 +119,7 @@ _sum_taps.defvjp(
     lambda window, x: (_sum_taps(window, x), x.shape[1:3]),
     lambda window, size, g: (overlap_add(lambda n, g: g, [g], window, size),),
 )
-_sum_pool = per_platform(cpu=_sum_taps, default=_sum_plain)
+_sum_pool = per_platform(cpu=_sum_taps, default=_sum_plain, plain=_sum_taps)
 
 
 def max_pool2d(

@@ -17,6 +17,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxvision.ops.boxes import iou, pairwise_iou
+from jaxvision.ops.forms import chosen
 
 
 def _below(threshold: float) -> np.float32:
@@ -86,7 +87,7 @@ def _nms(
     order = jnp.argsort(jnp.where(valid, -scores, jnp.inf))
     sides = lax.stop_gradient(boxes)[order], None if classes is None else classes[order]
     static = max_outputs, _below(threshold)
-    found, kept = lax.platform_dependent(
+    found, kept = chosen(
         *sides,
         valid[order],
         cpu=partial(_one_by_one, *static),

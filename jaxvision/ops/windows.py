@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Num, Shaped
 
-from jaxvision.ops.forms import accumulable
+from jaxvision.ops.forms import accumulable, is_plain
 
 Pair = int | Sequence[int]
 Padding = int | Sequence[int] | Sequence[Sequence[int]]
@@ -85,9 +85,20 @@ def pad(
     x: Shaped[Array, "b h w *c"], padding: Sequence[tuple[int, int]], value: float | int = 0
 ) -> Shaped[Array, "b new_h new_w *c"]:
     """Pads rows and columns with `value`; negative padding crops."""
+    if is_plain():
+        return _bordered(x, padding, value)
     (top, bottom), (left, right) = padding
     config = [(0, 0, 0), (top, bottom, 0), (left, right, 0), *[(0, 0, 0)] * (x.ndim - 3)]
     return lax.pad(x, jnp.asarray(value, x.dtype), config)
+
+
+def _bordered(x: Array, padding: Sequence[tuple[int, int]], value: float | int) -> Array:
+    """`pad` in two steps: jax2onnx takes `lax.pad` of a batch of any size for an error."""
+    for axis, (before, after) in enumerate(padding, start=1):
+        x = lax.slice_in_dim(x, max(-before, 0), x.shape[axis] - max(-after, 0), axis=axis)
+    added = [(max(before, 0), max(after, 0)) for before, after in padding]
+    widths = ((0, 0), *added, *[(0, 0)] * (x.ndim - 3))
+    return jnp.pad(x, widths, constant_values=value)
 
 
 def window_taps(

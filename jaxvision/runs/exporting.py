@@ -7,7 +7,7 @@ gives those of `runs.sampling.sample`. Normalisation and weights are in it.
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,14 @@ from jaxvision.train.report import of_split, stored_records
 from jaxvision.train.step import SAMPLING, stream
 from jaxvision.train.writers import write_atomically
 
-ENDING = ".jaxexport"
+ONNX = ".onnx"
+ENDINGS = (".jaxexport", ONNX)
 PLATFORMS = ("cpu", "cuda", "tpu")
 _KNOWN = (*PLATFORMS, "rocm")
 _LARGEST = 2**31 - 2**25  # bytes; a place in the file is a number of 31 bits
+
+
+Predict = Callable[[jax.Array], dict[str, jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,12 +43,15 @@ class Program:
     """What a run predicts, to be called elsewhere.
 
     Attributes:
-      exported: `exported.call(images)` calls it, or `exported.call(seed, numbers, ...)`.
+      data: of the file.
       about: what its user has to know of inputs and outputs, JSON-able.
+      exported: `exported.call(images)` calls it, or `exported.call(seed, numbers, ...)`; None where
+        it is of another runtime.
     """
 
-    exported: jax_export.Exported
+    data: bytes
     about: dict[str, Any]
+    exported: jax_export.Exported | None = None
 
 
 def export(
@@ -62,8 +69,25 @@ def export(
       UserError: the task does not predict, or not from images alone, the network does not take
         images of this size, or its weights are too large for a file.
     """
-    predict = tasks.require(run.task, "predict", "Export")
     _check_platforms(platforms)
+    predict, image = predictor(run, size)
+    with portable():
+        exported = jax_export.export(jax.jit(predict), platforms=platforms)(image)
+    about = {**describe(run, image, _outputs(exported)), **_runtime(exported)}
+    return Program(bytes(exported.serialize()), about, exported)
+
+
+def predictor(run: Run, size: Sequence[int] | None = None) -> tuple[Predict, jax.ShapeDtypeStruct]:
+    """What a run says of prepared images, and these: uint8 [b, *size, c] for any b.
+
+    Args:
+      run: see `export`.
+      size: see there.
+
+    Raises:
+      UserError: see there.
+    """
+    predict = tasks.require(run.task, "predict", "Export")
     shape = (*(size or run.image_shape[:-1]), run.config.data.channels)
     if run.task.needs:
         raise UserError(
@@ -80,9 +104,15 @@ def export(
 
     (batch,) = jax_export.symbolic_shape("b")
     image = jax.ShapeDtypeStruct((batch, *shape), jnp.uint8)
-    with portable():
-        exported = jax_export.export(jax.jit(program), platforms=platforms)(image)
-    return Program(exported, _describe(run, exported))
+    try:
+        with portable():  # jitted, it is not traced again
+            jax.eval_shape(program, image)
+    except TypeError as error:
+        raise UserError(
+            f"{run.config.model.name} cannot be traced for any number of images: {error}. "
+            "A network takes it from image.shape[0], not from len(image)."
+        ) from error
+    return program, image
 
 
 def export_samples(
@@ -122,10 +152,13 @@ def export_samples(
         inputs["label"] = row
     with portable():
         exported = jax_export.export(jax.jit(program), platforms=platforms)(*inputs.values())
-    about = _origin(run, exported)
-    about["input"] = {name: _array(one) for name, one in inputs.items()}
-    about["settings"] = dataclasses.asdict(settings)
-    return Program(exported, about)
+    about = {
+        **_origin(run, _outputs(exported)),
+        "input": {name: _array(one) for name, one in inputs.items()},
+        "settings": dataclasses.asdict(settings),
+        **_runtime(exported),
+    }
+    return Program(bytes(exported.serialize()), about, exported)
 
 
 def _check_platforms(platforms: Sequence[str]) -> None:
@@ -167,9 +200,18 @@ def _check_weights(run: Run, variables: Any) -> None:
         )
 
 
-def _origin(run: Run, exported: jax_export.Exported) -> dict[str, Any]:
+def _outputs(exported: jax_export.Exported) -> dict[str, Any]:
+    """What a program gives, as shapes."""
+    return jax.tree.unflatten(exported.out_tree, exported.out_avals)
+
+
+def _runtime(exported: jax_export.Exported) -> dict[str, Any]:
+    """What runs it."""
+    return {"platforms": list(exported.platforms), "jax": jax.__version__}
+
+
+def _origin(run: Run, outputs: Mapping[str, Any]) -> dict[str, Any]:
     """What is said of every program: where it comes from, how good it is, and what it gives."""
-    outputs = jax.tree.unflatten(exported.out_tree, exported.out_avals)
     learned = {} if run.folder is None else {"data": _data(run), "metrics": _metrics(run)}
     return {
         "task": run.config.task,
@@ -179,8 +221,6 @@ def _origin(run: Run, exported: jax_export.Exported) -> dict[str, Any]:
         "outputs": {name: _array(one) for name, one in outputs.items()},
         "classes": list(run.task.class_names),
         **_names(run.facts),
-        "platforms": list(exported.platforms),
-        "jax": jax.__version__,
     }
 
 
@@ -209,11 +249,17 @@ def _metrics(run: Run) -> dict[str, float]:
     return {k: v for record in known[-1:] for k, v in record.items() if k not in ("step", "split")}
 
 
-def _describe(run: Run, exported: jax_export.Exported) -> dict[str, Any]:
-    """The `Program.about` of what is predicted."""
-    data, (image,) = run.config.data, exported.in_avals
+def describe(run: Run, image: jax.ShapeDtypeStruct, outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The `Program.about` of what is predicted, but for what runs it.
+
+    Args:
+      run: the trained network.
+      image: what goes in, see `predictor`.
+      outputs: what comes out, as shapes.
+    """
+    data = run.config.data
     return {
-        **_origin(run, exported),
+        **_origin(run, outputs),
         "input": {**_array(image), "channels": {1: "grey", 3: "RGB"}.get(data.channels, "")},
         "preparation": [dict(step) for step in data.eval_transforms],
         "preparation_gives_one_size": run.one_size,
@@ -233,7 +279,8 @@ def write(program: Program, path: str | Path, licence: str = "") -> int:
 
     Args:
       program: see `export`.
-      path: ends in `.jaxexport`; the other file has the ending `.json` instead.
+      path: ends in `.jaxexport`, or in `.onnx` if it is that; the other file has the ending `.json`
+        instead.
       licence: of the weights, as the other file is to say it.
 
     Raises:
@@ -243,20 +290,21 @@ def write(program: Program, path: str | Path, licence: str = "") -> int:
     check_ending(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        data = bytes(program.exported.serialize())
-        write_atomically(path, data)
+        write_atomically(path, program.data)
         about = {"program": path.name, "licence": licence or None, **program.about}
         write_atomically(path.with_suffix(".json"), json.dumps(about, indent=2) + "\n")
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error}") from error
-    return len(data)
+    return len(program.data)
 
 
 def check_ending(path: Path) -> None:
     """Before what takes long.
 
     Raises:
-      UserError: it is another than `.jaxexport`.
+      UserError: it is another than `.jaxexport` and `.onnx`.
     """
-    if path.suffix != ENDING:
-        raise UserError(f"A program is written as {ENDING}; {path} ends in {path.suffix!r}.")
+    if path.suffix not in ENDINGS:
+        raise UserError(
+            f"A program is written as {' or '.join(ENDINGS)}; {path} ends in {path.suffix!r}."
+        )

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tokenizers
 from jax import export as jax_export
-from parity import deterministic
 from parity.cases import CASES
 from parity.cases import variant as variant_of
+from programs import SMALL, photographs, trained
 from safetensors.numpy import save_file
 
 from jaxvision import cli, models, runs, tasks, train
@@ -39,16 +39,6 @@ for program, images, found in zip(*[iter(sys.argv[1:])] * 3):
                for name, array in call(batches[n]).items()}
     np.savez(found, **outputs)
 """
-# (shape, options): dense convolutions, tokens, windows of them, maps.
-SMALL = {
-    "resnet8_cifar": ((16, 16, 3), {}),
-    "vit_tiny_patch16_224": ((32, 48, 3), {"depth": 2, "width": 48}),
-    "swin_tiny_patch4_window7_224": (
-        (56, 56, 3),
-        {"depths": (1, 2), "width": 24, "num_heads": (3, 6)},
-    ),
-    "unet": ((32, 48, 3), {"width": 4, "depth": 2}),
-}
 PUBLISHED = {
     "resnet50": ((224, 224, 3), {}),
     "mobilenet_v2": ((224, 224, 3), {}),
@@ -58,25 +48,6 @@ PUBLISHED = {
     "swin_tiny_patch4_window7_224": ((224, 224, 3), {}),
     "unet": ((256, 256, 3), {}),
 }
-
-
-def trained(name, shape, options, folder):
-    """A network with weights in a file."""
-    config = tasks.default_config(tasks.for_role(models.variant(name).role))
-    config.model.name, config.model.options = name, options
-    config.data.classes, config.data.channels = ("cat", "dog", "owl"), shape[-1]
-    config.data.eval_transforms = ({"name": "resize", "size": shape[:2]},)
-    config.compilation_cache = "off"
-    task = tasks.create(config, Facts(config.data.classes))
-    shapes = jax.eval_shape(lambda: task.init(jax.random.key(0), image_spec(shape)))
-    tensors = torch_weights.torch_shapes(shapes)
-    weights = str(folder / f"{name}.safetensors")
-    save_file({key: deterministic.weights(key, shape) for key, shape in tensors.items()}, weights)
-    return runs.with_weights(config, weights)
-
-
-def photographs(shape, count=3):
-    return np.random.default_rng(2).integers(0, 256, (count, *shape), dtype=np.uint8)
 
 
 def call(programs, folder):
@@ -252,8 +223,8 @@ def test_mistakes_are_met_at_the_door(tmp_path):
         exporting.export(run, (8, 32, 32))
     with pytest.raises(UserError, match=r"Unknown platform 'cdua'. Did you mean 'cuda'"):
         exporting.export(run, (32, 48), ("cdua",))
-    with pytest.raises(UserError, match=r"is written as .jaxexport; .* ends in '.onnx'"):
-        cli.run(["export", "x.onnx", "--workdir", "nowhere"])
+    with pytest.raises(UserError, match=r"is written as .jaxexport or .onnx; .* ends in '.pb'"):
+        cli.run("export x.pb --workdir nowhere")
     generator = tasks.default_config("generation")
     generator.model.name = "dcgan_generator"
     with pytest.raises(UserError, match=r"Export is not for generation; it is for classification"):
