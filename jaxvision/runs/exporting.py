@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax.errors import FlaxError
 from jax import export as jax_export
+from jax.errors import InconclusiveDimensionOperation
 
 from jaxvision import models, tasks
 from jaxvision.data.facts import Facts
@@ -107,7 +108,7 @@ def predictor(run: Run, size: Sequence[int] | None = None) -> tuple[Predict, jax
     try:
         with portable():  # jitted, it is not traced again
             jax.eval_shape(program, image)
-    except TypeError as error:
+    except (TypeError, InconclusiveDimensionOperation) as error:
         raise UserError(
             f"{run.config.model.name} cannot be traced for any number of images: {error}. "
             "A network takes it from image.shape[0], not from len(image)."

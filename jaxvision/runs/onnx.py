@@ -11,12 +11,15 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.errors import InconclusiveDimensionOperation
 
 from jaxvision.errors import UserError
 from jaxvision.ops.forms import plain
 from jaxvision.runs.exporting import Predict, Program, describe, predictor
 from jaxvision.runs.run import Run
 
+# What jax2onnx raises where it has no form of an operation, or none for any number of images.
+_REFUSALS = (NotImplementedError, TypeError, ValueError, InconclusiveDimensionOperation)
 _LIBRARIES = ("jax2onnx", "onnx", "onnxruntime")
 # Of the largest value of an output: sums in another order. Of labels: ties.
 _TOLERANCE, _AGREEING = 1e-3, 0.999
@@ -55,9 +58,10 @@ def export(run: Run, size: Sequence[int] | None = None) -> Program:
             model = jax2onnx.to_onnx(
                 graph, [image], model_name=network, input_names=["images"], output_names=names
             )
-    except (NotImplementedError, TypeError, ValueError) as error:
+    except _REFUSALS as error:
+        reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(
-            f"{network} cannot be written as ONNX: {str(error).splitlines()[0]}. "
+            f"{network} cannot be written as ONNX: {reason}. "
             "Without ONNX: a file that ends in .jaxexport, or `jaxvision export-torch`."
         ) from error
     data = model.SerializeToString()

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tokenizers
+from flax import linen as nn
 from jax import export as jax_export
 from parity.cases import CASES
 from parity.cases import variant as variant_of
@@ -229,6 +230,21 @@ def test_mistakes_are_met_at_the_door(tmp_path):
     generator.model.name = "dcgan_generator"
     with pytest.raises(UserError, match=r"Export is not for generation; it is for classification"):
         exporting.export(runs.with_weights(generator, ""), (32, 32))
+
+
+def test_a_network_that_counts_its_images_is_told_how(tmp_path, monkeypatch):
+    monkeypatch.setattr(models._REGISTRY, "_entries", dict(models._REGISTRY._entries))
+
+    @models.register("counter", input_shape=(8, 8, 1), paper="none", first="Dense_0")
+    class Counter(nn.Module):
+        num_classes: int = 3
+
+        @nn.compact
+        def __call__(self, image, train=False):
+            return nn.Dense(self.num_classes)(image.reshape(len(image), -1))
+
+    with pytest.raises(UserError, match=r"counter cannot be traced .* from image.shape\[0\], not"):
+        exporting.export(trained("counter", (8, 8, 1), {}, tmp_path))
 
 
 def test_portable_forms_are_not_those_of_the_cache():

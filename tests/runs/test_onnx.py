@@ -124,7 +124,9 @@ def test_a_graph_that_says_something_else_is_refused(tmp_path, monkeypatch):
 
 
 @needs_onnx
-def test_what_onnx_lacks_is_named(tmp_path):
+def test_what_onnx_lacks_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(models._REGISTRY, "_entries", dict(models._REGISTRY._entries))
+
     @models.register("spectrum", input_shape=(8, 8, 1), paper="none", first="Dense_0")
     class Spectrum(nn.Module):
         num_classes: int = 3
