@@ -75,7 +75,8 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
                 pass
     Console().print(table)
     if options.output:
-        print(f"Wrote predictions.json and {done} pictures to {options.output}")
+        what = "1 picture" if done == 1 else f"{done} pictures"
+        print(f"Wrote predictions.json and {what} to {options.output}")
     if failed and not done:
         raise UserError("None of the images could be read.")
 
