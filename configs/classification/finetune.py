@@ -9,8 +9,8 @@ lists them. Freeze what shall stay: --config.optimizer.freeze="['patch_embed', '
 
 The variant `:squeezenet` is for a CPU: SqueezeNet 1.0 on 96 pixels, from its authors' weights of
 ImageNet, 0.7 MB: --config.model.weights=compressed_SqueezeNet.net, the file of
-https://github.com/songhan/SqueezeNet-Deep-Compression. After a minute of 1,000
-images of CIFAR-10 66.5 % of others are right: docs/tutorial.md.
+https://github.com/songhan/SqueezeNet-Deep-Compression. After a minute on 1,000 images of CIFAR-10
+66.5 % of others are right: docs/tutorial.md.
 
 `:fashion` shows what it brings: ResNet-20 trained on CIFAR-10 (akamaster's
 resnet20-12fca82f.th, given as --config.model.weights=FILE) learns Fashion-MNIST, grey images of
