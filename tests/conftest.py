@@ -88,6 +88,14 @@ if resource is not None:
     resource.setrlimit(resource.RLIMIT_DATA, (12 * 2**30, resource.RLIM_INFINITY))
 
 
+@pytest.fixture
+def own_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers is forgotten after it."""
+    from jaxvision import models
+
+    monkeypatch.setattr(models._REGISTRY, "_entries", dict(models._REGISTRY))
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forgotten():
     """What a file's tests have traced and compiled is not kept for those of the next.

@@ -8,8 +8,8 @@ blue star to its left."; 500 for the test. Variants are `nic`, `cnn_rnn`, `show_
 default), `hard_attention`, `cnn_self_attention`, `cnn_transformer`, `vit_transformer` and
 `vit_gpt2`, reduced so that two CPU cores train them in 20 minutes: a ResNet-18 up to stride 8, or a
 ViT of 128 channels on patches of 8, which learns soonest from fixed positions and Glorot's weights,
-and decoders of 128 to 256 channels. docs/captioning.md says what they reach. Scenes
-are not mirrored: sentences know left from right.
+and decoders of 128 to 256 channels. docs/captioning.md says what they reach. Scenes are not
+mirrored: sentences know left from right.
 
 `:self_critical` goes on from a trained `show_attend_tell` with CIDEr-D as the reward:
 

@@ -23,9 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--size", help="of prepared images: a side or HEIGHTxWIDTH (default: as in training)"
     )
-    parser.add_argument(
-        "--platforms", default="cpu,cuda,tpu", help="to compile for (default: cpu,cuda,tpu)"
-    )
+    parser.add_argument("--platforms", help="to compile a .jaxexport for (default: cpu,cuda,tpu)")
     parser.add_argument("--licence", default="", help="of the weights, to be said beside them")
     parser.add_argument("--samples", action="store_true", help="what is drawn, not predicted")
     add_settings(parser)
@@ -39,13 +37,15 @@ def run(options: argparse.Namespace, overrides: dict[str, str]) -> None:
     exporting.check_ending(output)
     size = sides(options.size, "--size") if options.size else None
     chosen = source.open_run(options, overrides)
-    platforms = tuple(options.platforms.split(","))
+    platforms = tuple(options.platforms.split(",")) if options.platforms else exporting.PLATFORMS
     draws, settings = options.samples or not hasattr(chosen.task, "predict"), settings_of(options)
     if draws and size:
         raise UserError("Samples have the size that the network makes; leave --size out.")
     if not draws and settings != AS_TRAINED:
         raise UserError("Truncation, guidance, steps and sampler are of samples; give --samples.")
     as_onnx = output.suffix == exporting.ONNX
+    if as_onnx and options.platforms:
+        raise UserError("ONNX is for no platforms of JAX; leave --platforms out.")
     if as_onnx and draws:
         raise UserError("Samples want random numbers, which ONNX lacks; write a .jaxexport.")
     if draws:

@@ -232,9 +232,8 @@ def test_mistakes_are_met_at_the_door(tmp_path):
         exporting.export(runs.with_weights(generator, ""), (32, 32))
 
 
-def test_a_network_that_counts_its_images_is_told_how(tmp_path, monkeypatch):
-    monkeypatch.setattr(models._REGISTRY, "_entries", dict(models._REGISTRY._entries))
-
+@pytest.mark.usefixtures("own_networks")
+def test_a_network_that_counts_its_images_is_told_how(tmp_path):
     @models.register("counter", input_shape=(8, 8, 1), paper="none", first="Dense_0")
     class Counter(nn.Module):
         num_classes: int = 3

@@ -61,6 +61,8 @@ def test_mistakes_are_met_at_the_door(tmp_path, monkeypatch):
     run(config, tmp_path / "dcgan")
     with pytest.raises(UserError, match=r"Samples want random numbers, which ONNX lacks"):
         cli.run(["export", "x.onnx", "--workdir", str(tmp_path / "dcgan")])
+    with pytest.raises(UserError, match=r"for no platforms of JAX; leave --platforms out"):
+        cli.run(["export", "x.onnx", "--workdir", str(tmp_path / "dcgan"), "--platforms", "cpu"])
     network = trained("resnet8_cifar", *SMALL["resnet8_cifar"], tmp_path)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"ONNX wants jax2onnx and onnx and onnxruntime: pip inst"):
@@ -124,9 +126,8 @@ def test_a_graph_that_says_something_else_is_refused(tmp_path, monkeypatch):
 
 
 @needs_onnx
-def test_what_onnx_lacks_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(models._REGISTRY, "_entries", dict(models._REGISTRY._entries))
-
+@pytest.mark.usefixtures("own_networks")
+def test_what_onnx_lacks_is_named(tmp_path):
     @models.register("spectrum", input_shape=(8, 8, 1), paper="none", first="Dense_0")
     class Spectrum(nn.Module):
         num_classes: int = 3
