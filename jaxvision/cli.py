@@ -109,7 +109,10 @@ def run(command: str | Sequence[str]) -> None:
     Raises:
       UserError: bad input.
     """
-    arguments = shlex.split(command) if isinstance(command, str) else list(command)
+    try:
+        arguments = shlex.split(command) if isinstance(command, str) else list(command)
+    except ValueError as error:
+        raise UserError(f"The line {command!r} cannot be split: {error}.") from error
     name = next((a for a in arguments if not a.startswith("-")), None)
     if name is not None and name not in COMMANDS:
         raise unknown("command", name, COMMANDS)

@@ -70,6 +70,13 @@ def test_evaluate_prints_and_writes_the_metrics(workdir, tmp_path, capsys):
     assert "of 360 correct" in capsys.readouterr().out
 
 
+def test_a_line_is_split_as_a_shell_does():
+    with pytest.raises(UserError, match=r"No run in a b: it has no config.json"):
+        cli.run("evaluate --workdir 'a b'")
+    with pytest.raises(UserError, match=r"cannot be split: No closing quotation"):
+        cli.run("evaluate --workdir 'a b")
+
+
 def test_predict_writes_table_json_and_pictures(workdir, pictures, tmp_path, capsys):
     cli.run(
         ["predict", "--workdir", str(workdir), str(pictures), "--output", str(tmp_path / "out")]
