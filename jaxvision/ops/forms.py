@@ -54,10 +54,18 @@ def is_plain() -> bool:
     return _purpose.get() == "plain"
 
 
-def chosen(*arrays: Any, cpu: Callable[..., Any], default: Callable[..., Any]) -> Any:
-    """`cpu(*arrays)` on CPUs, `default(*arrays)` elsewhere, chosen when it is lowered."""
+def chosen(
+    *arrays: Any,
+    cpu: Callable[..., Any],
+    default: Callable[..., Any],
+    plain: Callable[..., Any] | None = None,
+) -> Any:
+    """`cpu(*arrays)` on CPUs, `default(*arrays)` elsewhere, chosen when it is lowered.
+
+    Inside `plain()` it is the form `plain` everywhere, `default` unless it is given.
+    """
     if is_plain():
-        return default(*arrays)
+        return (plain or default)(*arrays)
     return lax.platform_dependent(*arrays, cpu=cpu, default=default)
 
 
@@ -93,8 +101,12 @@ def per_platform(
     # depends on the purpose; as an argument that is part of the cache's key.
     @partial(jax.jit, static_argnums=(0, 1))
     def forward(static, purpose, *arrays):
-        elsewhere = (plain or default) if purpose == "plain" else default
-        return chosen(*arrays, cpu=partial(cpu, static), default=partial(elsewhere, static))
+        return chosen(
+            *arrays,
+            cpu=partial(cpu, static),
+            default=partial(default, static),
+            plain=partial(plain or default, static),
+        )
 
     @partial(jax.jit, static_argnums=(0, 1))
     def backward(static, purpose, arrays, cotangent):
